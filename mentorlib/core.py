@@ -1,0 +1,190 @@
+"""The vocabulary: Call, Execution, Task, Reference, Trajectory, and how text becomes calls.
+
+Plain data with no heavy import, so that every other file can stand on it. A chat message is the dict
+that TRL and OpenAI use: ``{"role", "content"}``, an assistant's may hold ``tool_calls``
+(``[{"type": "function", "function": {"name", "arguments"}}]``) and a tool's the ``name`` it answers for.
+"""
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from .toolbox import Toolbox
+
+Message = dict[str, Any]
+Stop = Literal["answered", "gave_up", "turn_limit", "length", "malformed", "infrastructure"]
+END = "<|im_end|>"
+
+SYSTEM = "Solve the problem with the tools. Give the final answer in \\boxed{}."
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong: one line that names the file, row or key, and the mend.
+
+    The command line prints it without a traceback and exits with 2.
+    """
+
+
+@dataclass(frozen=True)
+class Call:
+    """One tool call: a tool's name and its arguments by name."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What came of one tool call.
+
+    ``fault`` is None on success, "model" when the call or the tool's code was wrong (the policy reads
+    ``error`` and may mend it), "sandbox" when we failed: never punished, dropped from the loss.
+    """
+
+    value: Any = None  # JSON: finite numbers, bounded size and depth
+    stdout: str = ""
+    error: str | None = None  # one line
+    seconds: float = 0.0
+    fault: Literal["model", "sandbox"] | None = None
+
+    @property
+    def text(self) -> str:
+        """What the policy reads: the value, or ``error: …``; whole floats as integers (8.0 -> 8)."""
+        if self.error is not None:
+            return f"error: {self.error}"
+        if isinstance(self.value, str):
+            return self.value
+        if isinstance(self.value, float) and self.value.is_integer() and abs(self.value) < 1e15:
+            return str(int(self.value))
+        return json.dumps(self.value, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question with a checkable answer and the tools that may be used on it."""
+
+    id: str
+    question: str
+    answer: str
+    toolbox: "Toolbox"
+    suite: str
+    split: str = "train"
+
+    def prompt(self, system: str = SYSTEM) -> list[Message]:
+        """The chat that a policy is asked to go on with."""
+        return [{"role": "system", "content": system}, {"role": "user", "content": self.question}]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the teacher did on a task. Kept only if executing its calls gives the gold answer."""
+
+    task_id: str
+    messages: list[Message]  # after the prompt: assistant and tool turns
+    calls: list[Call]
+    answer: str
+
+    @property
+    def tools(self) -> list[str]:
+        """Names of the tools used, in order, with repeats."""
+        return [call.name for call in self.calls]
+
+
+@dataclass
+class Trajectory:
+    """What a policy did on a task, from the first sampled token to the stop.
+
+    ``response`` is the decoded text after the prompt, special tokens and tool results included; it is
+    what the official rewards read. ``token_ids``, ``mask`` (1 = sampled, 0 = tool result or template)
+    and ``logprobs`` (0.0 where mask is 0) have one entry a token after the prompt; all three are empty
+    for a trajectory rebuilt from text.
+    """
+
+    task_id: str
+    messages: list[Message]
+    response: str
+    stop: Stop
+    prompt_ids: list[int] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    mask: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+    @property
+    def calls(self) -> list[Call]:
+        """Every well-formed call, in order, of all assistant turns."""
+        return [
+            Call(c["function"]["name"], c["function"]["arguments"])
+            for m in self.messages
+            if m["role"] == "assistant"
+            for c in m.get("tool_calls") or ()
+        ]
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last turn closed with the end token instead of being cut."""
+        return self.response.endswith(END)
+
+    @classmethod
+    def from_response(cls, response: str, task_id: str = "") -> "Trajectory":
+        """Rebuild a trajectory from the text after the prompt (ChatML, as Qwen3 writes it)."""
+        messages: list[Message] = []
+        for turn in re.split(r"<\|im_start\|>(?=assistant\n|user\n)", response):
+            results = re.findall(r"<tool_response>\n?(.*?)\n?</tool_response>", turn, re.DOTALL)
+            if turn.startswith("user\n"):
+                messages += [{"role": "tool", "content": text} for text in results]
+            else:
+                messages.append(parse_turn(turn.removeprefix("assistant\n")))
+        last = messages[-1]
+        stop: Stop = (
+            "length"
+            if not response.endswith(END)
+            else "malformed"
+            if "<tool_call>" in str(last["content"])
+            else "turn_limit"
+            if last["role"] == "tool" or last.get("tool_calls")
+            else "answered"
+            if "\\boxed" in str(last["content"])
+            else "gave_up"
+        )
+        return cls(task_id, messages, response, stop)
+
+
+_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+MAX_CALL = 65_536  # characters of JSON in one call
+
+
+def parse_call(raw: str) -> Call | None:
+    """Read ``{"name": …, "arguments": {…}}``; None if it is anything else. Never raises."""
+    if len(raw) > MAX_CALL:
+        return None
+    try:
+        call = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+        return None
+    arguments = call.get("arguments")
+    return Call(call["name"], arguments) if isinstance(arguments, dict) else None
+
+
+def parse_turn(text: str) -> Message:
+    """Turn one assistant turn's text into a message.
+
+    Well-formed ``<tool_call>`` blocks become ``tool_calls``; malformed and unclosed ones stay in
+    ``content``, so that ``"<tool_call>" in content`` says that the policy miswrote a call.
+    """
+    calls: list[dict[str, Any]] = []
+
+    def take(match: re.Match[str]) -> str:
+        call = parse_call(match.group(1))
+        if call is None:
+            return match.group(0)
+        calls.append({"type": "function", "function": asdict(call)})
+        return ""
+
+    message: Message = {"role": "assistant", "content": _CALL.sub(take, text.removesuffix("\n").removesuffix(END)).strip()}
+    if calls:
+        message["tool_calls"] = calls
+    return message

@@ -1,0 +1,32 @@
+# Every target sets up what it needs: .venv, with the versions that constraints.txt pins.
+# PYTHON names another interpreter (3.11 or later): make study PYTHON=python3.12
+
+PYTHON ?= python3
+PY := .venv/bin/python
+READY := .venv/.installed
+
+.PHONY: study test lab bench lint
+
+study: $(READY)  ## the quick study: data, student, training, evaluation, report
+	$(PY) -m mentorlib study studies/quick.yaml
+
+test: $(READY)
+	$(PY) -m pytest
+
+# Kernels start in the repository, as run_notebook starts them, so that both find the same runs/.
+lab: $(READY)
+	$(PY) -m jupyterlab --ServerApp.root_dir=notebooks --MappingKernelManager.root_dir="$(CURDIR)"
+
+bench: $(READY)
+	set -e; for file in benchmarks/*.py; do echo "== $$file"; $(PY) $$file; done
+
+lint: $(READY)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,543 @@
+"""From stored rows to the numbers of the notebooks: DataFrames in, DataFrames out, no model and no figure.
+
+``evaluations`` and ``rollouts`` read run folders; every other function takes what they return. Columns that
+they add to the stored row (see ``mentorlib.runs``): ``run``, ``method`` (base, sft, grpo-<reward>), ``seed``,
+``where`` (file and line of the row), ``outcome`` (see OUTCOMES), ``n_calls``, ``n_invented`` (calls of tools that
+the task does not offer), ``precision``, ``recall``, ``f1`` (the set of offered tools used against the teacher's).
+All intervals are 95%; all randomness is seeded, so the same rows give the same numbers.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .core import Call, InputError, Reference, Trajectory
+
+OUTCOMES = {
+    "correct": "the final answer is the gold answer",
+    "right tools, wrong answer": "the right value was computed, or the teacher's own calls made, and another answer given",
+    "wrong argument": "the teacher's tools, called with something else than the teacher did",
+    "wrong tool": "the tools used are not the teacher's: one missing, one too many, or another",
+    "tool error ignored": "the answer was given on top of a tool's error message",
+    "invented tool": "a tool was called that the task does not offer",
+    "malformed call": "a tool call that is not JSON, or is not closed",
+    "gave up": "the last turn holds neither a call nor an answer",
+    "ran out": "the turns or the tokens were used up",
+    "ours": "the sandbox failed, or the answer could not be judged: no fault of the policy, left out of accuracy",
+}
+_KEYS = ("task_id", "suite", "answer", "teacher_tools", "tools", "response", "messages", "calls", "stop", "correct")
+_ADDED = ["run", "method", "seed", "where", "outcome", "n_calls", "n_invented", "precision", "recall", "f1"]
+_TRAINING = ["step", "group", "reward", "total", "terms", "weights", "reason", "advantage"]
+
+
+# ---- reading run folders
+
+
+def evaluations(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
+    """All rows of ``eval/*.jsonl`` of several runs, one DataFrame row a trajectory.
+
+    ``runs`` are folder names under ``root``; none means every run there that holds rows. Raises InputError if a
+    folder, a file's JSON or a needed key is missing, or if no run was evaluated.
+    """
+    frame = _read(runs, root, "eval/*.jsonl")
+    if frame.empty:
+        raise InputError(f"{root}: none of these runs was evaluated (no eval/*.jsonl); run notebook 02_train first")
+    return frame
+
+
+def rollouts(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
+    """All training rollouts (``rollouts.jsonl``) of several runs, one DataFrame row a trajectory.
+
+    Runs that sampled nothing in training (base, sft) add no rows; the columns are there even if none did.
+    """
+    return _read(runs, root, "rollouts.jsonl")
+
+
+def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
+    """The runs and what they are: columns run, method, seed, parameters (dict), status, seconds (NaN if unknown).
+
+    The method is ``base``, ``sft`` or ``grpo-<reward>``. Runs of one method that differ in more than their seed
+    get the differing parameters in their label, so that they are never pooled as if they were seeds.
+    """
+    root = Path(root)
+    names = list(runs) or sorted(
+        p.parent.name for p in root.glob("*/run.json") if list(p.parent.glob("eval/*.jsonl")) or (p.parent / "rollouts.jsonl").exists()
+    )
+    if not names:
+        raise InputError(f"{root}: no run folder with rows here; give runs=[...] and root=..., or run notebook 02_train first")
+    found = []
+    for name in names:
+        path = root / name / "run.json"
+        if not path.is_file():
+            here = ", ".join(sorted(p.parent.name for p in root.glob("*/run.json"))) or "none"
+            raise InputError(f"{path}: no such run; the runs here are: {here}")
+        try:
+            text = json.loads(path.read_text(encoding="utf-8"))
+            parameters = text["parameters"]
+            kind = parameters.get("method", "none")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: not a run's record ({error!r}); delete the folder and run it again") from None
+        method = {"none": "base", "base": "base"}.get(kind, f"grpo-{parameters.get('reward')}" if kind == "grpo" else str(kind))
+        found.append(
+            {
+                "run": name,
+                "method": method,
+                "seed": parameters.get("seed", 0),
+                "parameters": parameters,
+                "status": text.get("status", ""),
+                "seconds": text.get("seconds", math.nan),
+            }
+        )
+    frame = pd.DataFrame(found)
+    for _, group in frame.groupby("method"):
+        own = {i: {k: v for k, v in frame.at[i, "parameters"].items() if k not in ("run", "seed", "root")} for i in group.index}
+        for key in sorted({k for p in own.values() for k in p}):
+            if len({json.dumps(p.get(key), sort_keys=True, default=str) for p in own.values()}) > 1:
+                for i in group.index:
+                    frame.at[i, "method"] += f" {key}={_short(own[i].get(key))}"
+    return frame
+
+
+def _short(value: Any) -> str:
+    return str(value).rstrip("/").rsplit("/", 1)[-1].removesuffix(".parquet")
+
+
+def _read(runs: Sequence[str], root: str | Path, pattern: str) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for run in methods(runs, root).itertuples():
+        for path in sorted((Path(root) / str(run.run)).glob(pattern)):
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                where = f"{path.relative_to(root).as_posix()}:{number}"
+                try:
+                    row = json.loads(line)
+                    missing = [key for key in _KEYS if key not in row]
+                except (ValueError, TypeError):
+                    raise InputError(f"{root}/{where}: not a JSON object; delete the file and run the run again") from None
+                if missing:
+                    raise InputError(f"{root}/{where}: no key {missing[0]!r}; the row is not one that mentorlib wrote")
+                rows.append(row | {"run": run.run, "method": run.method, "seed": run.seed, "where": where} | _derive(row))
+    columns = [*_KEYS, *_ADDED, "sample", "n_tokens", *(_TRAINING if pattern == "rollouts.jsonl" else [])]
+    frame = pd.DataFrame(rows)
+    return frame.reindex(columns=[*dict.fromkeys([*columns, *frame.columns])])
+
+
+def _derive(row: Mapping[str, Any]) -> dict[str, Any]:
+    offered, teacher = set(row["tools"]), set(row["teacher_tools"])
+    names = [call["name"] for call in row["calls"]]
+    used = set(names) & offered
+    hits = len(used & teacher)
+    precision = hits / len(used) if used else math.nan if teacher else 1.0
+    recall = hits / len(teacher) if teacher else math.nan if used else 1.0
+    f1 = 2 * hits / (len(used) + len(teacher)) if used or teacher else 1.0
+    return {
+        "outcome": outcome(row),
+        "n_calls": len(names),
+        "n_invented": sum(name not in offered for name in names),
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+    }
+
+
+def outcome(row: Mapping[str, Any]) -> str:
+    """Name what became of a stored row: the first of these rules that fits gives one of OUTCOMES.
+
+    ours; correct; invented tool; malformed call; ran out; gave up; then for a wrong answer: tool error ignored (the
+    last tool result is an error); right tools, wrong answer (a tool gave the gold value, or the calls are the
+    teacher's); wrong tool (another set of tools than the teacher's); wrong argument (what is left).
+    """
+    if row["stop"] == "infrastructure" or row["correct"] is None or row["correct"] != row["correct"]:
+        return "ours"
+    if row["correct"]:
+        return "correct"
+    if any(call["name"] not in row["tools"] for call in row["calls"]):
+        return "invented tool"
+    if row["stop"] == "malformed":
+        return "malformed call"
+    if row["stop"] in ("turn_limit", "length"):
+        return "ran out"
+    if row["stop"] == "gave_up":
+        return "gave up"
+    if any("<tool_call>" in str(m.get("content")) for m in row["messages"] if m["role"] == "assistant"):
+        return "malformed call"
+    results = [str(m.get("content")).strip() for m in row["messages"] if m["role"] == "tool"]
+    if results and results[-1].startswith("error:"):
+        return "tool error ignored"
+    calls, teacher_calls = _counted(row["calls"]), _counted(row.get("teacher_calls") or ())
+    if any(_same(result, row["answer"]) for result in results) or (calls and calls == teacher_calls):
+        return "right tools, wrong answer"
+    return "wrong argument" if {c["name"] for c in row["calls"]} == set(row["teacher_tools"]) else "wrong tool"
+
+
+def _counted(calls: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    return Counter(json.dumps([c["name"], c["arguments"]], sort_keys=True) for c in calls)
+
+
+def _same(a: str, b: str) -> bool:
+    try:
+        return math.isclose(float(a), float(str(b).replace(",", "")), rel_tol=1e-6, abs_tol=1e-9)
+    except ValueError:
+        return a == str(b).strip()
+
+
+# ---- accuracy and differences
+
+
+def wilson(k: float, n: float) -> tuple[float, float]:
+    """The Wilson score interval (95%) of a share k/n; (0, 1) for n = 0. Source: Wilson 1927, JASA 22(158)."""
+    if n <= 0:
+        return 0.0, 1.0
+    z, p = 1.959964, k / n
+    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
+
+
+def accuracy(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.DataFrame:
+    """Accuracy with a 95% Wilson interval. In: rows of ``evaluations``. Out: ``by``, accuracy, low, high, n, tasks, unjudged.
+
+    Rows that are ours (correct is None) are left out and counted in ``unjudged``. Where a task has several rows
+    (samples, seeds), n in the interval is the effective sample size from the variance between tasks (Kish's
+    design effect), so that ten samples of a task do not count as ten tasks. The interval covers the choice of
+    tasks, not the luck of a training seed.
+    """
+
+    def one(group: pd.DataFrame) -> pd.Series:
+        judged = group.dropna(subset=["correct"])
+        right, n = judged["correct"].astype(float), len(judged)
+        p = right.mean() if n else math.nan
+        means = right.groupby([judged["suite"], judged["task_id"]]).mean()
+        effective = float(len(means))
+        if len(means) < n and len(means) > 1 and means.var() > 0:
+            effective = min(float(n), max(effective, p * (1 - p) / (means.var() / len(means))))
+        low, high = wilson(p * effective, effective) if n else (math.nan, math.nan)
+        return pd.Series(
+            {"accuracy": p, "low": low, "high": high, "n": n, "tasks": len(means), "unjudged": len(group) - n}
+        )
+
+    return _by(rows, by, one, ["accuracy", "low", "high", "n", "tasks", "unjudged"])
+
+
+def paired(rows: pd.DataFrame, against: str = "base", by: str = "suite", draws: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """What each method changes against one method on the same tasks.
+
+    In: rows of ``evaluations``. Out, a row for each value of ``by`` and other method: difference (mean over tasks of the
+    difference in accuracy, in points of 0..1), low, high (percentile bootstrap over tasks), tasks, fixed, broke (tasks solved by only the
+    one; solved = more than half of the task's rows are right), p (McNemar's exact two-sided test on fixed against
+    broke), p_holm (Holm-Bonferroni over the whole table). Raises InputError if no row is of ``against``.
+    """
+    if against not in set(rows["method"]):
+        raise InputError(f"against={against!r}: no such method here; the methods are: {', '.join(sorted(set(rows['method'])))}")
+    rng, found = np.random.default_rng(seed), []
+    judged = rows.dropna(subset=["correct"]).astype({"correct": float})
+    for value, group in judged.groupby(by, sort=False):
+        table = group.pivot_table(index=["suite", "task_id"], columns="method", values="correct", aggfunc="mean")
+        if against not in table:
+            continue
+        for method in table.columns.drop(against):
+            both = table[[against, method]].dropna()
+            if both.empty:
+                continue
+            change = (both[method] - both[against]).to_numpy()
+            low, high = np.quantile(rng.choice(change, (draws, len(change))).mean(axis=1), [0.025, 0.975])
+            before, after = both[against] > 0.5, both[method] > 0.5
+            fixed, broke = int((~before & after).sum()), int((before & ~after).sum())
+            found.append(
+                {by: value, "method": method, "against": against, "difference": change.mean(), "low": low, "high": high}
+                | {"tasks": len(change), "fixed": fixed, "broke": broke, "p": mcnemar(fixed, broke)}
+            )
+    columns = [by, "method", "against", "difference", "low", "high", "tasks", "fixed", "broke", "p"]
+    frame = pd.DataFrame(found, columns=columns)
+    return frame.assign(p_holm=holm(frame["p"].to_numpy(float)))
+
+
+def mcnemar(fixed: int, broke: int) -> float:
+    """McNemar's exact two-sided p: how often a fair coin splits fixed + broke tosses at least as unevenly."""
+    n, k = fixed + broke, min(fixed, broke)
+    logs = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2) for i in range(k + 1)]
+    return min(1.0, 2 * sum(math.exp(x) for x in logs))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Holm-Bonferroni adjusted p-values, in the order given."""
+    order = np.argsort(p)
+    adjusted = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))) if len(p) else p
+    out = np.empty(len(p))
+    out[order] = adjusted
+    return out
+
+
+def shares(rows: pd.DataFrame, column: str = "outcome", by: Sequence[str] = ("suite", "method")) -> pd.DataFrame:
+    """How a column (``outcome`` or ``stop``) is spread. Out: ``by``, the column, n, share (of the ``by`` group's rows)."""
+    counts = rows.groupby([*by, column], sort=False).size().rename("n").reset_index()
+    return counts.assign(share=counts["n"] / counts.groupby(list(by))["n"].transform("sum"))
+
+
+def learning_curves(rows: pd.DataFrame) -> pd.DataFrame:
+    """Training as the rollouts tell it. In: rows of ``rollouts``.
+
+    Out, a row for each method and step (its seeds pooled): n (rollouts), accuracy, low, high (Wilson), reward (mean
+    total of the method's own reward: not comparable between methods), dead (share of groups in which all rollouts
+    scored alike, which teach nothing), calls (a rollout), tokens (sampled, a rollout).
+    """
+
+    def one(group: pd.DataFrame) -> pd.Series:
+        right = group["correct"].dropna().astype(float)
+        low, high = wilson(right.sum(), len(right))
+        spread = group.dropna(subset=["total"]).astype({"total": float}).groupby(["run", "group"])["total"].std()
+        return pd.Series(
+            {"n": len(group), "accuracy": right.mean(), "low": low, "high": high}
+            | {"reward": group["total"].astype(float).mean(), "dead": (spread < 1e-8).mean()}
+            | {"calls": group["n_calls"].mean(), "tokens": group["n_tokens"].mean()}
+        )
+
+    return _by(rows, ["method", "step"], one, ["n", "accuracy", "low", "high", "reward", "dead", "calls", "tokens"])
+
+
+def cost(rows: pd.DataFrame, training: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """What each method costs. In: ``evaluations``, ``rollouts`` and ``methods`` of the same runs.
+
+    Out, a row a method: calls, tokens (sampled, per evaluated task), rollouts, rollout_tokens (sampled in training, all runs),
+    seconds (wall clock of its runs, NaN if they do not tell).
+    """
+    out = rows.groupby("method", sort=False).agg(calls=("n_calls", "mean"), tokens=("n_tokens", "mean"))
+    trained = training.groupby("method").agg(rollouts=("task_id", "size"), rollout_tokens=("n_tokens", "sum"))
+    seconds = runs.groupby("method")["seconds"].sum(min_count=1)
+    filled = out.join(trained).fillna({"rollouts": 0, "rollout_tokens": 0}).astype({"rollouts": int, "rollout_tokens": int})
+    return filled.join(seconds).reset_index()
+
+
+def _by(rows: pd.DataFrame, by: Sequence[str], one: Any, columns: Sequence[str]) -> pd.DataFrame:
+    found = [dict(zip(by, key, strict=True)) | one(group).to_dict() for key, group in rows.groupby(list(by), sort=False)]
+    counts = {c: int for c in ("n", "tasks", "unjudged") if c in columns}
+    return pd.DataFrame(found, columns=[*by, *columns]).astype(counts)
+
+
+# ---- tool use against the teacher's
+
+
+def tool_use(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.DataFrame:
+    """How close the tools come to the teacher's. In: rows of ``evaluations``.
+
+    Out: ``by``, precision, recall, f1 (means over rows of the set measures of MENTOR's f1 ablation; a row that used
+    no offered tool has no precision), invented (share of all calls that name a tool the task does not offer), calls,
+    teacher_calls (per row), n (rows).
+    """
+
+    def one(group: pd.DataFrame) -> pd.Series:
+        means = group[["precision", "recall", "f1"]].mean().to_dict()
+        calls = group["n_calls"].sum()
+        return pd.Series(
+            means
+            | {"invented": group["n_invented"].sum() / calls if calls else 0.0, "calls": group["n_calls"].mean()}
+            | {"teacher_calls": group["teacher_tools"].map(len).mean(), "n": len(group)}
+        )
+
+    return _by(rows, by, one, ["precision", "recall", "f1", "invented", "calls", "teacher_calls", "n"])
+
+
+def jsd(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Jensen-Shannon divergence in bits (log base 2), 0 = alike .. 1 = nothing shared; over the last axis.
+
+    Takes counts or probabilities (normalised here), broadcast; NaN where one of them has no mass.
+    Source: Lin 1991, IEEE Trans. Inf. Theory 37(1); the divergence, not its square root.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p, q = p / p.sum(-1, keepdims=True), q / q.sum(-1, keepdims=True)
+        m = (p + q) / 2
+
+        def kl(a: np.ndarray) -> np.ndarray:
+            return np.where(a > 0, a * np.log2(np.where(a > 0, a / m, 1.0)), np.where(np.isnan(a), np.nan, 0.0)).sum(-1)
+
+        return np.clip((kl(p) + kl(q)) / 2, 0.0, 1.0)
+
+
+def tool_jsd(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method"), draws: int = 500, seed: int = 0) -> pd.DataFrame:
+    """How far the distribution over tools called lies from the teacher's on the same tasks (MENTOR's similarity, C4).
+
+    In: rows of ``evaluations``. Out: ``by``, jsd (bits, 0..1), low, high (percentile bootstrap over tasks; a JSD of
+    resampled counts is biased upwards, so the interval may lie above the estimate), floor, tasks. ``floor`` is the teacher
+    against itself: the mean JSD between random halves of the tasks. A student below the floor is as close to the
+    teacher as the teacher is to itself. Invented tools count as tools that the teacher never uses.
+    """
+    rng = np.random.default_rng(seed)
+
+    def one(group: pd.DataFrame) -> pd.Series:
+        tasks = group.groupby(["suite", "task_id"], sort=False)
+        student = [Counter(c["name"] for calls in g["calls"] for c in calls) for _, g in tasks]
+        teacher = [Counter(name for name in g["teacher_tools"].iloc[0]) for _, g in tasks]
+        names = sorted({name for counter in [*student, *teacher] for name in counter})
+        s, t = (np.array([[c[name] for name in names] for c in side], float).reshape(len(side), -1) for side in (student, teacher))
+        n = len(s)
+        weights = rng.multinomial(n, np.full(n, 1 / n), size=draws)
+        drawn = jsd(weights @ s, weights @ t)
+        halves = rng.permuted(np.tile(np.arange(n) < n // 2, (min(draws, 200), 1)), axis=1).astype(float)
+        floor = jsd(halves @ t, (1 - halves) @ t)
+        low, high = np.nanquantile(drawn, [0.025, 0.975]) if np.isfinite(drawn).any() else (math.nan, math.nan)
+        found = float(jsd(s.sum(0), t.sum(0)))
+        return pd.Series(
+            {"jsd": found, "low": low, "high": high}
+            | {"floor": float(np.nanmean(floor)) if np.isfinite(floor).any() else math.nan, "tasks": n}
+        )
+
+    return _by(rows, by, one, ["jsd", "low", "high", "floor", "tasks"])
+
+
+# ---- what a reward does: the same trajectories under every reward
+
+
+def rescore(rows: pd.DataFrame, version: str = "corrected", rewards: Sequence[str] = ()) -> pd.DataFrame:
+    """Score stored rows under several rewards, without sampling anything.
+
+    In: rows of ``rollouts`` or ``evaluations``. Out, one row for each row and reward: row (index into ``rows``), run, method, step,
+    group, correct, outcome, n_tokens, trained (the reward that the run was trained with), reward, version, total,
+    terms, weights (dicts by term), reason. Rows that are ours (stop == "infrastructure") are left out, as in training.
+    ``version`` is "corrected" or "official"; ``rewards`` are names, none means all. Raises InputError for an unknown one.
+    """
+    from .rewards import OFFICIAL, REWARDS
+
+    versions = {"corrected": REWARDS, "official": OFFICIAL}
+    if version not in versions:
+        raise InputError(f"version={version!r}: say corrected or official")
+    table = versions[version]
+    for name in rewards:
+        if name not in table:
+            raise InputError(f"reward {name!r}: no such {version} reward; there are {', '.join(table)}")
+    found = []
+    for index, row in zip(rows.index, rows.to_dict("records"), strict=True):
+        if row["stop"] == "infrastructure":
+            continue
+        trajectory, reference = stored(row)
+        kept = {k: row.get(k) for k in ("run", "method", "step", "group", "correct", "outcome", "n_tokens")}
+        for name in rewards or table:
+            score = table[name](trajectory, reference, answer=str(row["answer"]), valid_tools=list(row["tools"]))
+            found.append(
+                {"row": index, **kept, "trained": row.get("reward"), "reward": name, "version": version, "total": score.total}
+                | {"terms": score.terms, "weights": score.weights, "reason": score.reason}
+            )
+    columns = ["row", "run", "method", "step", "group", "correct", "outcome", "n_tokens", "trained"]
+    return pd.DataFrame(found, columns=[*columns, "reward", "version", "total", "terms", "weights", "reason"])
+
+
+def stored(row: Mapping[str, Any]) -> tuple[Trajectory, Reference]:
+    """Rebuild from a stored row the two things that a reward reads (no token ids)."""
+    calls = row.get("teacher_calls")
+    if not isinstance(calls, list):
+        calls = [{"name": name, "arguments": {}} for name in row["teacher_tools"]]
+    task = str(row["task_id"])
+    reference = Reference(task, [], [Call(c["name"], c["arguments"]) for c in calls], str(row["answer"]))
+    return Trajectory(task, list(row["messages"]), str(row["response"]), row["stop"]), reference
+
+
+def partings(official: pd.DataFrame, corrected: pd.DataFrame) -> pd.DataFrame:
+    """Where the release and the mended reward pay differently. In: two results of ``rescore`` on the same rows.
+
+    Out, a row for each parting trajectory and reward, the widest first: row, run, reward, official, corrected (totals), change,
+    official_reason, corrected_reason, outcome.
+    """
+    keys = ["row", "run", "reward", "outcome"]
+    both = official[[*keys, "total", "reason"]].merge(corrected[[*keys, "total", "reason"]], on=keys, suffixes=("_o", "_c"))
+    both = both.rename(
+        columns={"total_o": "official", "total_c": "corrected", "reason_o": "official_reason", "reason_c": "corrected_reason"}
+    )
+    both = both.assign(change=both["corrected"] - both["official"])
+    parted = both[both["change"].abs() > 1e-9]
+    return parted.iloc[parted["change"].abs().to_numpy().argsort(kind="stable")[::-1]].reset_index(drop=True)
+
+
+def advantages(scored: pd.DataFrame) -> pd.DataFrame:
+    """Normalise totals within their groups again, as TRL's GRPO does: (r - mean) / (std + 1e-4), std with n - 1.
+
+    In: ``rescore`` of rollouts, or rollouts themselves (their totals under the reward they were trained with). Out: the same with
+    ``advantage`` and ``dead`` (no spread within the group: it teaches nothing). A group is one run, step, group and reward.
+    Honest limit: another reward would have led to other rollouts, so this tells what it would have taught at this
+    step, not where it would have led. Source: trl.GRPOTrainer, scale_rewards="group"; arXiv 2402.03300, section 4.1.
+    """
+    scored = scored.dropna(subset=["total"]).astype({"total": float})
+    totals = scored.groupby(["run", "step", "group", "reward"], dropna=False)["total"]
+    std = totals.transform("std").fillna(0.0)
+    return scored.assign(advantage=(scored["total"] - totals.transform("mean")) / (std + 1e-4), dead=std < 1e-8)
+
+
+def counterfactual(scored: pd.DataFrame) -> pd.DataFrame:
+    """What each reward would have taught on the groups that another one produced. In: ``rescore`` of rollouts.
+
+    Out, a row for each method (its own reward is the one compared with) and reward: flips (share of rollouts pushed the other way),
+    silenced (share with a push that gets none), woken (share without one that gets one), dead (share of groups without
+    spread under this reward), spearman (mean rank correlation of advantages within groups that live under both), n (rollouts).
+    """
+    scored = advantages(scored)
+    found = []
+    for (method, trained), group in scored.groupby(["method", "trained"], sort=False):
+        wide = group.pivot_table(index=["run", "step", "group", "row"], columns="reward", values="advantage")
+        if trained not in wide:
+            continue
+        own = wide[trained]
+        for name in wide.columns:
+            other = wide[name]
+            a, b = np.sign(own.where(own.abs() > 1e-9, 0)), np.sign(other.where(other.abs() > 1e-9, 0))
+            ranks = pd.DataFrame({"a": own, "b": other})
+            lively = [g for _, g in ranks.groupby(level=["run", "step", "group"]) if g["a"].std() > 1e-8 and g["b"].std() > 1e-8]
+            each = [g["a"].rank().corr(g["b"].rank()) for g in lively]
+            dead = group[group["reward"] == name].groupby(["run", "step", "group"])["dead"].first().mean()
+            found.append(
+                {"method": method, "trained": trained, "reward": name, "flips": float((a * b < 0).mean())}
+                | {"silenced": float(((a != 0) & (b == 0)).mean()), "woken": float(((a == 0) & (b != 0)).mean())}
+                | {"dead": dead, "spearman": float(np.mean(each)) if each else math.nan, "n": len(wide)}
+            )
+    columns = ["method", "trained", "reward", "flips", "silenced", "woken", "dead", "spearman", "n"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def decomposition(scored: pd.DataFrame) -> pd.DataFrame:
+    """Split the advantage exactly into the reward's terms. In: rollouts (their own terms) or ``rescore`` of them.
+
+    A total is the sum of weight x term, so the advantage is the sum over terms of (w t - its group mean) / (std + 1e-4);
+    what the terms leave over goes to a term ``rest``. Out, a row for each method, reward, step and term: share (sum of advantage x
+    the term's part over the sum of squared advantages: the shares of a step add up to 1, a negative one means that the
+    term pulls against the rest), size (mean absolute part), alive (rollouts of the step in groups with spread).
+    """
+    frame = advantages(scored)
+    frame = frame[~frame["dead"]].reset_index(drop=True)
+    columns = ["method", "reward", "step", "term", "share", "size", "alive"]
+    if frame.empty:
+        return pd.DataFrame(columns=columns)
+    parts = pd.DataFrame(
+        [{k: v * (w or {}).get(k, 1.0) for k, v in (t or {}).items()} for t, w in zip(frame["terms"], frame["weights"], strict=True)]
+    ).fillna(0.0)
+    rest = frame["total"] - parts.sum(axis=1)
+    if rest.abs().max() > 1e-9:
+        parts["rest"] = rest
+    keys = [frame[k] for k in ("run", "step", "group", "reward")]
+    std = frame["total"].groupby(keys, dropna=False).transform("std")
+    parts = (parts - parts.groupby(keys, dropna=False).transform("mean")).div(std + 1e-4, axis=0)
+    found = []
+    for (method, reward, step), index in frame.groupby(["method", "reward", "step"], sort=False).groups.items():
+        own, whole = parts.loc[index], frame.loc[index, "advantage"]
+        for term in parts.columns:
+            if own[term].abs().max() > 1e-12 or any(term in (t or {}) for t in frame.loc[index, "terms"]):
+                share = float((own[term] * whole).sum() / (whole**2).sum())
+                found.append([method, reward, step, term, share, float(own[term].abs().mean()), len(index)])
+    return pd.DataFrame(found, columns=columns)
+
+
+# ---- for reading
+
+
+def percent(value: float, digits: int = 0) -> str:
+    """0.625 -> "62%" (the notebooks' way to write a share); a dash for NaN."""
+    return "–" if value != value else f"{100 * value:.{digits}f}%"
+
+
+def table(frame: pd.DataFrame, value: str = "accuracy", index: str = "method", columns: str = "suite") -> pd.DataFrame:
+    """A long frame with value, low and high as a wide one of strings such as "62% [55, 69]", in order of appearance."""
+    texts = frame.assign(
+        text=[f"{percent(v)} [{100 * a:.0f}, {100 * b:.0f}]" if v == v else "–" for v, a, b in zip(frame[value], frame["low"], frame["high"], strict=True)]
+    )
+    wide = texts.pivot(index=index, columns=columns, values="text").fillna("–")
+    return wide.loc[list(dict.fromkeys(frame[index])), list(dict.fromkeys(frame[columns]))]

@@ -18,10 +18,11 @@ import numpy as np
 import pandas as pd
 
 from .core import Call, InputError, Reference, Trajectory
+from .runs import Run, read_rows
 
 OUTCOMES = {
     "correct": "the final answer is the gold answer",
-    "right tools, wrong answer": "the right value was computed, or the teacher's own calls made, and another answer given",
+    "right tools, wrong answer": "the right value was in hand, or the teacher's calls were made, but not answered",
     "wrong argument": "the teacher's tools, called with something else than the teacher did",
     "wrong tool": "the tools used are not the teacher's: one missing, one too many, or another",
     "tool error ignored": "the answer was given on top of a tool's error message",
@@ -67,36 +68,45 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
     """
     root = Path(root)
     names = list(runs) or sorted(
-        p.parent.name for p in root.glob("*/run.json") if list(p.parent.glob("eval/*.jsonl")) or (p.parent / "rollouts.jsonl").exists()
+        p.parent.name
+        for p in root.glob("*/run.json")
+        if list(p.parent.glob("eval/*.jsonl")) or (p.parent / "rollouts.jsonl").exists()
     )
     if not names:
-        raise InputError(f"{root}: no run folder with rows here; give runs=[...] and root=..., or run notebook 02_train first")
+        raise InputError(
+            f"{root}: no run folder with rows here; give runs=[...] and root=..., or run notebook 02_train first"
+        )
     found = []
     for name in names:
-        path = root / name / "run.json"
-        if not path.is_file():
-            here = ", ".join(sorted(p.parent.name for p in root.glob("*/run.json"))) or "none"
-            raise InputError(f"{path}: no such run; the runs here are: {here}")
-        try:
-            text = json.loads(path.read_text(encoding="utf-8"))
-            parameters = text["parameters"]
-            kind = parameters.get("method", "none")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: not a run's record ({error!r}); delete the folder and run it again") from None
-        method = {"none": "base", "base": "base"}.get(kind, f"grpo-{parameters.get('reward')}" if kind == "grpo" else str(kind))
+        info = Run.open(name, root).info
+        parameters = info.get("parameters") if isinstance(info, dict) else None
+        if not isinstance(parameters, dict):
+            raise InputError(f"{root / name}/run.json: no parameters in it; delete the folder and run it again")
+        kind = parameters.get("method", "none")
+        started, ended = (pd.Timestamp(info[k]) if info.get(k) else pd.NaT for k in ("created", "finished"))
+        method = {"none": "base", "base": "base"}.get(
+            kind, f"grpo-{parameters.get('reward')}" if kind == "grpo" else str(kind)
+        )
         found.append(
             {
                 "run": name,
                 "method": method,
                 "seed": parameters.get("seed", 0),
                 "parameters": parameters,
-                "status": text.get("status", ""),
-                "seconds": text.get("seconds", math.nan),
+                "status": info.get("status", ""),
+                "seconds": (ended - started).total_seconds(),
             }
         )
     frame = pd.DataFrame(found)
+    if not runs:
+        frame = frame.sort_values(
+            "method", key=lambda m: m.map({"base": "0", "sft": "1"}).fillna(m), kind="stable", ignore_index=True
+        )
     for _, group in frame.groupby("method"):
-        own = {i: {k: v for k, v in frame.at[i, "parameters"].items() if k not in ("run", "seed", "root")} for i in group.index}
+        own = {
+            i: {k: v for k, v in frame.at[i, "parameters"].items() if k not in ("run", "seed", "root")}
+            for i in group.index
+        }
         for key in sorted({k for p in own.values() for k in p}):
             if len({json.dumps(p.get(key), sort_keys=True, default=str) for p in own.values()}) > 1:
                 for i in group.index:
@@ -112,19 +122,24 @@ def _read(runs: Sequence[str], root: str | Path, pattern: str) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for run in methods(runs, root).itertuples():
         for path in sorted((Path(root) / str(run.run)).glob(pattern)):
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            for number, row in enumerate(read_rows(path), 1):
                 where = f"{path.relative_to(root).as_posix()}:{number}"
-                try:
-                    row = json.loads(line)
-                    missing = [key for key in _KEYS if key not in row]
-                except (ValueError, TypeError):
-                    raise InputError(f"{root}/{where}: not a JSON object; delete the file and run the run again") from None
+                missing = [key for key in _KEYS if key not in row]
                 if missing:
                     raise InputError(f"{root}/{where}: no key {missing[0]!r}; the row is not one that mentorlib wrote")
-                rows.append(row | {"run": run.run, "method": run.method, "seed": run.seed, "where": where} | _derive(row))
+                rows.append(
+                    row | {"run": run.run, "method": run.method, "seed": run.seed, "where": where} | _derive(row)
+                )
     columns = [*_KEYS, *_ADDED, "sample", "n_tokens", *(_TRAINING if pattern == "rollouts.jsonl" else [])]
     frame = pd.DataFrame(rows)
     return frame.reindex(columns=[*dict.fromkeys([*columns, *frame.columns])])
+
+
+def domains(rows: pd.DataFrame, in_domain: Sequence[str]) -> pd.DataFrame:
+    """Add ``domain``, "in domain" or "out of domain" by the row's suite, and put the rows of the former first."""
+    inside = rows["suite"].isin(in_domain)
+    named = rows.assign(domain=np.where(inside, "in domain", "out of domain"))
+    return pd.concat([named[inside], named[~inside]])
 
 
 def _derive(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,12 +214,12 @@ def wilson(k: float, n: float) -> tuple[float, float]:
 
 
 def accuracy(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.DataFrame:
-    """Accuracy with a 95% Wilson interval. In: rows of ``evaluations``. Out: ``by``, accuracy, low, high, n, tasks, unjudged.
+    """Accuracy with a 95% Wilson interval. In: rows of ``evaluations``.
 
-    Rows that are ours (correct is None) are left out and counted in ``unjudged``. Where a task has several rows
-    (samples, seeds), n in the interval is the effective sample size from the variance between tasks (Kish's
-    design effect), so that ten samples of a task do not count as ten tasks. The interval covers the choice of
-    tasks, not the luck of a training seed.
+    Out: ``by``, accuracy, low, high, n, tasks, unjudged. Rows that are ours (correct is None) are left out and
+    counted in ``unjudged``. Where a task has several rows (samples, seeds), n in the interval is the effective sample
+    size from the variance between tasks (Kish's design effect), so that ten samples of a task do not count as ten
+    tasks. The interval covers the choice of tasks, not the luck of a training seed.
     """
 
     def one(group: pd.DataFrame) -> pd.Series:
@@ -223,16 +238,21 @@ def accuracy(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.
     return _by(rows, by, one, ["accuracy", "low", "high", "n", "tasks", "unjudged"])
 
 
-def paired(rows: pd.DataFrame, against: str = "base", by: str = "suite", draws: int = 2000, seed: int = 0) -> pd.DataFrame:
+def paired(
+    rows: pd.DataFrame, against: str = "base", by: str = "suite", draws: int = 2000, seed: int = 0
+) -> pd.DataFrame:
     """What each method changes against one method on the same tasks.
 
-    In: rows of ``evaluations``. Out, a row for each value of ``by`` and other method: difference (mean over tasks of the
-    difference in accuracy, in points of 0..1), low, high (percentile bootstrap over tasks), tasks, fixed, broke (tasks solved by only the
-    one; solved = more than half of the task's rows are right), p (McNemar's exact two-sided test on fixed against
-    broke), p_holm (Holm-Bonferroni over the whole table). Raises InputError if no row is of ``against``.
+    In: rows of ``evaluations``. Out, a row for each value of ``by`` and other method: difference (mean over tasks of
+    the difference in accuracy, in points of 0..1), low, high (percentile bootstrap over tasks), tasks, fixed, broke
+    (tasks solved by only the one; solved = more than half of the task's rows are right), p (McNemar's exact two-sided
+    test on fixed against broke), p_holm (Holm-Bonferroni over the whole table). Raises InputError if no row is of
+    ``against``.
     """
     if against not in set(rows["method"]):
-        raise InputError(f"against={against!r}: no such method here; the methods are: {', '.join(sorted(set(rows['method'])))}")
+        raise InputError(
+            f"against={against!r}: no such method here; the methods are: {', '.join(sorted(set(rows['method'])))}"
+        )
     rng, found = np.random.default_rng(seed), []
     judged = rows.dropna(subset=["correct"]).astype({"correct": float})
     for value, group in judged.groupby(by, sort=False):
@@ -273,7 +293,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def shares(rows: pd.DataFrame, column: str = "outcome", by: Sequence[str] = ("suite", "method")) -> pd.DataFrame:
-    """How a column (``outcome`` or ``stop``) is spread. Out: ``by``, the column, n, share (of the ``by`` group's rows)."""
+    """How a column (``outcome`` or ``stop``) is spread. Out: ``by``, the column, n, share (within ``by``)."""
     counts = rows.groupby([*by, column], sort=False).size().rename("n").reset_index()
     return counts.assign(share=counts["n"] / counts.groupby(list(by))["n"].transform("sum"))
 
@@ -302,18 +322,22 @@ def learning_curves(rows: pd.DataFrame) -> pd.DataFrame:
 def cost(rows: pd.DataFrame, training: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """What each method costs. In: ``evaluations``, ``rollouts`` and ``methods`` of the same runs.
 
-    Out, a row a method: calls, tokens (sampled, per evaluated task), rollouts, rollout_tokens (sampled in training, all runs),
-    seconds (wall clock of its runs, NaN if they do not tell).
+    Out, a row a method: calls, tokens (sampled, per evaluated task), rollouts, rollout_tokens (sampled in training,
+    all runs), seconds (wall clock of its runs, NaN if they do not tell).
     """
     out = rows.groupby("method", sort=False).agg(calls=("n_calls", "mean"), tokens=("n_tokens", "mean"))
     trained = training.groupby("method").agg(rollouts=("task_id", "size"), rollout_tokens=("n_tokens", "sum"))
     seconds = runs.groupby("method")["seconds"].sum(min_count=1)
-    filled = out.join(trained).fillna({"rollouts": 0, "rollout_tokens": 0}).astype({"rollouts": int, "rollout_tokens": int})
+    filled = (
+        out.join(trained).fillna({"rollouts": 0, "rollout_tokens": 0}).astype({"rollouts": int, "rollout_tokens": int})
+    )
     return filled.join(seconds).reset_index()
 
 
 def _by(rows: pd.DataFrame, by: Sequence[str], one: Any, columns: Sequence[str]) -> pd.DataFrame:
-    found = [dict(zip(by, key, strict=True)) | one(group).to_dict() for key, group in rows.groupby(list(by), sort=False)]
+    found = [
+        dict(zip(by, key, strict=True)) | one(group).to_dict() for key, group in rows.groupby(list(by), sort=False)
+    ]
     counts = {c: int for c in ("n", "tasks", "unjudged") if c in columns}
     return pd.DataFrame(found, columns=[*by, *columns]).astype(counts)
 
@@ -357,13 +381,15 @@ def jsd(p: np.ndarray, q: np.ndarray) -> np.ndarray:
         return np.clip((kl(p) + kl(q)) / 2, 0.0, 1.0)
 
 
-def tool_jsd(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method"), draws: int = 500, seed: int = 0) -> pd.DataFrame:
-    """How far the distribution over tools called lies from the teacher's on the same tasks (MENTOR's similarity, C4).
+def tool_jsd(
+    rows: pd.DataFrame, by: Sequence[str] = ("suite", "method"), draws: int = 500, seed: int = 0
+) -> pd.DataFrame:
+    """How far the tools called are distributed from the teacher's on the same tasks (MENTOR's similarity).
 
     In: rows of ``evaluations``. Out: ``by``, jsd (bits, 0..1), low, high (percentile bootstrap over tasks; a JSD of
-    resampled counts is biased upwards, so the interval may lie above the estimate), floor, tasks. ``floor`` is the teacher
-    against itself: the mean JSD between random halves of the tasks. A student below the floor is as close to the
-    teacher as the teacher is to itself. Invented tools count as tools that the teacher never uses.
+    resampled counts is biased upwards, so the interval may lie above the estimate), floor, tasks. ``floor`` is the
+    teacher against itself: the mean JSD between random halves of the tasks. A student below the floor is as close to
+    the teacher as the teacher is to itself. Invented tools count as tools that the teacher never uses.
     """
     rng = np.random.default_rng(seed)
 
@@ -372,7 +398,10 @@ def tool_jsd(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method"), draws:
         student = [Counter(c["name"] for calls in g["calls"] for c in calls) for _, g in tasks]
         teacher = [Counter(name for name in g["teacher_tools"].iloc[0]) for _, g in tasks]
         names = sorted({name for counter in [*student, *teacher] for name in counter})
-        s, t = (np.array([[c[name] for name in names] for c in side], float).reshape(len(side), -1) for side in (student, teacher))
+        s, t = (
+            np.array([[c[name] for name in names] for c in side], float).reshape(len(side), -1)
+            for side in (student, teacher)
+        )
         n = len(s)
         weights = rng.multinomial(n, np.full(n, 1 / n), size=draws)
         drawn = jsd(weights @ s, weights @ t)
@@ -394,10 +423,11 @@ def tool_jsd(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method"), draws:
 def rescore(rows: pd.DataFrame, version: str = "corrected", rewards: Sequence[str] = ()) -> pd.DataFrame:
     """Score stored rows under several rewards, without sampling anything.
 
-    In: rows of ``rollouts`` or ``evaluations``. Out, one row for each row and reward: row (index into ``rows``), run, method, step,
-    group, correct, outcome, n_tokens, trained (the reward that the run was trained with), reward, version, total,
-    terms, weights (dicts by term), reason. Rows that are ours (stop == "infrastructure") are left out, as in training.
-    ``version`` is "corrected" or "official"; ``rewards`` are names, none means all. Raises InputError for an unknown one.
+    In: rows of ``rollouts`` or ``evaluations``. Out, one row for each row and reward: row (index into ``rows``), run,
+    method, step, group, correct, outcome, n_tokens, trained (the reward that the run was trained with), reward,
+    version, total, terms, weights (dicts by term), reason. Rows that are ours (stop == "infrastructure") are left
+    out, as in training. ``version`` is "corrected" or "official"; ``rewards`` are names, none means all. Raises
+    InputError for an unknown one.
     """
     from .rewards import OFFICIAL, REWARDS
 
@@ -417,7 +447,14 @@ def rescore(rows: pd.DataFrame, version: str = "corrected", rewards: Sequence[st
         for name in rewards or table:
             score = table[name](trajectory, reference, answer=str(row["answer"]), valid_tools=list(row["tools"]))
             found.append(
-                {"row": index, **kept, "trained": row.get("reward"), "reward": name, "version": version, "total": score.total}
+                {
+                    "row": index,
+                    **kept,
+                    "trained": row.get("reward"),
+                    "reward": name,
+                    "version": version,
+                    "total": score.total,
+                }
                 | {"terms": score.terms, "weights": score.weights, "reason": score.reason}
             )
     columns = ["row", "run", "method", "step", "group", "correct", "outcome", "n_tokens", "trained"]
@@ -437,13 +474,20 @@ def stored(row: Mapping[str, Any]) -> tuple[Trajectory, Reference]:
 def partings(official: pd.DataFrame, corrected: pd.DataFrame) -> pd.DataFrame:
     """Where the release and the mended reward pay differently. In: two results of ``rescore`` on the same rows.
 
-    Out, a row for each parting trajectory and reward, the widest first: row, run, reward, official, corrected (totals), change,
-    official_reason, corrected_reason, outcome.
+    Out, a row for each parting trajectory and reward, the widest first: row, run, reward, official, corrected
+    (totals), change, official_reason, corrected_reason, outcome.
     """
     keys = ["row", "run", "reward", "outcome"]
-    both = official[[*keys, "total", "reason"]].merge(corrected[[*keys, "total", "reason"]], on=keys, suffixes=("_o", "_c"))
+    both = official[[*keys, "total", "reason"]].merge(
+        corrected[[*keys, "total", "reason"]], on=keys, suffixes=("_o", "_c")
+    )
     both = both.rename(
-        columns={"total_o": "official", "total_c": "corrected", "reason_o": "official_reason", "reason_c": "corrected_reason"}
+        columns={
+            "total_o": "official",
+            "total_c": "corrected",
+            "reason_o": "official_reason",
+            "reason_c": "corrected_reason",
+        }
     )
     both = both.assign(change=both["corrected"] - both["official"])
     parted = both[both["change"].abs() > 1e-9]
@@ -453,10 +497,11 @@ def partings(official: pd.DataFrame, corrected: pd.DataFrame) -> pd.DataFrame:
 def advantages(scored: pd.DataFrame) -> pd.DataFrame:
     """Normalise totals within their groups again, as TRL's GRPO does: (r - mean) / (std + 1e-4), std with n - 1.
 
-    In: ``rescore`` of rollouts, or rollouts themselves (their totals under the reward they were trained with). Out: the same with
-    ``advantage`` and ``dead`` (no spread within the group: it teaches nothing). A group is one run, step, group and reward.
-    Honest limit: another reward would have led to other rollouts, so this tells what it would have taught at this
-    step, not where it would have led. Source: trl.GRPOTrainer, scale_rewards="group"; arXiv 2402.03300, section 4.1.
+    In: ``rescore`` of rollouts, or rollouts themselves (their totals under the reward they were trained with). Out:
+    the same with ``advantage`` and ``dead`` (no spread within the group: it teaches nothing). A group is one run,
+    step, group and reward. Honest limit: another reward would have led to other rollouts, so this tells what it would
+    have taught at this step, not where it would have led. Source: trl.GRPOTrainer, scale_rewards="group"; arXiv
+    2402.03300, section 4.1.
     """
     scored = scored.dropna(subset=["total"]).astype({"total": float})
     totals = scored.groupby(["run", "step", "group", "reward"], dropna=False)["total"]
@@ -467,9 +512,10 @@ def advantages(scored: pd.DataFrame) -> pd.DataFrame:
 def counterfactual(scored: pd.DataFrame) -> pd.DataFrame:
     """What each reward would have taught on the groups that another one produced. In: ``rescore`` of rollouts.
 
-    Out, a row for each method (its own reward is the one compared with) and reward: flips (share of rollouts pushed the other way),
-    silenced (share with a push that gets none), woken (share without one that gets one), dead (share of groups without
-    spread under this reward), spearman (mean rank correlation of advantages within groups that live under both), n (rollouts).
+    Out, a row for each method (its own reward is the one compared with) and reward: flips (share of rollouts pushed
+    the other way), silenced (share with a push that gets none), woken (share without one that gets one), dead (share
+    of groups without spread under this reward), spearman (mean rank correlation of advantages within groups that live
+    under both), n (rollouts).
     """
     scored = advantages(scored)
     found = []
@@ -482,7 +528,11 @@ def counterfactual(scored: pd.DataFrame) -> pd.DataFrame:
             other = wide[name]
             a, b = np.sign(own.where(own.abs() > 1e-9, 0)), np.sign(other.where(other.abs() > 1e-9, 0))
             ranks = pd.DataFrame({"a": own, "b": other})
-            lively = [g for _, g in ranks.groupby(level=["run", "step", "group"]) if g["a"].std() > 1e-8 and g["b"].std() > 1e-8]
+            lively = [
+                g
+                for _, g in ranks.groupby(level=["run", "step", "group"])
+                if g["a"].std() > 1e-8 and g["b"].std() > 1e-8
+            ]
             each = [g["a"].rank().corr(g["b"].rank()) for g in lively]
             dead = group[group["reward"] == name].groupby(["run", "step", "group"])["dead"].first().mean()
             found.append(
@@ -497,10 +547,11 @@ def counterfactual(scored: pd.DataFrame) -> pd.DataFrame:
 def decomposition(scored: pd.DataFrame) -> pd.DataFrame:
     """Split the advantage exactly into the reward's terms. In: rollouts (their own terms) or ``rescore`` of them.
 
-    A total is the sum of weight x term, so the advantage is the sum over terms of (w t - its group mean) / (std + 1e-4);
-    what the terms leave over goes to a term ``rest``. Out, a row for each method, reward, step and term: share (sum of advantage x
-    the term's part over the sum of squared advantages: the shares of a step add up to 1, a negative one means that the
-    term pulls against the rest), size (mean absolute part), alive (rollouts of the step in groups with spread).
+    A total is the sum of weight x term, so the advantage is the sum over terms of (w t - its group mean) / (std +
+    1e-4); what the terms leave over goes to a term ``rest``. Out, a row for each method, reward, step and term: share
+    (sum of advantage x the term's part over the sum of squared advantages: the shares of a step add up to 1, a
+    negative one means that the term pulls against the rest), size (mean absolute part), alive (rollouts of the step
+    in groups with spread).
     """
     frame = advantages(scored)
     frame = frame[~frame["dead"]].reset_index(drop=True)
@@ -508,7 +559,10 @@ def decomposition(scored: pd.DataFrame) -> pd.DataFrame:
     if frame.empty:
         return pd.DataFrame(columns=columns)
     parts = pd.DataFrame(
-        [{k: v * (w or {}).get(k, 1.0) for k, v in (t or {}).items()} for t, w in zip(frame["terms"], frame["weights"], strict=True)]
+        [
+            {k: v * (w or {}).get(k, 1.0) for k, v in (t or {}).items()}
+            for t, w in zip(frame["terms"], frame["weights"], strict=True)
+        ]
     ).fillna(0.0)
     rest = frame["total"] - parts.sum(axis=1)
     if rest.abs().max() > 1e-9:
@@ -537,7 +591,10 @@ def percent(value: float, digits: int = 0) -> str:
 def table(frame: pd.DataFrame, value: str = "accuracy", index: str = "method", columns: str = "suite") -> pd.DataFrame:
     """A long frame with value, low and high as a wide one of strings such as "62% [55, 69]", in order of appearance."""
     texts = frame.assign(
-        text=[f"{percent(v)} [{100 * a:.0f}, {100 * b:.0f}]" if v == v else "–" for v, a, b in zip(frame[value], frame["low"], frame["high"], strict=True)]
+        text=[
+            f"{percent(v)} [{100 * a:.0f}, {100 * b:.0f}]" if v == v else "–"
+            for v, a, b in zip(frame[value], frame["low"], frame["high"], strict=True)
+        ]
     )
     wide = texts.pivot(index=index, columns=columns, values="text").fillna("–")
     return wide.loc[list(dict.fromkeys(frame[index])), list(dict.fromkeys(frame[columns]))]

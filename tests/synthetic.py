@@ -1,4 +1,4 @@
-"""Made-up run folders for the tests of analysis, figures, widgets and their notebooks: no model, a second to write."""
+"""Made-up run folders for the tests of analysis, figures, widgets and their notebooks: no model."""
 
 import json
 import random
@@ -40,7 +40,11 @@ def row(kind: str, rng: random.Random, task: int, suite: str = "calculator", sam
         call, result = _call(name, {"a": a + 7, "b": b + 1}), str(OPS[name](a + 7, b + 1) + 1000)
         text = f"The answer is \\boxed{{{result}}}."
     if kind == "invented":
-        call, result, text = _call("guess", {"x": a}), "error: there is no tool named guess", "The answer is \\boxed{7000}."
+        call, result, text = (
+            _call("guess", {"x": a}),
+            "error: there is no tool named guess",
+            "The answer is \\boxed{7000}.",
+        )
     if kind == "error":
         call, result, text = _call(name, {"a": a}), "error: b is missing", "The answer is \\boxed{7000}."
     messages: list[dict[str, Any]] = [
@@ -51,7 +55,10 @@ def row(kind: str, rng: random.Random, task: int, suite: str = "calculator", sam
     if kind == "gave_up":
         messages[-1]["content"], stop = "I do not know.", "gave_up"
     if kind == "malformed":
-        messages, stop = [{"role": "assistant", "content": '<tool_call>\n{"name": "add", "argu\n</tool_call>'}], "malformed"
+        messages, stop = (
+            [{"role": "assistant", "content": '<tool_call>\n{"name": "add", "argu\n</tool_call>'}],
+            "malformed",
+        )
     if kind == "cut":
         messages, stop = [{"role": "assistant", "content": "Let me see see see"}], "length"
     calls = [c["function"] for m in messages for c in m.get("tool_calls", [])]
@@ -61,9 +68,13 @@ def row(kind: str, rng: random.Random, task: int, suite: str = "calculator", sam
         for c in m.get("tool_calls", []):
             body += "<tool_call>\n" + json.dumps(c["function"]) + "\n</tool_call>"
         parts.append(
-            f"<|im_start|>user\n<tool_response>\n{body}\n</tool_response>" if m["role"] == "tool" else f"<|im_start|>assistant\n{body}"
+            f"<|im_start|>user\n<tool_response>\n{body}\n</tool_response>"
+            if m["role"] == "tool"
+            else f"<|im_start|>assistant\n{body}"
         )
-    response = "<|im_end|>\n".join(parts).removeprefix("<|im_start|>assistant\n") + ("" if kind == "cut" else "<|im_end|>")
+    response = "<|im_end|>\n".join(parts).removeprefix("<|im_start|>assistant\n") + (
+        "" if kind == "cut" else "<|im_end|>"
+    )
     return {
         "task_id": f"{suite}-{task}",
         "suite": suite,
@@ -83,7 +94,9 @@ def row(kind: str, rng: random.Random, task: int, suite: str = "calculator", sam
     }
 
 
-def make_runs(root: Path, tasks: int = 40, steps: int = 6, methods: tuple[str, ...] = tuple(SKILL), seed: int = 0) -> list[str]:
+def make_runs(
+    root: Path, tasks: int = 40, steps: int = 6, methods: tuple[str, ...] = tuple(SKILL), seed: int = 0
+) -> list[str]:
     """Write one run folder a method under ``root``; returns their names. base and sft have no rollouts.jsonl."""
     for method in methods:
         rng = random.Random(f"{method}{seed}")
@@ -91,7 +104,12 @@ def make_runs(root: Path, tasks: int = 40, steps: int = 6, methods: tuple[str, .
         (path / "eval").mkdir(parents=True)
         kind, _, reward = method.partition("-")
         parameters = {"method": "none" if kind == "base" else kind, "reward": reward or "exact", "seed": seed}
-        (path / "run.json").write_text(json.dumps({"name": method, "parameters": parameters, "status": "done"}))
+        (path / "run.json").write_text(
+            json.dumps(
+                {"name": method, "parameters": parameters, "status": "done"}
+                | {"created": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:01:40+00:00"}
+            )
+        )
         for suite, harder in (("calculator", 0), ("more_calls", 25), ("unseen_tools", 60)):
             weights = [SKILL[method][0], *(w + harder / 8 for w in SKILL[method][1:])]
             rows = [row(k, rng, i, suite) for i, k in enumerate(rng.choices(KINDS, weights, k=tasks))]
@@ -103,8 +121,15 @@ def make_runs(root: Path, tasks: int = 40, steps: int = 6, methods: tuple[str, .
             for group in range(3):
                 weights = [SKILL[method][0] * (step + 1) / steps, *SKILL[method][1:]]
                 for i, k in enumerate(rng.choices(KINDS, weights, k=4)):
-                    r = row(k, rng, group + 3 * step, sample=i) | {"step": step, "group": group + 3 * step, "split": "train"}
-                    good, used = float(r["correct"]), float(set(c["name"] for c in r["calls"]) == set(r["teacher_tools"]))
+                    r = row(k, rng, group + 3 * step, sample=i) | {
+                        "step": step,
+                        "group": group + 3 * step,
+                        "split": "train",
+                    }
+                    good, used = (
+                        float(r["correct"]),
+                        float(set(c["name"] for c in r["calls"]) == set(r["teacher_tools"])),
+                    )
                     terms, w = {"correct": good, "tools": used}, {"correct": 0.7, "tools": 0.3}
                     total = 0.7 * good + 0.3 * used
                     lines.append(r | {"reward": reward, "terms": terms, "weights": w, "total": total, "reason": k})

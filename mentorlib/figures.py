@@ -1,0 +1,584 @@
+"""DataFrames of ``mentorlib.analysis`` -> plotly figures: one function a claim, whose title states what the data say.
+
+A method has one colour wherever it appears (Okabe and Ito's palette, told apart by colour-blind readers). Heights are
+fixed and widths free, titles broken by hand, names written beside their marks instead of in legends, so that a figure
+reads at 390 pixels as at 1280. Every string that comes from data is escaped: plotly renders a subset of HTML.
+An empty DataFrame gives an empty figure that says what is missing.
+"""
+
+import html
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from .analysis import OUTCOMES, percent
+
+METHODS = {
+    "teacher": "#000000",
+    "base": "#7F7F7F",
+    "sft": "#E69F00",
+    "grpo-sparse": "#56B4E9",
+    "grpo-strict": "#CC79A7",
+    "grpo-exact": "#0072B2",
+    "grpo-partial": "#009E73",
+    "grpo-f1": "#D55E00",
+    "grpo-none": "#B8A900",
+    "grpo-toolrl": "#882255",
+}
+_OUTCOMES = dict(
+    zip(
+        OUTCOMES,
+        ["#009E73", "#F0E442", "#E69F00", "#D55E00", "#CC79A7", "#882255", "#56B4E9", "#0072B2", "#8C8C8C", "#000000"],
+        strict=True,
+    )
+)
+_STOPS = {
+    "answered": "#009E73",
+    "gave_up": "#0072B2",
+    "turn_limit": "#E69F00",
+    "length": "#D55E00",
+    "malformed": "#882255",
+    "infrastructure": "#000000",
+}
+_TERMS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442"]
+# The bar hid titles on a phone: what stays are links and the reset.
+_BUTTONS = ["zoom", "pan", "select", "lasso", "zoomIn", "zoomOut", "autoScale", "sendDataToCloud", "toImage"]
+_SYMBOLS = ["circle", "square", "diamond", "triangle-up", "x", "star", "pentagon", "cross"]
+
+
+def colour(method: str) -> str:
+    """The colour of a method; a label with parameters after it ("grpo-exact data=gsm8k") has its method's."""
+    return METHODS.get(str(method).split(" ")[0], "#4D4D4D")
+
+
+def text(value: Any) -> str:
+    """A string from data as plotly may show it: HTML escaped, no TeX, control and direction marks made visible."""
+    shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in str(value))
+    return html.escape(shown, quote=False).replace("$", "&#36;")
+
+
+# ---- learning
+
+
+def learning_curves(curves: pd.DataFrame) -> go.Figure:
+    """Accuracy, own reward and dead groups by step, of ``analysis.learning_curves``; thick: running mean."""
+    if curves.empty:
+        return _empty(
+            "No learning curves: none of these runs has training rollouts", "base and sft sample nothing while training"
+        )
+    window = max(1, int(curves["step"].nunique() // 8))
+    smooth = {
+        m: g.sort_values("step")
+        .set_index("step")[["accuracy", "reward", "dead"]]
+        .rolling(window, min_periods=1, center=True)
+        .mean()
+        for m, g in curves.groupby("method", sort=False)
+    }
+    gains = {m: g["accuracy"].iloc[-1] - g["accuracy"].iloc[0] for m, g in smooth.items()}
+    best = max(gains, key=lambda m: gains[m])
+    first, last = smooth[best]["accuracy"].iloc[[0, -1]]
+    title = f"{best} gains most while training: {percent(first)} → {percent(last)} of rollouts correct"
+    panels = {
+        "accuracy": "correct rollouts",
+        "reward": "own reward (not comparable)",
+        "dead": "groups that teach nothing",
+    }
+    fig = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.09, subplot_titles=list(panels.values()))
+    for method, group in curves.groupby("method", sort=False):
+        ordered = group.sort_values("step")
+        for i, key in enumerate(panels, 1):
+            line = {"color": colour(method)}
+            common = {"legendgroup": method, "name": text(method), "x": ordered["step"]}
+            if window > 1:
+                fig.add_scatter(
+                    **common,
+                    y=ordered[key],
+                    opacity=0.3,
+                    line=line | {"width": 1},
+                    showlegend=False,
+                    hoverinfo="skip",
+                    row=i,
+                    col=1,
+                )
+            hover = f"{text(method)}, step %{{x}}: %{{y:{'.2f' if key == 'reward' else '.0%'}}}<extra></extra>"
+            fig.add_scatter(
+                **common,
+                y=smooth[method][key],
+                line=line | {"width": 2.5},
+                hovertemplate=hover,
+                showlegend=i == 1,
+                row=i,
+                col=1,
+                mode="lines+markers" if len(ordered) < 12 else "lines",
+            )
+    fig.update_yaxes(tickformat=".0%", rangemode="tozero")
+    fig.update_yaxes(tickformat=".2f", row=2, col=1)
+    fig.update_xaxes(title_text="optimizer step", row=3, col=1)
+    return _dress(fig, title, 620, legend=True)
+
+
+# ---- evaluation
+
+
+def accuracy(table: pd.DataFrame, by: str = "suite") -> go.Figure:
+    """Accuracy with its interval, a row a method under each suite (or ``by="domain"``), of ``analysis.accuracy``."""
+    if table.empty:
+        return _empty("No accuracy: there are no evaluated rows", "run notebook 02_train first")
+    best = [g.loc[g["accuracy"].idxmax(), "method"] for _, g in table.dropna(subset=["accuracy"]).groupby(by)]
+    leader = max(dict.fromkeys(best), key=best.count) if best else "no method"
+    unit = by if len(best) == 1 else f"{by}s"
+    title = f"{leader} has the highest accuracy on {best.count(leader)} of {len(best)} {unit}"
+    hover = [
+        f"{text(m)} on {text(s)}: {percent(a, 1)} [{100 * lo:.0f}, {100 * hi:.0f}], {n} rows, {u} unjudged"
+        for s, m, a, lo, hi, n, u in table[[by, "method", "accuracy", "low", "high", "n", "unjudged"]].itertuples(
+            index=False
+        )
+    ]
+    fig, height = _dots(table, by, "accuracy", hover)
+    fig.update_xaxes(
+        title_text="share of tasks answered correctly, 95% interval", tickformat=".0%", range=[-0.02, 1.02]
+    )
+    return _dress(fig, title, height)
+
+
+def forest(pairs: pd.DataFrame, by: str = "suite") -> go.Figure:
+    """Forest plot of ``analysis.paired``: filled where Holm's p is under 0.05, hollow where chance would do."""
+    if pairs.empty:
+        return _empty(
+            "No paired differences: only one method here", "give runs of at least two methods on the same tasks"
+        )
+    against = pairs["against"].iloc[0]
+    sure = pairs["p_holm"] < 0.05
+    better, worse = int((sure & (pairs["difference"] > 0)).sum()), int((sure & (pairs["difference"] < 0)).sum())
+    title = f"Against {against}: {better} of {len(pairs)} differences are gains beyond chance, {worse} losses"
+    hover = [
+        f"{text(r.method)} − {text(r.against)}: {100 * r.difference:+.1f} points "
+        f"[{100 * r.low:.0f}, {100 * r.high:.0f}], "
+        f"fixed {r.fixed}, broke {r.broke}, p {r.p:.2g}, Holm {r.p_holm:.2g}"
+        for r in pairs.itertuples()
+    ]
+    points = pairs.assign(**{k: 100 * pairs[k] for k in ("difference", "low", "high")})
+    fig, height = _dots(points, by, "difference", hover, hollow=~sure)
+    fig.add_vline(x=0, line={"color": "#333333", "width": 1})
+    fig.update_xaxes(
+        title_text=f"percentage points over {text(against)}, 95% interval<br>(filled: Holm p < 0.05)", zeroline=False
+    )
+    return _dress(fig, title, height)
+
+
+def similarity(scores: pd.DataFrame, distances: pd.DataFrame) -> go.Figure:
+    """Accuracy over the JSD to the teacher (``analysis.accuracy``, ``tool_jsd``): colour = method, mark = suite."""
+    both = scores.merge(distances, on=["suite", "method"], suffixes=("", "_jsd")).dropna(subset=["accuracy", "jsd"])
+    if both.empty:
+        return _empty(
+            "No similarity: no tool was called in these rows", "the JSD needs calls of the student and of the teacher"
+        )
+    floor = both["floor"].median()
+    means = both.groupby("method", sort=False)["jsd"].mean()
+    title = f"{means.idxmin()} calls tools most like the teacher: mean JSD {means.min():.3f} bits"
+    if len(both) > 2:
+        title += f"; correlation with accuracy {both['jsd'].corr(both['accuracy']):+.2f}"
+    fig = go.Figure()
+    suites = list(dict.fromkeys(both["suite"]))
+    for method, group in both.groupby("method", sort=False):
+        hover = [
+            f"{text(r.method)} on {text(r.suite)}: JSD {r.jsd:.3f} [{r.low_jsd:.3f}, {r.high_jsd:.3f}] bits, "
+            f"floor {r.floor:.3f}, "
+            f"accuracy {percent(r.accuracy, 1)}"
+            for r in group.itertuples()
+        ]
+        fig.add_scatter(
+            x=group["jsd"],
+            y=group["accuracy"],
+            mode="markers",
+            name=text(method),
+            hovertext=hover,
+            hoverinfo="text",
+            legendgroup="method",
+            cliponaxis=False,
+            marker={
+                "color": colour(method),
+                "size": 11,
+                "symbol": [_SYMBOLS[suites.index(s) % 8] for s in group["suite"]],
+                "line": {"color": "white", "width": 1},
+            },
+        )
+    for i, suite in enumerate(suites):
+        marker = {"color": "#333333", "size": 9, "symbol": _SYMBOLS[i % 8] + "-open"}
+        fig.add_scatter(x=[None], y=[None], mode="markers", name=text(suite), marker=marker, legendgroup="suite")
+    if np.isfinite(floor):
+        fig.add_vline(x=floor, line={"color": "#999999", "dash": "dot"})
+        fig.add_annotation(
+            x=floor,
+            y=1,
+            yref="paper",
+            text="teacher's own noise",
+            showarrow=False,
+            xanchor="left",
+            yanchor="top",
+            font_size=11,
+        )
+    fig.update_xaxes(title_text="JSD of tools called to the teacher's (bits)", rangemode="tozero")
+    fig.update_yaxes(title_text="accuracy", tickformat=".0%")
+    return _dress(fig, title, 520, legend=True)
+
+
+def outcomes(table: pd.DataFrame) -> go.Figure:
+    """What became of the rollouts, stacked by suite and method, of ``analysis.shares(rows, "outcome")``."""
+    if table.empty:
+        return _empty("No outcomes: there are no rows", "run notebook 02_train first")
+    failed = (
+        table[~table["outcome"].isin(["correct", "ours"])].groupby("outcome")["n"].sum().sort_values(ascending=False)
+    )
+    if failed.empty:
+        title = "Nothing failed: every judged row is correct"
+    else:
+        title = (
+            f"The commonest failure is “{failed.index[0]}”: {percent(failed.iloc[0] / failed.sum())} of all failures"
+        )
+    return _stack(table, "outcome", _OUTCOMES, title)
+
+
+def stops(table: pd.DataFrame) -> go.Figure:
+    """How the trajectories ended, stacked by suite and method, of ``analysis.shares(rows, "stop")``."""
+    if table.empty:
+        return _empty("No stop reasons: there are no rows", "run notebook 02_train first")
+    answered = table[table["stop"] == "answered"].groupby("method")["n"].sum() / table.groupby("method")["n"].sum()
+    answered = answered.fillna(0.0)
+    low, high = answered.idxmin(), answered.idxmax()
+    title = f"Ending in an answer: from {percent(answered[low])} ({low}) to {percent(answered[high])} ({high})"
+    return _stack(table, "stop", _STOPS, title)
+
+
+# ---- the reward lab
+
+
+def payoffs(scored: pd.DataFrame) -> go.Figure:
+    """What each reward pays, on average, for each outcome of the same trajectories, of ``analysis.rescore``."""
+    if scored.empty:
+        return _empty("No scores: there are no rows to score", "give runs with rollouts.jsonl or eval/*.jsonl")
+    scored = scored.dropna(subset=["total"]).astype({"total": float})
+    wide = scored.pivot_table(index="outcome", columns="reward", values="total", aggfunc="mean")
+    wide = wide.reindex([o for o in reversed(list(OUTCOMES)) if o in wide.index])[list(dict.fromkeys(scored["reward"]))]
+    counts = scored.groupby("outcome")["row"].nunique()
+    wrong = wide.drop(index="correct", errors="ignore")
+    spread = (wrong.max() - wrong.min()).sort_values()
+    title = "The same trajectories under every reward"
+    if len(wrong) > 1:
+        title = (
+            f"{spread.index[-1]} tells failures apart most: its pay for them spans {spread.iloc[-1]:.2f}; "
+            f"{spread.index[0]} least: {spread.iloc[0]:.2f}"
+        )
+    labels = [f"{text(o)} ({counts[o]})" for o in wide.index]
+    fig = go.Figure(
+        go.Heatmap(
+            z=wide,
+            x=[text(c) for c in wide.columns],
+            y=["<br>".join(textwrap.wrap(label, 16)) for label in labels],
+            colorscale="Cividis",
+            texttemplate="%{z:.2f}",
+            textfont={"size": 10},
+            showscale=False,
+            xgap=1,
+            ygap=1,
+            zmin=min(0.0, float(np.nanmin(wide.to_numpy()))),
+            hovertemplate="%{x} pays %{z:.3f} on average for “%{y}”<extra></extra>",
+        )
+    )
+    fig.update_xaxes(title_text="reward (corrected); cells: mean total", side="bottom", tickangle=-45)
+    return _dress(fig, title, 180 + 42 * len(wide))
+
+
+def partings(parted: pd.DataFrame, rows: int, rewards: Sequence[str] = ()) -> go.Figure:
+    """How often release and corrected reward differ, by outcome, of ``analysis.partings`` on ``rows`` rows."""
+    if parted.empty:
+        return _empty(
+            f"Official and corrected rewards agree on all {rows} trajectories", "nothing here touches what was mended"
+        )
+    each = parted.groupby("reward").size() / rows
+    names = list(rewards) or sorted(each.index)
+    title = f"{each.idxmax()} differs most from its release: on {percent(each.max(), 1)} of {rows} trajectories"
+    counts = parted.groupby(["reward", "outcome"]).size().rename("n").reset_index()
+    fig = go.Figure()
+    for outcome in OUTCOMES:
+        own = counts[counts["outcome"] == outcome].set_index("reward")["n"].reindex(names, fill_value=0) / rows
+        if own.sum():
+            hover = f"%{{y}}: %{{x:.1%}} of trajectories, “{outcome}”<extra></extra>"
+            bar = {"color": _OUTCOMES[outcome], "line": {"color": "white", "width": 0.5}}
+            fig.add_bar(
+                x=own, y=[text(n) for n in names], orientation="h", name=outcome, marker=bar, hovertemplate=hover
+            )
+    fig.update_layout(barmode="stack")
+    fig.update_yaxes(autorange="reversed")
+    fig.update_xaxes(title_text="trajectories paid differently by the release", tickformat=".1%", rangemode="tozero")
+    return _dress(fig, title, 190 + 30 * len(names), legend=True)
+
+
+def counterfactual(table: pd.DataFrame) -> go.Figure:
+    """Flipped, silenced and dead shares of each other reward on a run's own groups, of ``analysis.counterfactual``."""
+    others = table[table["reward"] != table["trained"]]
+    if others.empty:
+        return _empty("No counterfactual advantages: no stored groups", "only GRPO runs keep rollouts.jsonl")
+    worst = others.loc[others["flips"].idxmax()]
+    title = (
+        f"On {worst['method']}'s own rollouts, {worst['reward']} would have pushed "
+        f"{percent(worst['flips'], 1)} the other way; "
+        f"{percent(worst['dead'])} of its groups are dead"
+    )
+    marks = {
+        "flips": ("pushed the other way", "#D55E00", "x"),
+        "silenced": ("no longer pushed", "#0072B2", "circle"),
+        "dead": ("groups without spread", "#7F7F7F", "line-ns-open"),
+    }
+    position, ticks, headings, end = _rows(table, "method", "reward")
+    fig = go.Figure()
+    for key, (name, tint, symbol) in marks.items():
+        hover = [
+            f"{text(r.reward)} on {text(r.method)}'s groups: {name} {percent(getattr(r, key), 1)}, "
+            f"Spearman {r.spearman:.2f}, "
+            f"{r.n} rollouts"
+            for r in table.itertuples()
+        ]
+        marker = {
+            "color": tint,
+            "symbol": symbol,
+            "size": 10,
+            "line": {"width": 2 if key == "dead" else 0, "color": tint},
+        }
+        fig.add_scatter(
+            x=table[key], y=position, mode="markers", name=name, marker=marker, hovertext=hover, hoverinfo="text"
+        )
+    headings = [(y, f"{name}'s rollouts under …") for y, name in headings]
+    fig.update_xaxes(title_text="share of rollouts (grey: of groups)", tickformat=".0%", range=[-0.02, 1.02])
+    return _dress(_ladder(fig, ticks, headings, end), title, 160 + 24 * int(end), legend=True)
+
+
+def decomposition(parts: pd.DataFrame) -> go.Figure:
+    """Each term's share of the advantage by step, a panel a method, of ``analysis.decomposition``."""
+    if parts.empty:
+        return _empty(
+            "No advantages to take apart", "only GRPO runs keep rollouts.jsonl, and all stored groups may be dead"
+        )
+    means = parts.groupby(["method", "term"], sort=False).apply(
+        lambda g: float(np.average(g["share"], weights=g["alive"])), include_groups=False
+    )
+    several = means[parts.groupby("method")["term"].nunique().reindex(means.index.get_level_values(0)).to_numpy() > 1]
+    title = "One term makes the whole advantage of each of these rewards"
+    if not several.empty:
+        method, term = several[several < 0.9999].idxmax() if (several < 0.9999).any() else several.idxmax()
+        title = f"In {method}, “{term}” makes {percent(several[method, term])} of the advantage"
+    names = list(dict.fromkeys(parts["method"]))
+    fig = make_subplots(
+        rows=len(names),
+        cols=1,
+        shared_xaxes=True,
+        vertical_spacing=0.14 / max(1, len(names) - 1) if len(names) > 1 else 0,
+        subplot_titles=[text(n) for n in names],
+    )
+    for i, term in enumerate(dict.fromkeys(parts["term"])):
+        for row, method in enumerate(names, 1):
+            own = parts[(parts["term"] == term) & (parts["method"] == method)]
+            hover = f"{text(method)}, step %{{x}}: {text(term)} %{{y:.0%}} of the advantage<extra></extra>"
+            first = method == parts.loc[parts["term"] == term, "method"].iloc[0]
+            fig.add_bar(
+                x=own["step"],
+                y=own["share"],
+                name=text(term),
+                legendgroup=term,
+                showlegend=first,
+                hovertemplate=hover,
+                marker={"color": _TERMS[i % 7], "line": {"width": 0}},
+                row=row,
+                col=1,
+            )
+    fig.update_layout(barmode="relative", bargap=0.05)
+    fig.update_yaxes(tickformat=".0%")
+    fig.update_xaxes(title_text="optimizer step (gaps: no group with spread)", row=len(names), col=1)
+    return _dress(fig, title, 190 + 140 * len(names), legend=True)
+
+
+def terms(scored: pd.DataFrame) -> go.Figure:
+    """One trajectory under every reward: weight x term, stacked, and the total, of ``analysis.rescore`` on one row."""
+    if scored.empty:
+        return _empty("No score: this trajectory is ours, not the policy's", "stop == infrastructure is never scored")
+    rewards = list(scored["reward"])
+    paid = scored.set_index("reward")["total"].astype(float)
+    title = f"The same response earns from {paid.min():.2f} ({paid.idxmin()}) to {paid.max():.2f} ({paid.idxmax()})"
+    fig = go.Figure()
+    weighted = [
+        {k: v * w.get(k, 1.0) for k, v in t.items()} for t, w in zip(scored["terms"], scored["weights"], strict=True)
+    ]
+    for i, term in enumerate(dict.fromkeys(k for t in weighted for k in t)):
+        values = [t.get(term) for t in weighted]
+        hover = f"%{{y}}: {text(term)} gives %{{x:.3f}}<extra></extra>"
+        fig.add_bar(
+            x=values, y=rewards, orientation="h", name=text(term), marker_color=_TERMS[i % 7], hovertemplate=hover
+        )
+    reasons = [f"{text(n)}: {t:.3f}, {text(r)}" for n, t, r in zip(rewards, paid, scored["reason"], strict=True)]
+    marker = {"color": "black", "symbol": "line-ns-open", "size": 18, "line": {"width": 2, "color": "black"}}
+    fig.add_scatter(x=paid, y=rewards, mode="markers", name="total", marker=marker, hovertext=reasons, hoverinfo="text")
+    fig.update_layout(barmode="relative")
+    fig.update_yaxes(autorange="reversed")
+    fig.update_xaxes(title_text="reward: weight × term, stacked", rangemode="tozero")
+    return _dress(fig, title, 200 + 30 * len(rewards), legend=True)
+
+
+# ---- how every figure is drawn
+
+
+def _rows(
+    frame: pd.DataFrame, group: str, label: str
+) -> tuple[list[float], list[tuple[float, str]], list[tuple[float, str]], float]:
+    """Places for labelled rows under a heading a group: places of the frame's rows, row labels, headings, rows used."""
+    ticks: list[tuple[float, str]] = []
+    headings: list[tuple[float, str]] = []
+    at: dict[tuple[Any, Any], float] = {}
+    y = 0.0
+    for name, own in frame.groupby(group, sort=False):
+        headings.append((y, str(name)))
+        for key in dict.fromkeys(own[label]):
+            y += 1
+            at[name, key] = y
+            ticks.append((y, str(key)))
+        y += 1.3
+    return [at[g, k] for g, k in zip(frame[group], frame[label], strict=True)], ticks, headings, y
+
+
+def _ladder(
+    fig: go.Figure, ticks: Sequence[tuple[float, str]], headings: Iterable[tuple[float, str]], end: float
+) -> go.Figure:
+    fig.update_yaxes(
+        tickvals=[y for y, _ in ticks],
+        ticktext=["<br>".join(textwrap.wrap(text(name), 22)) for _, name in ticks],
+        range=[end - 0.6, -0.6],
+        showgrid=False,
+        zeroline=False,
+        ticklabelstandoff=6,
+    )
+    for y, name in headings:
+        fig.add_annotation(
+            x=0,
+            xref="paper",
+            y=y,
+            text=f"<b>{text(name)}</b>",
+            showarrow=False,
+            xanchor="left",
+            yanchor="middle",
+            bgcolor="white",
+        )
+    return fig
+
+
+def _dots(
+    frame: pd.DataFrame, by: str, value: str, hover: Sequence[str], hollow: pd.Series | None = None
+) -> tuple[go.Figure, int]:
+    position, ticks, headings, end = _rows(frame, by, "method")
+    place, said = pd.Series(position, index=frame.index), pd.Series(hover, index=frame.index)
+    fig = go.Figure()
+    for method, own in frame.groupby("method", sort=False):
+        tint = colour(method)
+        inside = "white" if hollow is not None else tint
+        fill = [inside if hollow is not None and hollow[i] else tint for i in own.index]
+        fig.add_scatter(
+            x=own[value],
+            y=place[own.index],
+            mode="markers",
+            name=text(method),
+            hovertext=said[own.index],
+            hoverinfo="text",
+            showlegend=False,
+            marker={"color": fill, "size": 10, "line": {"color": tint, "width": 2}},
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": own["high"] - own[value],
+                "arrayminus": own[value] - own["low"],
+                "color": tint,
+                "thickness": 2,
+                "width": 0,
+            },
+        )
+    return _ladder(fig, ticks, headings, end), 150 + int(24 * end)
+
+
+def _stack(table: pd.DataFrame, column: str, colours: Mapping[str, str], title: str) -> go.Figure:
+    position, ticks, headings, end = _rows(table, "suite", "method")
+    place = pd.Series(position, index=table.index)
+    fig = go.Figure()
+    for name in [*colours, *sorted(set(table[column]) - set(colours))]:
+        own = table[table[column] == name]
+        if own.empty:
+            continue
+        hover = [
+            f"{text(r.method)} on {text(r.suite)}: {text(name)} {percent(r.share, 1)} ({r.n} rows)"
+            for r in own.itertuples()
+        ]
+        fig.add_bar(
+            x=own["share"],
+            y=place[own.index],
+            orientation="h",
+            width=0.8,
+            name=text(name),
+            hovertext=hover,
+            hoverinfo="text",
+            marker={"color": colours.get(name, "#4D4D4D"), "line": {"color": "white", "width": 0.5}},
+        )
+    fig.update_layout(barmode="stack")
+    fig.update_xaxes(title_text="share of trajectories", tickformat=".0%", range=[0, 1])
+    return _dress(_ladder(fig, ticks, headings, end), title, 230 + int(24 * end), legend=True)
+
+
+def _dress(fig: go.Figure, title: str, height: int, legend: bool = False) -> go.Figure:
+    lines = textwrap.wrap(title, 36)
+    top, bottom = 18 + 19 * len(lines), 60
+    for note in fig.layout.annotations:
+        if note.yref == "paper" and note.yanchor == "bottom":  # subplot titles: to the left, smaller
+            note.update(x=0, xanchor="left", font={"size": 12, "weight": "bold"})
+    if any(note.yref == "paper" and note.yanchor == "bottom" for note in fig.layout.annotations):
+        top += 20
+    height += top
+    fig.update_layout(
+        template="plotly_white",
+        title={
+            "text": "<br>".join(f"<b>{text(line)}</b>" for line in lines),
+            "x": 0,
+            "xref": "container",
+            "xanchor": "left",
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+            "pad": {"t": 14, "l": 12},
+            "font": {"size": 15},
+        },
+        height=height,
+        margin={"l": 12, "r": 16, "t": top, "b": bottom},
+        font={"size": 12},
+        showlegend=legend,
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": -62 / (height - top - bottom),
+            "yanchor": "top",
+            "traceorder": "normal",
+        },
+        hoverlabel={"align": "left"},
+        modebar={"remove": _BUTTONS},
+    )
+    fig.update_xaxes(automargin=True, title_font={"size": 12})
+    fig.update_yaxes(automargin=True)
+    return fig
+
+
+def _empty(title: str, why: str) -> go.Figure:
+    fig = go.Figure()
+    said = "<br>".join(text(line) for line in textwrap.wrap(why, 40))
+    fig.add_annotation(x=0.5, y=0.5, xref="paper", yref="paper", text=said, showarrow=False, font={"size": 13})
+    fig.update_xaxes(visible=False)
+    fig.update_yaxes(visible=False)
+    return _dress(fig, title, 160)

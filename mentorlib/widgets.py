@@ -1,0 +1,194 @@
+"""Reading trajectories: one as static HTML, many in a browser widget, and a playground for the rewards.
+
+Whatever a model wrote is shown as text: HTML escaped, inside ``<pre>``, with control and direction marks spelled out.
+``transcript_html`` needs no widget, so that the HTML report keeps what the notebook shows. A widget always follows
+a static figure of the same data.
+"""
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ipywidgets as w
+import pandas as pd
+from IPython.display import HTML, display
+
+from . import figures
+from .analysis import OUTCOMES, rescore
+from .core import Trajectory
+
+LIMIT = 20_000  # characters shown of one text
+_BOX = "border:1px solid #8884;border-left:4px solid {};border-radius:4px;padding:6px 10px;margin:6px 0"
+_PRE = (
+    "white-space:pre-wrap;overflow-wrap:anywhere;margin:2px 0;unicode-bidi:plaintext;background:none;color:inherit;"
+    "font:12.5px/1.45 ui-monospace,monospace;border:0;padding:0"
+)
+_TINTS = {"question": "#7F7F7F", "assistant": "#0072B2", "call": "#E69F00", "tool": "#009E73", "error": "#D55E00"}
+
+
+def escape(value: Any) -> str:
+    """Text of a model as HTML that only shows it: escaped, marks spelled out, cut after LIMIT characters."""
+    raw = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    shown = "".join(c if c.isprintable() or c in "\n\t" else f"\\u{ord(c):04x}" for c in raw[:LIMIT])
+    more = f"\n… {len(raw) - LIMIT:,} more characters" if len(raw) > LIMIT else ""
+    return html.escape(shown) + more
+
+
+def transcript_html(row: Mapping[str, Any] | pd.Series) -> str:
+    """One stored row as static, escaped HTML: verdict, question, turns, tool results, the teacher's calls, the reward.
+
+    In: a row of ``analysis.evaluations`` or ``rollouts``, or a stored row as it is.
+    """
+    row = dict(row)
+    facts = [
+        row.get("method"),
+        row["suite"],
+        row["task_id"],
+        row.get("outcome"),
+        f"stop: {row['stop']}",
+        row.get("where"),
+    ]
+    head = " · ".join(escape(str(f)) for f in facts if isinstance(f, str))
+    parts = [f"<div style='font-weight:600;margin-bottom:4px'>{head}</div>"]
+    if isinstance(row.get("question"), str):
+        parts.append(_box("question", "question", row["question"]))
+    for message in row["messages"]:
+        if message["role"] == "tool":
+            failed = str(message.get("content")).startswith("error:")
+            parts.append(_box("error" if failed else "tool", "tool result", message.get("content", "")))
+            continue
+        if str(message.get("content") or "").strip():
+            parts.append(_box("assistant", "student", message["content"]))
+        for call in message.get("tool_calls") or ():
+            parts.append(_box("call", "calls", _call(call["function"])))
+    teacher = row.get("teacher_calls") if isinstance(row.get("teacher_calls"), list) else row["teacher_tools"]
+    lines = [_call(c) if isinstance(c, Mapping) else str(c) for c in teacher] or ["(no tool)"]
+    gold = f"gold answer: {row['answer']}\n"
+    parts.append(_box("question", "teacher", gold + "\n".join(lines)))
+    if isinstance(row.get("terms"), Mapping):
+        weights = row["weights"] if isinstance(row.get("weights"), Mapping) else {}
+        sums = [f"{k} {v:g} × {weights.get(k, 1):g}" for k, v in row["terms"].items()]
+        paid = f"{row['reward']}: total {row['total']:g} = {' + '.join(sums)}"
+        paid += f"; advantage {row['advantage']:+.2f}" if isinstance(row.get("advantage"), float) else ""
+        parts.append(_box("question", "reward", f"{paid}\n{row.get('reason') or ''}"))
+    return f"<article style='margin:0 0 22px;max-width:52em'>{''.join(parts)}</article>"
+
+
+def transcripts(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> HTML:
+    """Several rows below each other, to display in a notebook."""
+    records = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
+    return HTML("".join(transcript_html(row) for row in records) or "<p>No such trajectory here.</p>")
+
+
+def examples(rows: pd.DataFrame, each: int = 1, seed: int = 0) -> HTML:
+    """For each outcome but "correct": what it means, how often it came, and ``each`` rows drawn by seed."""
+    parts = []
+    for outcome, meaning in OUTCOMES.items():
+        own = rows[rows["outcome"] == outcome]
+        if outcome == "correct" or own.empty:
+            continue
+        parts.append(f"<h4>{html.escape(outcome)} ({len(own)} of {len(rows)})</h4><p>{html.escape(meaning)}</p>")
+        parts += [transcript_html(r) for r in own.sample(min(each, len(own)), random_state=seed).to_dict("records")]
+    return HTML("".join(parts) or "<p>Nothing failed here.</p>")
+
+
+def trajectory_browser(rows: pd.DataFrame) -> w.Widget:
+    """Read rows one by one, filtered by suite, method, outcome and tool called. In: rows of ``analysis``."""
+    tools = sorted({call["name"] for calls in rows["calls"] for call in calls})
+    suite, method, outcome, tool = (
+        w.Dropdown(options=[("all", None), *((figures.text(v), v) for v in values)], description=name)
+        for name, values in (
+            ("suite", dict.fromkeys(rows["suite"])),
+            ("method", dict.fromkeys(rows["method"])),
+            ("outcome", [o for o in OUTCOMES if o in set(rows["outcome"])]),
+            ("tool", tools),
+        )
+    )
+    number = w.BoundedIntText(value=1, min=1, max=max(1, len(rows)), description="row")
+    count, page = w.Label(), w.HTML()
+    found: list[Any] = []
+
+    def show(_: Any = None) -> None:
+        page.value = (
+            transcript_html(rows.loc[found[number.value - 1]]) if found else "<p>No trajectory fits these filters.</p>"
+        )
+
+    def filter_rows(_: Any = None) -> None:
+        keep = pd.Series(True, index=rows.index)
+        for column, choice in (("suite", suite), ("method", method), ("outcome", outcome)):
+            if choice.value is not None:
+                keep &= rows[column] == choice.value
+        if tool.value is not None:
+            keep &= rows["calls"].map(lambda calls: any(call["name"] == tool.value for call in calls))
+        found[:] = rows.index[keep]
+        count.value = f"of {len(found)} that fit ({len(rows)} in all)"
+        number.max = max(1, len(found))
+        number.value = 1
+        show()
+
+    for choice in (suite, method, outcome, tool):
+        choice.observe(filter_rows, names="value")
+    number.observe(show, names="value")
+    filter_rows()
+    bar = w.Box([suite, method, outcome, tool, number, count], layout=w.Layout(flex_flow="row wrap"))
+    return w.VBox([bar, page])
+
+
+def playground(row: Mapping[str, Any] | pd.Series, version: str = "corrected") -> w.Widget:
+    """Edit a response and see what every reward makes of it at once: the figure ``figures.terms``, live.
+
+    In: a stored row, for its question, gold answer, teacher and tools; ``version`` corrected or official.
+    """
+    row = dict(row)
+    editor = w.Textarea(value=row["response"], layout=w.Layout(width="100%", height="220px"), continuous_update=False)
+    again = w.Button(description="as it was", tooltip="put the stored response back")
+    picture, terms = w.Output(), w.HTML()
+
+    def score(_: Any = None) -> None:
+        scored = rescored(row, editor.value, version)
+        picture.clear_output(wait=True)
+        with picture:
+            display(figures.terms(scored))
+        terms.value = terms_html(scored)
+
+    editor.observe(score, names="value")
+    again.on_click(lambda _: setattr(editor, "value", row["response"]))
+    score()
+    hint = w.HTML("<small>Edit the response, then click elsewhere: it is read and scored again.</small>")
+    return w.VBox([hint, editor, again, picture, terms])
+
+
+def rescored(
+    row: Mapping[str, Any] | pd.Series, response: str | None = None, version: str = "corrected"
+) -> pd.DataFrame:
+    """``analysis.rescore`` of one row, with another response in its place if one is given."""
+    row = dict(row)
+    if response is not None:
+        changed = Trajectory.from_response(response, str(row["task_id"]))
+        row |= {"response": response, "messages": changed.messages, "stop": changed.stop}
+    return rescore(pd.DataFrame([row]), version)
+
+
+def terms_html(scored: pd.DataFrame) -> str:
+    """The terms of every reward on one trajectory, as an escaped HTML table. In: ``rescored``."""
+    terms = list(dict.fromkeys(term for own in scored["terms"] for term in own))
+    wide = pd.DataFrame(
+        [[own.get(t, None) for t in terms] for own in scored["terms"]], index=list(scored["reward"]), columns=terms
+    ).assign(total=list(scored["total"]), reason=list(scored["reason"]))
+    return wide.to_html(float_format="{:.3f}".format, na_rep="", border=0)
+
+
+def _call(call: Mapping[str, Any]) -> str:
+    arguments = call["arguments"]
+    inside = (
+        ", ".join(f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in arguments.items())
+        if isinstance(arguments, Mapping)
+        else arguments
+    )
+    return f"{call['name']}({inside})"
+
+
+def _box(kind: str, title: str, body: Any) -> str:
+    label = f"<small style='opacity:.7'>{title}</small>"
+    return f"<div style='{_BOX.format(_TINTS[kind])}'>{label}<pre style='{_PRE}'>{escape(body)}</pre></div>"

@@ -1,0 +1,309 @@
+r"""Whether an answer is right: the paper's any-of-three, exact for numbers, safe in threads, never raising.
+
+The release accepts an answer that math-verify's metric, math-verify's parse-and-verify or mathruler's grader
+accepts (its unified judge). Both libraries hang on some texts (``9^{9^{9^9}}``), guard themselves with signals
+that only the main thread may set, and swallow what goes wrong. So numbers and identical texts are decided here,
+and everything else in one helper process, started at the first such answer, that is killed when an answer takes
+too long or too much memory. An answer that could not be judged is an outcome of its own (``correct=None``).
+
+The helper reads model-written text with sympy, whose parser evaluates Python after mathruler's filter (two
+distinct letters at most). It holds no secrets (a bare environment), may not write files, and is bounded in
+memory, processor and wall time; it is not a sandbox.
+"""
+
+import atexit
+import json
+import os
+import re
+import resource
+import select
+import struct
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+TIME_LIMIT = 10.0  # seconds an answer may take in the helper; math-verify gives up on a part after 5
+MEMORY_MB = 1024
+MAX_LENGTH = 20_000  # characters of an answer; math-verify's patterns are quadratic in it
+_STARTUP = 120.0  # seconds for the helper to import sympy on a busy machine
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``correct`` is None when the answer could not be judged; ``how`` says which rule decided, or why none could.
+
+    Decided: "identical", "number", "mathruler", "metric", "verify", "different".
+    Not decided: "timeout", "memory", "too long", "crash", "unavailable".
+    """
+
+    correct: bool | None
+    how: str
+
+
+_BOX = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
+
+
+def boxed(text: str) -> str | None:
+    r"""What the last balanced ``\boxed{…}`` of the text holds, None without one; the inner of two nested boxes.
+
+    Escaped braces (``\{``) are text. One pass, so that a megabyte of open boxes costs no more than its length.
+    """
+    found: tuple[int, int] | None = None
+    open_at: list[int | None] = []  # where a box's content starts; None for a plain brace
+    for token in _BOX.finditer(text):
+        mark = token.group()
+        if mark == "{":
+            open_at.append(None)
+        elif mark == "}":
+            start = open_at.pop() if open_at else None
+            if start is not None and (found is None or start > found[0]):
+                found = start, token.start()
+        elif mark.startswith("\\boxed"):
+            open_at.append(token.end())
+    return None if found is None else text[slice(*found)]
+
+
+_DECIMAL = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,6})?")
+_FRACTION = re.compile(r"(-?)\\frac\{(-?[0-9]{1,15})\}\{(-?[0-9]{1,15})\}|(-?[0-9]{1,15})/([0-9]{1,15})")
+
+
+def _number(text: str) -> Fraction | None:
+    """The value of a plain integer, decimal or fraction; None for anything the three libraries may read otherwise."""
+    if _DECIMAL.fullmatch(text):
+        return Fraction(text)
+    if match := _FRACTION.fullmatch(text):
+        sign, a, b, c, d = match.groups()
+        below = int(b or d)
+        return Fraction(int(a or c), below) * (-1 if sign else 1) if below else None
+    return None
+
+
+def _fast(prediction: str, gold: str) -> Verdict | None:
+    """The verdict where it needs no library, and only where the official three surely agree."""
+    prediction, gold = prediction.strip(), gold.strip()
+    if prediction == gold:
+        return Verdict(True, "identical")
+    a, b = _number(prediction), _number(gold)
+    if a is None or b is None:
+        return None
+    if a == b:
+        return Verdict(True, "number")
+    # Closer numbers are equal or not by rounding to six places, which is math-verify's to say.
+    return Verdict(False, "number") if abs(a - b) > Fraction(1, 10_000) else None
+
+
+def judge(prediction: str, gold: str, time_limit: float = TIME_LIMIT) -> Verdict:
+    r"""Whether ``prediction`` (what a box holds) is the answer ``gold`` (itself boxed or not). Never raises.
+
+    Safe in any thread; slow answers wait for one another (one helper a process). In a coroutine call it through
+    ``asyncio.to_thread``, since it may block for ``time_limit`` seconds.
+    """
+    verdict = _fast(prediction, gold)
+    if verdict is None and len(prediction) + len(gold) > MAX_LENGTH:
+        verdict = Verdict(None, "too long")
+    if verdict is not None:
+        return verdict
+    try:
+        return _slow(prediction, gold, time_limit)
+    except _Unjudged as error:
+        return Verdict(None, str(error))
+
+
+class _Unjudged(Exception):
+    """The helper failed for a reason that need not hold the next time, so that the outcome is not remembered."""
+
+
+@lru_cache(maxsize=65_536)
+def _slow(prediction: str, gold: str, time_limit: float) -> Verdict:
+    return _helper.ask(prediction, gold, time_limit)
+
+
+class _Helper:
+    """One child process that judges; killed and started anew whenever it does not answer as agreed."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def ask(self, prediction: str, gold: str, time_limit: float) -> Verdict:
+        with self.lock:
+            try:
+                if self.process is None:
+                    self.start()
+                self.send([prediction, gold, time_limit])
+                answer = self.receive(time_limit)
+            except TimeoutError:
+                self.stop()
+                return Verdict(None, "timeout")
+            except (OSError, ValueError, EOFError) as error:
+                self.stop()
+                raise _Unjudged("unavailable" if isinstance(error, _NoStart) else "crash") from error
+            except BaseException:
+                self.stop()  # an interrupted exchange would answer the next question with this one's verdict
+                raise
+            if answer.get("spent"):
+                self.stop()
+            return Verdict(answer["correct"], answer["how"])
+
+    def start(self) -> None:
+        keep = ("PATH", "LD_LIBRARY_PATH", "LANG", "HOME")
+        environment = {key: os.environ[key] for key in keep if key in os.environ}
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        try:
+            # -P: this file's folder must not go on the path, its names would hide other packages'.
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", str(Path(__file__).resolve())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,  # a Ctrl-C is for the parent
+            )
+            self.receive(_STARTUP)
+        except (OSError, ValueError, EOFError) as error:
+            raise _NoStart(str(error)) from error
+
+    def stop(self) -> None:
+        process, self.process = self.process, None
+        if process is None:
+            return
+        process.kill()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                try:
+                    stream.close()
+                except OSError:
+                    pass  # unsent bytes to a dead child
+        process.wait()
+
+    def send(self, message: Any) -> None:
+        assert self.process is not None and self.process.stdin is not None
+        self.process.stdin.write(_frame(message))
+        self.process.stdin.flush()
+
+    def receive(self, seconds: float) -> dict[str, Any]:
+        assert self.process is not None and self.process.stdout is not None
+        pipe, deadline, data = self.process.stdout.fileno(), time.monotonic() + seconds, b""
+        poll = select.poll()
+        poll.register(pipe, select.POLLIN)
+        while len(data) < 4 or len(data) < 4 + struct.unpack(">I", data[:4])[0]:
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(left * 1000):
+                raise TimeoutError
+            chunk = os.read(pipe, 65_536)
+            if not chunk:
+                raise EOFError
+            data += chunk
+        answer: dict[str, Any] = json.loads(data[4:])
+        return answer
+
+
+class _NoStart(OSError):
+    """The helper did not come up."""
+
+
+def _frame(message: Any) -> bytes:
+    data = json.dumps(message).encode()
+    return struct.pack(">I", len(data)) + data
+
+
+_helper = _Helper()
+
+
+def _forget() -> None:
+    """After a fork the helper, and perhaps a held lock, belong to the parent."""
+    global _helper
+    _helper = _Helper()
+
+
+os.register_at_fork(after_in_child=_forget)
+atexit.register(lambda: _helper.stop())
+
+
+def _serve() -> None:
+    """The helper: judge what comes in, one frame at a time, with the libraries exactly as the release calls them."""
+    import logging
+
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what the libraries print must not reach the frames
+
+    from math_verify import parse, verify
+    from math_verify.metric import math_metric
+    from math_verify.parser import ExprExtractionConfig, LatexExtractionConfig
+    from mathruler.grader import grade_answer
+    from mathruler.math_normalize import normalize_answer
+
+    metric = math_metric(
+        gold_extraction_target=(LatexExtractionConfig(),),
+        pred_extraction_target=(ExprExtractionConfig(), LatexExtractionConfig()),
+    )
+
+    class Watch(logging.Handler):
+        """math-verify swallows its time-outs and memory errors, but logs them."""
+
+        seen: str | None = None
+
+        def emit(self, record: logging.LogRecord) -> None:
+            if str(record.msg).startswith("Timeout during"):
+                self.seen = "timeout"
+            elif record.exc_info and isinstance(record.exc_info[1], MemoryError):
+                self.seen = "memory"
+
+    watch = Watch()
+    log = logging.getLogger("math_verify")
+    log.addHandler(watch)
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+
+    def rules(prediction: str, gold: str) -> Any:
+        inner = boxed(gold) if "\\boxed{" in gold else None
+        bare = gold if inner is None else inner
+        yield "mathruler", lambda: normalize_answer(prediction) == normalize_answer(gold)  # its cheap first step
+        yield "metric", lambda: metric([f"\\boxed{{{bare}}}"], [prediction])[0] > 0
+        yield "verify", lambda: verify(parse(bare), parse(prediction))
+        yield "mathruler", lambda: grade_answer(prediction, gold)
+
+    def decide(prediction: str, gold: str) -> tuple[bool | None, str]:
+        watch.seen = None
+        for how, rule in rules(prediction, gold):
+            try:
+                if rule():
+                    return True, how
+            except MemoryError:
+                watch.seen = "memory"
+            except Exception:
+                pass  # as the release does: a grader that fails on a text does not accept it
+        return (False, "different") if watch.seen is None else (None, watch.seen)
+
+    def used() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+    start = used()
+    size = MEMORY_MB * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    answers.write(_frame({"ready": True}))
+    answers.flush()
+    while len(head := sys.stdin.buffer.read(4)) == 4:
+        prediction, gold, limit = json.loads(sys.stdin.buffer.read(struct.unpack(">I", head)[0]))
+        # Should the parent die while this runs, the kernel ends it.
+        cpu = resource.getrusage(resource.RUSAGE_SELF)
+        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        resource.setrlimit(resource.RLIMIT_CPU, (int(cpu.ru_utime + cpu.ru_stime + limit) + 2, hard))
+        correct, how = decide(prediction, gold)
+        spent = used() - start > MEMORY_MB // 4
+        if spent and correct is False:
+            correct, how = None, "memory"  # sympy swallows memory errors too; having come near, it is not to be trusted
+        answers.write(_frame({"correct": correct, "how": how, "spent": spent}))
+        answers.flush()
+
+
+if __name__ == "__main__":
+    _serve()

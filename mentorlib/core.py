@@ -6,6 +6,7 @@ that TRL and OpenAI use: ``{"role", "content"}``, an assistant's may hold ``tool
 """
 
 import json
+import math
 import re
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,6 +36,17 @@ class Call:
     arguments: dict[str, Any]
 
 
+def shown(value: Any) -> Any:
+    """A number as a policy reads it: whole floats as integers, others to six decimals (8.0 -> 8, 5/3 -> 1.666667).
+
+    Seventeen digits of float noise cost a small student more than they tell it.
+    """
+    if not isinstance(value, float) or not math.isfinite(value):
+        return value
+    value = round(value, 6) if abs(value) >= 1e-3 else float(f"{value:.6g}")
+    return int(value) if value.is_integer() and abs(value) < 1e15 else value
+
+
 @dataclass(frozen=True)
 class Execution:
     """What came of one tool call.
@@ -51,14 +63,10 @@ class Execution:
 
     @property
     def text(self) -> str:
-        """What the policy reads: the value, or ``error: …``; whole floats as integers (8.0 -> 8)."""
+        """What the policy reads: ``error: …``, a text as it is, any other value as JSON (numbers by ``shown``)."""
         if self.error is not None:
             return f"error: {self.error}"
-        if isinstance(self.value, str):
-            return self.value
-        if isinstance(self.value, float) and self.value.is_integer() and abs(self.value) < 1e15:
-            return str(int(self.value))
-        return json.dumps(self.value, ensure_ascii=False)
+        return self.value if isinstance(self.value, str) else json.dumps(shown(self.value), ensure_ascii=False)
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ class Toolbox:
         schemas = []
         for function in functions:
             try:
-                schemas.append(_without_return(get_json_schema(function)))
+                schemas.append(get_json_schema(function))
             except Exception as e:  # transformers raises its own types, one an ill
                 raise InputError(f"tool {function.__name__}: {' '.join(str(e).split())}") from None
         pieces: dict[str, str] = {}
@@ -305,11 +305,6 @@ def _check_arguments(tool: str, arguments: dict[str, Any], parameters: Schema) -
 # --- schemas and source of functions ---------------------------------------------------------------------------------
 
 
-def _without_return(schema: Schema) -> Schema:
-    """Chat templates do not show what a tool returns; Qwen3's prints it as it is, at a cost in tokens."""
-    return {**schema, "function": {k: v for k, v in schema["function"].items() if k != "return"}}
-
-
 def _carry(name: str, value: Any, pieces: dict[str, str]) -> None:
     """Add to ``pieces`` (name -> source) what defines ``value`` under ``name``, and before it what that needs."""
     if name in pieces:
@@ -401,6 +396,6 @@ def _schema_of(toolbox: str, node: ast.FunctionDef) -> Schema:
                 for a in [*positional, *spec.kwonlyargs]
             ]
         )
-        return _without_return(get_json_schema(stand_in))
+        return get_json_schema(stand_in)
     except Exception as e:
         raise InputError(f"toolbox {toolbox}: no schema for {node.name}: {' '.join(str(e).split())}") from None

@@ -1,0 +1,106 @@
+"""Reference data sets: parquet in a run with a card. A row is a task, its toolbox and what the teacher did."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .core import Call, InputError, Reference, Task
+from .runs import Run
+from .teachers import Rejected
+from .toolbox import Toolbox
+
+Pair = tuple[Task, Reference]
+COLUMNS = ["id", "suite", "split", "question", "answer", "toolbox", "messages", "calls"]
+
+
+def save_tasks(run: Run, pairs: Iterable[Pair], rejected: Iterable[Rejected] = (), name: str = "tasks") -> dict[str, Any]:
+    """Write ``<name>.parquet``, ``<name>.rejected.jsonl`` and ``<name>.card.json`` into a run; give the card.
+
+    The card: rows in all, kept, rejected by reason, and per suite and split the tasks, calls a task and tools used.
+    """
+    pairs, rejected = list(pairs), list(rejected)
+    frame = pd.DataFrame(
+        [
+            {
+                "id": t.id,
+                "suite": t.suite,
+                "split": t.split,
+                "question": t.question,
+                "answer": t.answer,
+                "toolbox": t.toolbox.to_json(),
+                "messages": json.dumps(r.messages),
+                "calls": json.dumps([{"name": c.name, "arguments": c.arguments} for c in r.calls]),
+            }
+            for t, r in pairs
+        ],
+        columns=COLUMNS,
+    )
+    path = run.path / f"{name}.parquet"
+    partial = path.with_suffix(".partial")
+    frame.to_parquet(partial, index=False)
+    partial.rename(path)
+    run.write_rows(f"{name}.rejected.jsonl", [vars(r) for r in rejected])
+    groups: dict[str, list[Pair]] = {}
+    for task, reference in pairs:
+        groups.setdefault(f"{task.suite}/{task.split}", []).append((task, reference))
+    card = {
+        "rows": len(pairs) + len(rejected),
+        "kept": len(pairs),
+        "rejected": dict(Counter(r.reason for r in rejected).most_common()),
+        "parts": {
+            part: {
+                "tasks": len(inside),
+                "calls_per_task": round(sum(len(r.calls) for _, r in inside) / len(inside), 3),
+                "tools": dict(Counter(tool for _, r in inside for tool in r.tools).most_common()),
+            }
+            for part, inside in groups.items()
+        },
+    }
+    run.write_json(f"{name}.card.json", card)
+    return card
+
+
+def load_tasks(path: str | Path, suite: str | None = None, split: str | None = None, n: int | None = None) -> list[Pair]:
+    """Read a reference data set, or a part of it; n takes the first n.
+
+    Raises:
+        InputError: no such file, not such a file, a bad row, or no row of that suite and split.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "tasks.parquet"
+    try:
+        frame = pd.read_parquet(path)
+    except FileNotFoundError as e:
+        raise InputError(f"{path}: no such data set: run 01_build_data first, or give its run folder") from e
+    except (OSError, ValueError) as e:
+        raise InputError(f"{path}: no parquet file ({str(e).splitlines()[0][:120]}): run 01_build_data again") from e
+    missing = [c for c in COLUMNS if c not in frame.columns]
+    if missing:
+        raise InputError(f"{path}: lacks column {missing[0]!r}: a reference data set has {', '.join(COLUMNS)}")
+    parts = sorted({f"{s}/{p}" for s, p in zip(frame["suite"], frame["split"], strict=True)})
+    if suite is not None:
+        frame = frame[frame["suite"] == suite]
+    if split is not None:
+        frame = frame[frame["split"] == split]
+    if frame.empty:
+        raise InputError(f"{path}: no rows of suite {suite!r}, split {split!r}: it holds {', '.join(parts) or 'nothing'}")
+    if n is not None:
+        frame = frame.head(n)
+    boxes: dict[str, Toolbox] = {}
+    pairs: list[Pair] = []
+    for i, row in enumerate(frame.to_dict("records")):
+        try:
+            if not row["answer"]:
+                raise InputError("no answer")
+            box = boxes.setdefault(row["toolbox"], Toolbox.from_json(row["toolbox"]))
+            task = Task(row["id"], row["question"], row["answer"], box, row["suite"], row["split"])
+            calls = [Call(c["name"], c["arguments"]) for c in json.loads(row["calls"])]
+            pairs.append((task, Reference(task.id, json.loads(row["messages"]), calls, task.answer)))
+        except (ValueError, KeyError, TypeError) as e:
+            raise InputError(f"{path}: row {i} ({row['id']}): {e}: rebuild it with 01_build_data") from e
+    return pairs

@@ -1,0 +1,31 @@
+"""One line a step on the terminal or in a cell: where it stands, what was measured, the time left."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+SHOWN = {"loss": ".3f", "reward": ".3f", "accuracy": ".0%", "token_accuracy": ".1%", "calls": ".1f"}
+
+
+def lasting(seconds: float) -> str:
+    """``75`` -> ``1m15s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def printer(label: str, every: float = 2.0) -> Callable[..., None]:
+    """A report for trainers and evaluate: prints at most one line in ``every`` seconds, and always the last."""
+    start = time.monotonic()
+    last = -every
+
+    def report(done: int, total: int, metrics: dict[str, Any] | None = None) -> None:
+        nonlocal last
+        now = time.monotonic() - start
+        if done < total and now - last < every:
+            return
+        last = now
+        seen = [f"{name} {format(metrics[name], form)}" for name, form in SHOWN.items() if metrics and name in metrics]
+        left = lasting(now / max(1, done) * (total - done))
+        print("  ".join([f"{label} {done}/{total}", *seen, f"{left} left" if done < total else lasting(now)]), flush=True)
+
+    return report

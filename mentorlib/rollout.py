@@ -1,0 +1,137 @@
+"""One multi-turn loop for training, evaluation and local teachers: sample a turn, run its tool calls, go on.
+
+Token ids are concatenated, never re-tokenised. Every trajectory ends with a stop: answered, gave_up (a turn with
+neither a call nor a box), turn_limit, length, malformed (a call that was never closed, so nothing could be run) or
+infrastructure (we failed: never a reward). All calls of the rows that close a turn in the same step run concurrently.
+"""
+
+import re
+from typing import Any
+
+from .answers import boxed, judge
+from .chat import encode, prompt_ids, tool_turn
+from .core import SYSTEM, Message, Stop, Task, Trajectory, parse_turn
+from .engine import Engine
+from .sandbox import Sandbox
+from .toolbox import call_many
+
+RESULT_LIMIT = 2_000  # characters of one tool result that a policy reads
+
+
+def heard(text: str, limit: int = RESULT_LIMIT) -> str:
+    """A tool result as it enters the chat: control tokens defused, a long one cut visibly."""
+    text = text.replace("<|", "< |")
+    return text if len(text) <= limit else f"{text[:limit]} … (cut, {len(text)} characters in all)"
+
+
+def rollout(
+    engine: Engine,
+    tasks: list[Task],
+    sandbox: Sandbox,
+    *,
+    max_turns: int = 8,
+    max_tokens: int = 512,
+    temperature: float = 1.0,
+    system: str = SYSTEM,
+    seed: int | None = None,
+) -> list[Trajectory]:
+    """Let a policy work on tasks; one trajectory a task, in order (repeat a task for a group).
+
+    Args:
+        engine: the policy.
+        tasks: each brings its own toolbox.
+        sandbox: where the tools run.
+        max_turns: assistant turns at most (the paper uses 5 at 7-8B).
+        max_tokens: tokens after the prompt at most, tool results included.
+        temperature: 0 is greedy.
+        system: the system message.
+        seed: of the sampling.
+    """
+    tokenizer = engine.tokenizer
+    known: dict[str, list[int]] = {}
+    for task in tasks:
+        if task.id not in known:
+            known[task.id] = prompt_ids(tokenizer, task.prompt(system), list(task.toolbox.schemas))
+    prompts = [known[task.id] for task in tasks]
+    messages: list[list[Message]] = [[] for _ in tasks]
+    stops: list[Stop] = ["length"] * len(tasks)
+
+    def on_turns(closed: list[tuple[int, list[int]]]) -> list[list[int] | None]:
+        waiting: list[tuple[int, list[str]]] = []
+        for row, ids in closed:
+            text = tokenizer.decode(ids[:-1])
+            message = parse_turn(text)
+            messages[row].append(message)
+            raw = re.findall(r"<tool_call>(.*?)</tool_call>", text, re.DOTALL)
+            if raw and sum(m["role"] == "assistant" for m in messages[row]) < max_turns:
+                waiting.append((row, raw))
+            elif raw:
+                stops[row] = "turn_limit"
+            elif "<tool_call>" in text:
+                stops[row] = "malformed"
+            else:
+                stops[row] = "answered" if "\\boxed" in text else "gave_up"
+        executions = call_many([(tasks[row].toolbox, raw) for row, calls in waiting for raw in calls], sandbox)
+        done = iter(executions)
+        following: dict[int, list[int] | None] = {}
+        for row, calls in waiting:
+            mine = [next(done) for _ in calls]
+            if any(e.fault == "sandbox" for e in mine):
+                stops[row] = "infrastructure"
+                continue
+            results = [heard(e.text) for e in mine]
+            messages[row] += [{"role": "tool", "content": text} for text in results]
+            following[row] = encode(tokenizer, tool_turn(tokenizer, results))
+        return [following.get(row) for row, _ in closed]
+
+    sampled = engine.run(prompts, on_turns, temperature=temperature, max_tokens=max_tokens, seed=seed)
+    trajectories = []
+    for task, prompt, chat, stop, s in zip(tasks, prompts, messages, stops, sampled, strict=True):
+        if s.cut:
+            stop = "length"
+            tail = _last_turn(s.token_ids, s.mask)
+            if tail:
+                chat.append(parse_turn(tokenizer.decode(tail)))
+        response = tokenizer.decode(s.token_ids)
+        trajectories.append(
+            Trajectory(task.id, chat, response, stop, prompt, s.token_ids, s.mask, s.logprobs)  # type: ignore[arg-type]
+        )
+    return trajectories
+
+
+def _last_turn(ids: list[int], mask: list[int]) -> list[int]:
+    """The sampled tokens at the very end: the turn that a limit cut."""
+    n = next((i for i, m in enumerate(reversed(mask)) if not m), len(mask))
+    return ids[len(ids) - n :]
+
+
+def is_correct(task: Task, trajectory: Trajectory) -> bool | None:
+    """Whether the last turn's boxed answer is the task's; None where that is not the policy's to answer for.
+
+    None: an infrastructure fault, or an answer that the judge could not decide on.
+    """
+    if trajectory.stop == "infrastructure":
+        return None
+    box = boxed(str(trajectory.messages[-1]["content"])) if trajectory.stop == "answered" else None
+    return False if box is None else judge(box, task.answer).correct
+
+
+def row_of(task: Task, reference: Any, trajectory: Trajectory, **more: Any) -> dict[str, Any]:
+    """A trajectory as it is stored: one JSON object, readable without the objects it came from."""
+    return {
+        "task_id": task.id,
+        "suite": task.suite,
+        "split": task.split,
+        "question": task.question,
+        "answer": task.answer,
+        "teacher_tools": reference.tools,
+        "teacher_calls": [{"name": c.name, "arguments": c.arguments} for c in reference.calls],
+        "tools": task.toolbox.names,
+        "response": trajectory.response,
+        "messages": trajectory.messages,
+        "calls": [{"name": c.name, "arguments": c.arguments} for c in trajectory.calls],
+        "stop": trajectory.stop,
+        "n_tokens": sum(trajectory.mask),
+        "correct": is_correct(task, trajectory),
+        **more,
+    }

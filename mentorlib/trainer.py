@@ -1,0 +1,353 @@
+"""Training by TRL: SFTTrainer on references, GRPOTrainer on rewards. Ours is only the rollout it samples with, and
+the record of every rollout it saw.
+
+GRPO's settings follow MENTOR (arXiv 2510.18383) where they are known: KL 0.001, learning rate 1e-6 at 7-8B (a student
+of two million parameters wants 1e-4).
+"""
+
+import shutil
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+
+from .chat import encode_chat
+from .core import SYSTEM, InputError, Reference, Task, Trajectory
+from .engine import TorchEngine
+from .rewards import REWARDS, Score, as_trl
+from .rollout import rollout, row_of
+from .runs import Run
+from .sandbox import Sandbox
+
+Pair = tuple[Task, Reference]
+Report = Callable[[int, int, dict[str, Any]], None]  # step, steps, what was measured
+
+
+def _lora(rank: int) -> LoraConfig | None:
+    """LoRA on all linear layers (alpha = 2 x rank); rank 0 is full weights."""
+    if rank == 0:
+        return None
+    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def _merged(model: Any) -> PreTrainedModel:
+    """The plain model, adapters merged in."""
+    return model.merge_and_unload() if isinstance(model, PeftModel) else model
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a model folder whole or not at all."""
+    partial = folder.with_name(folder.name + ".partial")
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+class _Progress(TrainerCallback):
+    """Log each step into the run's metrics and tell the caller."""
+
+    def __init__(self, run: Run, report: Report | None, keep: dict[str, str]):
+        self.run, self.report, self.keep, self.last = run, report, keep, time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if not logs or "train_runtime" in logs:
+            return
+        now = time.monotonic()
+        metrics = {ours: float(logs[theirs]) for theirs, ours in self.keep.items() if logs.get(theirs) is not None}
+        metrics["seconds"], self.last = round(now - self.last, 3), now
+        self.run.log(state.global_step, **metrics)
+        if self.report:
+            self.report(state.global_step, state.max_steps, metrics)
+
+
+def train_sft(
+    run: Run,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: list[Pair],
+    *,
+    steps: int = 100,
+    batch_size: int = 32,
+    learning_rate: float = 5e-5,
+    lora_rank: int = 0,
+    max_length: int = 1024,
+    system: str = SYSTEM,
+    seed: int = 0,
+    report: Report | None = None,
+) -> PreTrainedModel:
+    """Supervised fine-tuning on the teacher's references, loss on the assistant's tokens only (the paper's SFT).
+
+    Args:
+        run: where metrics go.
+        model, tokenizer: the student; trained in place.
+        pairs: tasks with references; those longer than max_length tokens are left out.
+        steps, batch_size, learning_rate: of the optimizer (AdamW, linear decay).
+        lora_rank: 0 trains all weights.
+        system: the system message.
+        seed: of order and dropout.
+        report: told (step, steps, metrics) after each step.
+    """
+    encoded = [encode_chat(tokenizer, t.prompt(system), r.messages, list(t.toolbox.schemas)) for t, r in pairs]
+    encoded = [(ids, mask) for ids, mask in encoded if len(ids) <= max_length]
+    if not encoded:
+        raise InputError(f"none of the {len(pairs)} references fits into max_length={max_length} tokens")
+    data = Dataset.from_dict(
+        {
+            "input_ids": [ids for ids, _ in encoded],
+            "labels": [[i if m else -100 for i, m in zip(ids, mask, strict=True)] for ids, mask in encoded],
+        }
+    )
+    arguments = SFTConfig(
+        output_dir=str(run.path / "checkpoints"),
+        per_device_train_batch_size=batch_size,
+        max_steps=steps,
+        learning_rate=learning_rate,
+        max_length=None,
+        seed=seed,
+        **_common(model),
+    )
+    trainer = SFTTrainer(
+        model=model, args=arguments, train_dataset=data, processing_class=tokenizer, peft_config=_lora(lora_rank)
+    )
+    names = {"loss": "loss", "mean_token_accuracy": "token_accuracy", "grad_norm": "grad_norm", "learning_rate": "lr"}
+    trainer.add_callback(_Progress(run, report, names))
+    run.write_rows("metrics.jsonl", [])
+    trainer.train()
+    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
+    return _merged(trainer.model)
+
+
+def train_grpo(
+    run: Run,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: list[Pair],
+    sandbox: Sandbox,
+    *,
+    reward: str = "exact",
+    steps: int = 100,
+    groups: int = 8,
+    group_size: int = 8,
+    learning_rate: float = 1e-6,
+    beta: float = 0.001,
+    temperature: float = 1.0,
+    max_turns: int = 8,
+    max_tokens: int = 512,
+    lora_rank: int = 0,
+    micro_batch: int = 0,
+    save_steps: int = 0,
+    system: str = SYSTEM,
+    seed: int = 0,
+    report: Report | None = None,
+) -> PreTrainedModel:
+    """GRPO with a named reward; every rollout is kept in the run's rollouts.jsonl.
+
+    A step samples ``groups`` tasks ``group_size`` times each and makes one optimizer step on them (on-policy). A
+    trajectory that ended by a fault of ours has no reward and an advantage of zero.
+
+    Args:
+        run: where metrics and rollouts go.
+        model, tokenizer: the student; trained in place.
+        pairs: tasks with references.
+        sandbox: where the tools run.
+        reward: a name in REWARDS.
+        steps: optimizer steps.
+        groups, group_size: tasks a step, rollouts a task (the paper uses groups of 10).
+        learning_rate: AdamW, constant after a short warm-up.
+        beta: weight of the KL term against the student as it was.
+        temperature, max_turns, max_tokens, system: see rollout.
+        lora_rank: 0 trains all weights.
+        micro_batch: completions a backward pass; 0 takes all of a step at once.
+        save_steps: checkpoint every so many steps; a run killed and called again goes on from the last. 0: none.
+        seed: of task order and sampling; each step samples from (seed, step), so that a resumed run repeats nothing.
+        report: told (step, steps, metrics) after each step.
+
+    Raises:
+        InputError: an unknown reward, or sizes that do not divide.
+    """
+    if reward not in REWARDS:
+        raise InputError(f"unknown reward {reward!r}: choose one of {', '.join(REWARDS)}")
+    batch = groups * group_size
+    micro = micro_batch or batch
+    if batch % micro or group_size < 2:
+        raise InputError(f"micro_batch={micro_batch} must divide groups x group_size = {batch}, and group_size be 2 at least")
+    known = {task.id: (task, reference) for task, reference in pairs}
+    data = Dataset.from_list([{"prompt": [*t.prompt(system)[:-1], {**t.prompt(system)[-1], "task_id": t.id}]} for t, _ in pairs])
+    arguments = GRPOConfig(
+        output_dir=str(run.path / "checkpoints"),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=batch // micro,
+        num_generations=group_size,
+        max_completion_length=max_tokens,
+        max_steps=steps,
+        learning_rate=learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=min(5, steps // 4),
+        beta=beta,
+        temperature=temperature,
+        loss_type="grpo",
+        seed=seed,
+        **_common(model) | ({"save_strategy": "steps", "save_steps": save_steps} if save_steps else {}),
+    )
+    sampler = _Sampler(known, sandbox, reward, max_turns, max_tokens, temperature, system, seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*rollout_func.*")
+        trainer = _Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=data,
+            processing_class=tokenizer,
+            reward_funcs=as_trl(reward),
+            rollout_func=sampler,
+            peft_config=_lora(lora_rank),
+        )
+    trainer.run, trainer.reward = run, reward
+    names = {
+        "loss": "loss",
+        "kl": "kl",
+        "entropy": "entropy",
+        "grad_norm": "grad_norm",
+        "reward": "reward",
+        "reward_std": "reward_std",
+        "frac_reward_zero_std": "dead_groups",
+        "completions/mean_length": "tokens",
+    }
+    trainer.add_callback(_Progress(run, report, names | {f"ours/{k}": k for k in _COUNTED}))
+    last = max((int(p.name.split("-")[-1]) for p in (run.path / "checkpoints").glob("checkpoint-*")), default=0)
+    for name in ("rollouts.jsonl", "metrics.jsonl"):  # what was done after the last checkpoint is done again
+        if (run.path / name).exists():
+            run.write_rows(name, [r for r in run.read_rows(name) if r["step"] <= last])
+    trainer.train(resume_from_checkpoint=bool(last) or None)
+    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
+    return _merged(trainer.model)
+
+
+def train(
+    method: str,
+    run: Run,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: list[Pair],
+    sandbox: Sandbox,
+    *,
+    sft: dict[str, Any],
+    grpo: dict[str, Any],
+    **both: Any,
+) -> PreTrainedModel:
+    """Train by name: "none" gives the student back, "sft" and "grpo" call train_sft and train_grpo with their settings.
+
+    Raises:
+        InputError: an unknown method.
+    """
+    if method == "none":
+        return model
+    if method == "sft":
+        return train_sft(run, model, tokenizer, pairs, **sft, **both)
+    if method == "grpo":
+        return train_grpo(run, model, tokenizer, pairs, sandbox, **grpo, **both)
+    raise InputError(f"unknown method {method!r}: choose none, sft or grpo")
+
+
+def _common(model: PreTrainedModel) -> dict[str, Any]:
+    """Settings that both trainers share."""
+    return {
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": model.dtype == torch.bfloat16,
+        "gradient_checkpointing": False,
+    }
+
+
+_COUNTED = ("accuracy", "calls", "answered", "gave_up", "turn_limit", "length", "malformed", "infrastructure")
+
+
+@dataclass
+class _Sampler:
+    """TRL's rollout_func: prompts in, token ids out, with the trajectory and what a reward needs beside them."""
+
+    known: dict[str, Pair]
+    sandbox: Sandbox
+    reward: str
+    max_turns: int
+    max_tokens: int
+    temperature: float
+    system: str
+    seed: int
+    __name__ = "mentorlib_rollout"
+
+    def __call__(self, prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
+        pairs = [self.known[prompt[-1]["task_id"]] for prompt in prompts]
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        trajectories = rollout(
+            TorchEngine(model, trainer.processing_class),
+            [task for task, _ in pairs],
+            self.sandbox,
+            max_turns=self.max_turns,
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            system=self.system,
+            seed=self.seed * 1_000_003 + trainer.state.global_step,
+        )
+        return {
+            "prompt_ids": [t.prompt_ids for t in trajectories],
+            "completion_ids": [t.token_ids for t in trajectories],
+            "logprobs": [t.logprobs for t in trajectories],
+            "env_mask": [t.mask for t in trajectories],
+            "trajectory": trajectories,
+            "task": [task for task, _ in pairs],
+            "reference": [reference for _, reference in pairs],
+        }
+
+
+class _Trainer(GRPOTrainer):
+    """GRPOTrainer that keeps every rollout with its score and advantage."""
+
+    run: Run
+    reward: str
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = super()._generate_and_score_completions(inputs)
+        trajectories: list[Trajectory] = [x["trajectory"] for x in inputs]
+        rows = []
+        for i, (x, advantage) in enumerate(zip(inputs, output["advantages"].tolist(), strict=True)):
+            task, reference, trajectory = x["task"], x["reference"], x["trajectory"]
+            score: Score = REWARDS[self.reward](
+                trajectory, reference, answer=task.answer, valid_tools=task.toolbox.names
+            )
+            kept = {} if trajectory.stop == "infrastructure" else {"total": score.total, "reason": score.reason}
+            extra = {
+                "step": self.state.global_step + 1,
+                "group": i // self.num_generations,
+                "sample": i % self.num_generations,
+                "reward": self.reward,
+                "total": None,
+                **kept,
+                "terms": score.terms,
+                "weights": score.weights,
+                "advantage": advantage,
+            }
+            rows.append(row_of(task, reference, trajectory, **extra))
+        self.run.append_rows("rollouts.jsonl", rows)
+        stops = Counter(t.stop for t in trajectories)
+        judged = [r["correct"] for r in rows if r["correct"] is not None]
+        counted = {
+            "accuracy": sum(judged) / max(1, len(judged)),
+            "calls": sum(len(t.calls) for t in trajectories) / len(rows),
+            **{stop: stops[stop] / len(rows) for stop in _COUNTED[2:]},
+        }
+        for name, value in counted.items():
+            self._metrics["train"][f"ours/{name}"].append(value)
+        return output

@@ -1,9 +1,10 @@
 """A run is a folder: parameters, provenance, metrics, rows, results.
 
-``runs/<name>/`` holds ``run.json`` (parameters, seed, versions, git revision, data hashes, status), ``metrics.jsonl``,
-rows as JSON Lines (``rollouts.jsonl``, ``eval/<suite>.jsonl``), ``results.json``, and what others put there: ``model/``,
-``notebook.ipynb``, ``report.html``. Files are replaced whole (temporary file, fsync, rename); JSON Lines are appended and
-synced, so that ``kill -9`` costs at most the row being written. One process writes a run at a time.
+``runs/<name>/`` holds ``run.json`` (parameters, seed, versions, git revision, data hashes, status),
+``metrics.jsonl``, rows as JSON Lines (``rollouts.jsonl``, ``eval/<suite>.jsonl``), ``results.json``, and what others
+put there: ``model/``, ``notebook.ipynb``, ``report.html``. Files are replaced whole (temporary file, fsync, rename);
+JSON Lines are appended and synced, so that ``kill -9`` costs at most the row being written. One process writes a run
+at a time.
 """
 
 import ast
@@ -27,8 +28,18 @@ from .core import InputError
 
 Row = dict[str, Any]
 PACKAGES = (
-    "torch trl transformers peft accelerate tokenizers datasets numpy pandas pyarrow plotly papermill math-verify mathruler"
-).split()
+    "torch",
+    "trl",
+    "transformers",
+    "peft",
+    "accelerate",
+    "tokenizers",
+    "datasets",
+    "numpy",
+    "pandas",
+    "pyarrow",
+)
+PACKAGES += ("plotly", "papermill", "math-verify", "mathruler")
 
 
 class Run:
@@ -109,7 +120,7 @@ class Run:
         self._save()
 
     def uses(self, path: str | Path) -> Path:
-        """Record the SHA-256 of an input file in run.json's ``data``; give the path back. InputError if it is missing."""
+        """Record an input file's SHA-256 in run.json's ``data``; give its path back. InputError if it is missing."""
         if not os.path.isfile(path):
             raise InputError(f"{path}: no such file")
         self.info["data"][str(path)] = file_hash(path)
@@ -139,7 +150,7 @@ class Run:
         return write_text(self.path / name, "".join(_dumps(row) + "\n" for row in rows))
 
     def read_rows(self, name: str) -> list[Row]:
-        """The rows of a JSON Lines (or parquet) file of the run. InputError if it is missing or a line is no JSON object."""
+        """The rows of a JSON Lines (or parquet) file of the run; InputError as `read_rows`."""
         return read_rows(self.path / name)
 
     def record(
@@ -175,7 +186,10 @@ class Run:
         return _read_json(file) if file.exists() else {}
 
     def verify(self) -> list[dict[str, Any]]:
-        """Recompute each result that carries rows and query. Rows {key, value, recomputed, ok}; ok None: nothing to check."""
+        """Recompute each result that carries rows and query.
+
+        One {key, value, recomputed, ok} a result; ok is None where there is nothing to recompute from.
+        """
         checked = []
         for key, entry in self.results.items():
             recomputed, ok = None, None
@@ -195,16 +209,16 @@ _ABSENT = object()
 def write_text(file: Path, text: str) -> Path:
     """Replace a text file, whole or not at all: temporary file beside it, fsync, rename."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle = tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False)
+    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
-        with handle:
+        with open(descriptor, "wb") as handle:
             handle.write(_encode(text))
             handle.flush()
             os.fsync(handle.fileno())
-        os.chmod(handle.name, 0o644)
-        os.replace(handle.name, file)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, file)
     except BaseException:
-        os.unlink(handle.name)
+        os.unlink(temporary)
         raise
     return file
 
@@ -300,9 +314,10 @@ def query_rows(rows: list[Row], query: str) -> tuple[Any, int]:
     """Compute e.g. ``mean(correct)`` or ``mean(stop == 'answered') where suite == 'calculator' and step >= 10``.
 
     mean, median, sum, min, max or count of a Python expression over each row: columns, ``terms['tool']``, constants,
-    comparisons, and / or / not, + - * /, len(). A column or key that a row lacks is None. Rows where the expression is
-    None are left out (an answer that could not be judged), and so are those that fail the condition. Gives the value (None when no row is left) and how many rows
-    it stands on. InputError for anything else, and for an unknown column.
+    comparisons, and / or / not, + - * /, len(). A column or key that a row lacks is None. Rows where the expression
+    is None are left out (an answer that could not be judged), and so are those that fail the condition. Gives the
+    value (None when no row is left) and how many rows it stands on. InputError for anything else, and for an unknown
+    column.
     """
     text, _, condition = query.partition(" where ")
     try:
@@ -411,8 +426,8 @@ def _dumps(value: Any, indent: int | None = None) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """JSON's own types: arrays and tensors as lists, paths as strings, dataclasses as objects, NaN and infinities as None."""
-    if value is None or isinstance(value, bool | int | str) and type(value) in (bool, int, str):
+    """JSON's own types: arrays as lists, paths as strings, dataclasses as objects, NaN and infinities as None."""
+    if value is None or type(value) in (bool, int, str):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None

@@ -1,0 +1,465 @@
+r"""Rewards: pure functions from what a policy did to a score with named terms.
+
+``REWARDS`` holds the corrected versions (the default everywhere), ``OFFICIAL`` the release bit for bit, defects
+included (arXiv 2510.18383; reward_score/mentor*.py of its repository). ``TABLE`` is all that differs between the
+rewards; docs/rewards.md gives the formulas and the ledger of every deviation between paper, release and ours.
+
+    REWARDS["exact"](trajectory, reference, answer="42", valid_tools=["add", "multiply"]).total
+
+Neither torch nor trl is imported here.
+"""
+
+import json
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from .answers import Verdict, boxed, judge
+from .core import END, Call, InputError, Reference, Trajectory
+
+CALCULATOR_TOOLS = (
+    "add",
+    "subtract",
+    "multiply",
+    "divide",
+    "sum_numbers",
+    "floor",
+    "ceil",
+    "round_number",
+    "power",
+    "sqrt",
+    "abs_value",
+    "modulo",
+)
+WRONG_SHARE = 0.2  # what is left of the tool term when the answer is wrong
+FALLBACK = 0.1  # what the release pays for an ended transcript that it does not score further
+
+
+@dataclass(frozen=True)
+class Score:
+    """One trajectory under one reward: ``total`` is the sum of ``terms[k] * weights[k]``, in the order of the terms.
+
+    Terms lie in [0, 1]. ``correct`` is None when nothing can be said about the answer: it could not be judged, or
+    the trajectory broke by our fault; the total then counts it as wrong and should not be learnt from.
+    """
+
+    terms: dict[str, float]
+    weights: dict[str, float]
+    total: float
+    reason: str
+    correct: bool | None = False
+
+
+Match: TypeAlias = Callable[[list[Call], list[Call]], float]  # (the student's calls, the teacher's calls) -> [0, 1]
+
+
+def _names(calls: list[Call]) -> set[str]:
+    return {call.name for call in calls}
+
+
+def same_tools(student: list[Call], teacher: list[Call]) -> float:
+    """1 if both used the same set of tools (MENTOR)."""
+    return float(_names(student) == _names(teacher))
+
+
+def any_tool(student: list[Call], teacher: list[Call]) -> float:
+    """1 if some tool was used by both, or neither used any."""
+    return float(bool(_names(student) & _names(teacher)) or not (student or teacher))
+
+
+def f1_tools(student: list[Call], teacher: list[Call]) -> float:
+    """F1 of the sets of tools; 1 if neither used any."""
+    ours, theirs = _names(student), _names(teacher)
+    return 2 * len(ours & theirs) / (len(ours) + len(theirs)) if ours or theirs else 1.0
+
+
+def same_calls(student: list[Call], teacher: list[Call]) -> float:
+    """1 if names and arguments are the teacher's, in order. Key order and 8 against 8.0 make no difference."""
+    return float([_key(call) for call in student] == [_key(call) for call in teacher])
+
+
+def _canonical(value: Any) -> Any:
+    """A JSON value as something hashable that is equal exactly when the values are (True is not 1, but 8.0 is 8)."""
+    if isinstance(value, dict):
+        return ("object", frozenset((key, _canonical(item)) for key, item in value.items()))
+    if isinstance(value, list):
+        return ("array", tuple(_canonical(item) for item in value))
+    if isinstance(value, bool) or value is None:
+        return ("constant", value)
+    return "nan" if isinstance(value, float) and math.isnan(value) else value
+
+
+def _key(call: Call) -> Any:
+    try:
+        return call.name, _canonical(call.arguments)
+    except RecursionError:  # nested about as deep as JSON can be read: equal only to the same text
+        return call.name, repr(sorted(call.arguments))
+
+
+# What differs between the rewards: a weight for each term, and the rule behind the term "tools".
+TABLE: dict[str, tuple[Match | None, dict[str, float]]] = {
+    "sparse": (None, {"correct": 0.9, "answered": 0.1}),
+    "exact": (same_tools, {"correct": 0.7, "tools": 0.3, "clean": 0.1}),
+    "partial": (any_tool, {"correct": 0.7, "tools": 0.3}),
+    "none": (None, {"correct": 0.7, "clean": 0.1}),
+    "f1": (f1_tools, {"correct": 0.7, "tools": 0.3, "clean": 0.1}),
+    "strict": (same_calls, {"correct": 0.7, "tools": 0.3, "clean": 0.1}),
+    "toolrl": (None, {"format": 1.0, "names": 6.0, "parameters": 6.0, "values": 6.0, "offset": -3.0}),
+}
+RELEASED = ("sparse", "exact", "partial", "none", "f1")
+NEEDS_CALLS = ("strict", "toolrl")  # compare arguments too, so that the teacher's tool names alone do not do
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A named reward in one version; call it with what a policy did and what the teacher did.
+
+    Args of the call:
+        trajectory: what the policy did.
+        reference: what the teacher did. None is an InputError where the teacher matters (the release pays 0.1).
+        answer: the gold answer.
+        valid_tools: names of the tools the task offers; the release knows the calculator's twelve, whatever it is given.
+    """
+
+    name: str
+    version: str = "corrected"
+
+    @property
+    def __name__(self) -> str:
+        return self.name
+
+    @property
+    def maximum(self) -> float:
+        """The highest total, which the gold reference gets."""
+        return 4.0 if self.name == "toolrl" else sum(TABLE[self.name][1].values())
+
+    def __call__(
+        self,
+        trajectory: Trajectory,
+        reference: Reference | None,
+        *,
+        answer: str,
+        valid_tools: Sequence[str] = CALCULATOR_TOOLS,
+    ) -> Score:
+        if trajectory.stop == "infrastructure":
+            return _score(TABLE[self.name][1], {}, "the run failed, not the policy", None)
+        if self.version == "official":
+            return _official(self.name, trajectory, reference, answer)
+        return _corrected(self.name, trajectory, reference, answer, valid_tools)
+
+
+def _score(weights: dict[str, float], terms: dict[str, float], reason: str, correct: bool | None = False) -> Score:
+    """A term that is not given is 0. The total is summed in the order of the terms, so that it can be recomputed."""
+    terms = {name: terms.get(name, 0.0) for name in weights}
+    return Score(terms, dict(weights), sum(terms[name] * weights[name] for name in terms), reason, correct)
+
+
+def _said(verdict: Verdict) -> str:
+    if verdict.correct is None:
+        return f"the answer could not be judged ({verdict.how})"
+    return "right answer" if verdict.correct else "wrong answer"
+
+
+# --- corrected -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Reading:
+    answer: str | None  # the last box of an assistant turn; None without one or with an empty one
+    calls: list[Call]  # of the turns before the answer's, or of all turns without an answer
+    later: list[Call]
+    malformed: bool  # some turn holds a call that is not JSON, not a call, or not closed
+
+
+def _read(trajectory: Trajectory) -> _Reading:
+    answer: str | None = None
+    calls: list[Call] = []
+    answered_at = None
+    malformed = False
+    for message in trajectory.messages:
+        if message["role"] != "assistant":
+            continue
+        content = str(message.get("content") or "")
+        malformed = malformed or "<tool_call>" in content or "</tool_call>" in content
+        if (box := boxed(content)) is not None:
+            answer, answered_at = box, len(calls)
+        calls += (Call(c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls") or ())
+    return _Reading(answer if answer and answer.strip() else None, calls[:answered_at], calls[answered_at or 0 :], malformed)
+
+
+def _corrected(
+    name: str, trajectory: Trajectory, reference: Reference | None, answer: str, valid_tools: Sequence[str]
+) -> Score:
+    match, weights = TABLE[name]
+    if reference is None and (match or name == "toolrl"):
+        raise InputError(f"the reward {name} compares with a teacher: give a reference, or use sparse or none")
+    teacher = reference.calls if reference else []
+    read = _read(trajectory)
+    if read.answer is None:
+        read = _Reading(None, read.calls + read.later, [], read.malformed)
+    valid = set(valid_tools)
+    invented = sorted(_names(read.calls + read.later) - valid)
+    student = [call for call in read.calls if call.name in valid]
+    answered = trajectory.ended and read.answer is not None
+    if name == "toolrl":
+        terms = _toolrl(student, teacher) | {"format": float(answered and not read.malformed), "offset": 1.0}
+        return _score(weights, terms, _reason("", read, invented, student, teacher), None if not trajectory.ended else False)
+    if not trajectory.ended:
+        return _score(weights, {}, "cut off before the end token")
+    if read.answer is None:
+        return _score(weights, {}, "no answer in a box")
+    verdict = judge(read.answer, answer)
+    right = verdict.correct is True
+    terms = {"correct": float(right), "answered": 1.0, "clean": float(not invented and not read.malformed)}
+    if match:
+        terms["tools"] = match(student, teacher) * (1.0 if right else WRONG_SHARE)
+    compared = (student, teacher) if match else (None, None)
+    return _score(weights, terms, _reason(_said(verdict), read, invented, *compared), verdict.correct)
+
+
+def _reason(
+    said: str, read: _Reading, invented: list[str], student: list[Call] | None, teacher: list[Call] | None
+) -> str:
+    parts = [said] if said else []
+    if student is not None and teacher is not None:
+        used, wanted = (", ".join(sorted(_names(calls))) or "no tool" for calls in (student, teacher))
+        parts.append(f"used {used}; the teacher {wanted}")
+    if read.later:
+        parts.append("calls after the answer do not count")
+    if invented:
+        parts.append("no such tool: " + ", ".join(name[:40] for name in invented[:5]))
+    if read.malformed:
+        parts.append("a call is malformed")
+    return "; ".join(parts)
+
+
+def _toolrl(student: list[Call], teacher: list[Call]) -> dict[str, float]:
+    """The correctness part of ToolRL (arXiv 2504.13958, section 3.3) with its optimal assignment, over S_max.
+
+    The three terms add up to R_max / S_max, which is 1 for the teacher's own calls in any order.
+    """
+    ours, theirs = _names(student), _names(teacher)
+    names = len(ours & theirs) / len(ours | theirs) if ours | theirs else 1.0
+    largest = 1 + len(teacher) + sum(len(call.arguments) for call in teacher)
+    golds = [_parts(call) for call in teacher]
+    copies: dict[Any, int] = {}
+    candidates = []
+    for call in student:
+        if call.name in theirs:
+            parts = _parts(call)
+            copies[parts] = copies.get(parts, 0) + 1
+            if copies[parts] <= len(golds):  # more copies than gold calls cannot be assigned
+                candidates.append(parts)
+
+    def pair(gold: _Parts, candidate: _Parts) -> tuple[float, float]:
+        if gold[0] != candidate[0]:
+            return 0.0, 0.0
+        mine, wanted = dict(candidate[1]), dict(gold[1])
+        either = len(mine.keys() | wanted.keys())
+        return (
+            len(mine.keys() & wanted.keys()) / either if either else 1.0,
+            float(sum(key in mine and mine[key] == value for key, value in wanted.items())),
+        )
+
+    pairs = [[pair(gold, candidate) for candidate in candidates] for gold in golds]
+    chosen = [pairs[i][j] for i, j in assign([[sum(both) for both in row] for row in pairs])]
+    return {
+        "names": names / largest,
+        "parameters": sum(both[0] for both in chosen) / largest,
+        "values": sum(both[1] for both in chosen) / largest,
+    }
+
+
+_Parts: TypeAlias = tuple[str, tuple[tuple[str, Any], ...]]
+
+
+def _parts(call: Call) -> _Parts:
+    return call.name, tuple(sorted((name, _key(Call("", {"": value}))) for name, value in call.arguments.items()))
+
+
+def assign(gains: list[list[float]]) -> list[tuple[int, int]]:
+    """Pairs (row, column), each used once, with the highest sum of gains: Kuhn's method with potentials, O(n^2 m)."""
+    if not gains or not gains[0]:
+        return []
+    if len(gains) > len(gains[0]):
+        return [(row, column) for column, row in assign([list(column) for column in zip(*gains, strict=True)])]
+    n, m = len(gains), len(gains[0])
+    u, v = [0.0] * (n + 1), [0.0] * (m + 1)
+    owner = [0] * (m + 1)  # the row that holds each column, counted from 1; column 0 is the row being placed
+    for row in range(1, n + 1):
+        owner[0] = row
+        column, least, came, seen = 0, [math.inf] * (m + 1), [0] * (m + 1), [False] * (m + 1)
+        while owner[column]:
+            seen[column] = True
+            here, delta, best = owner[column], math.inf, 0
+            for j in range(1, m + 1):
+                if not seen[j]:
+                    cost = -gains[here - 1][j - 1] - u[here] - v[j]
+                    if cost < least[j]:
+                        least[j], came[j] = cost, column
+                    if least[j] < delta:
+                        delta, best = least[j], j
+            for j in range(m + 1):
+                if seen[j]:
+                    u[owner[j]] += delta
+                    v[j] -= delta
+                else:
+                    least[j] -= delta
+            column = best
+        while column:
+            owner[column] = owner[came[column]]
+            column = came[column]
+    return [(owner[j] - 1, j - 1) for j in range(1, m + 1) if owner[j]]
+
+
+# --- official --------------------------------------------------------------------------------------------------
+
+
+def _official(name: str, trajectory: Trajectory, reference: Reference | None, answer: str) -> Score:
+    """What the release computes from the text, with the same precedence of its early exits."""
+    match, rule = TABLE[name]
+    weights = rule | {"fallback": FALLBACK}
+    text = trajectory.response
+    if not text.endswith(END):
+        return _score(weights, {}, "cut off before the end token")
+    prediction = _official_box(text)
+    if prediction is None or not prediction.strip():
+        return _score(weights, {"fallback": 1.0}, "no answer in a box")
+    verdict = judge(prediction, answer)
+    right = verdict.correct is True
+    if match and not (reference and reference.calls):
+        return _score(weights, {"fallback": 1.0}, "the teacher used no tool", verdict.correct)
+    called = [] if name == "sparse" else _official_names(text)
+    student = [Call(tool, {}) for tool in called if tool in CALCULATOR_TOOLS]
+    terms = {"correct": float(right), "answered": 1.0, "clean": float(len(student) == len(called))}
+    if match and reference and student:
+        terms["tools"] = match(student, reference.calls) * (1.0 if right else WRONG_SHARE)
+    return _score(weights, terms, _said(verdict), verdict.correct)
+
+
+def _official_box(text: str) -> str | None:
+    r"""The release's box: text after the last ``\boxed `` if there is one anywhere, else the last box's braces."""
+    if "\\boxed " in text:
+        return text.rpartition("\\boxed ")[2].partition("$")[0]
+    start = text.rfind("\\boxed")
+    if start < 0:
+        return None  # its \fbox ends in the same 0.1
+    depth = 0
+    for brace in re.finditer("[{}]", text[start:]):
+        depth += 1 if brace.group() == "{" else -1
+        if depth == 0 and brace.group() == "}":
+            box = text[start : start + brace.end()]
+            return box[len("\\boxed{") : -1] if box.startswith("\\boxed{") else None
+    return None
+
+
+_ODD_NAME = re.compile(r'"name":\\s*"([^"]+)"')  # as released: a backslash and letters s, where \s* was meant
+
+
+def _official_names(text: str) -> list[Any]:
+    """Names as the release finds them: anything in the text, closed; a name it cannot read goes unnoticed."""
+    names: list[Any] = []
+    for block in _blocks(text):
+        name: Any = None
+        try:
+            call = json.loads(block.strip())
+            if "name" in call:
+                name = call["name"]
+        except (ValueError, TypeError, RecursionError, IndexError):
+            if odd := _ODD_NAME.search(block):
+                name = odd.group(1)
+        if name:
+            # The release stops with a TypeError on a name that is a list or an object; here it is an unknown tool.
+            names.append(name)
+    return names
+
+
+def _blocks(text: str) -> Iterator[str]:
+    """What lies between each opening tag and the next closing one, in one pass."""
+    at = 0
+    while (start := text.find("<tool_call>", at)) >= 0:
+        end = text.find("</tool_call>", start)
+        if end < 0:
+            return
+        yield text[start + len("<tool_call>") : end]
+        at = end + len("</tool_call>")
+
+
+REWARDS: dict[str, Reward] = {name: Reward(name) for name in TABLE}
+OFFICIAL: dict[str, Reward] = {name: Reward(name, "official") for name in RELEASED}
+
+
+def named(name: str, version: str = "corrected") -> Reward:
+    """The reward of that name and version.
+
+    Raises:
+        InputError: there is none; the message lists those there are.
+    """
+    if version not in ("corrected", "official"):
+        raise InputError(f"version: {version!r} is neither 'corrected' nor 'official'")
+    known = OFFICIAL if version == "official" else REWARDS
+    if name not in known:
+        raise InputError(f"reward: there is no {version} reward {name!r}; there are {', '.join(known)}")
+    return known[name]
+
+
+# --- for TRL ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrlReward:
+    """A reward as TRL's GRPOTrainer calls it. Picklable."""
+
+    reward: Reward
+
+    @property
+    def __name__(self) -> str:
+        return self.reward.name
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        trajectory: Sequence[Trajectory],
+        reference: Sequence[Reference | None],
+        task: Sequence[Any],
+        log_metric: Callable[[str, float], None] | None = None,
+        log_extra: Callable[[str, list[Any]], None] | None = None,
+        **_: Any,
+    ) -> list[float | None]:
+        """One total a completion; None, which TRL leaves out of the loss, where the fault was not the policy's.
+
+        Logs the mean of each term over the completions that count as ``<reward>/<term>``, the share that do not
+        as ``<reward>/unjudged``, and each completion's terms and reason as columns of TRL's completions table.
+        """
+        scores = [
+            self.reward(one, gold, answer=asked.answer, valid_tools=asked.toolbox.names)
+            for one, gold, asked in zip(trajectory, reference, task, strict=True)
+        ]
+        totals = [None if score.correct is None else score.total for score in scores]
+        counted = [score for score in scores if score.correct is not None]
+        terms = list(scores[0].terms) if scores else []
+        if log_metric and scores:
+            for term in terms:
+                if counted:
+                    log_metric(f"{self.__name__}/{term}", sum(score.terms[term] for score in counted) / len(counted))
+            log_metric(f"{self.__name__}/unjudged", 1 - len(counted) / len(scores))
+        if log_extra and scores:
+            for term in terms:
+                log_extra(f"{self.__name__}/{term}", [score.terms[term] for score in scores])
+            log_extra(f"{self.__name__}/reason", [score.reason for score in scores])
+        return totals
+
+
+def as_trl(reward: Reward | str, version: str = "corrected") -> TrlReward:
+    """The reward (or the reward of that name and version) as a function for ``GRPOTrainer(reward_funcs=…)``.
+
+    The rollout must give ``trajectory``, ``reference`` and ``task``: one object a completion.
+    """
+    return TrlReward(named(reward, version) if isinstance(reward, str) else reward)

@@ -108,7 +108,7 @@ def seccomp_program(files: bool) -> bytes:
         emit(0x45, _WRITING, 0, 1)
         answer(errno.EACCES)
         answer(None)
-    emit(0x15, _FCNTL[column], 0, 5)
+    emit(0x15, _FCNTL[column], 0, 6)
     argument(1)
     for command in (1, 2, 3):  # F_GETFD, F_SETFD, F_GETFL
         emit(0x15, command, 4 - command, 0)

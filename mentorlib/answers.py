@@ -1,10 +1,14 @@
 r"""Whether an answer is right: the paper's any-of-three, exact for numbers, safe in threads, never raising.
 
-The release accepts an answer that math-verify's metric, math-verify's parse-and-verify or mathruler's grader
-accepts (its unified judge). Both libraries hang on some texts (``9^{9^{9^9}}``), guard themselves with signals
-that only the main thread may set, and swallow what goes wrong. So numbers and identical texts are decided here,
-and everything else in one helper process, started at the first such answer, that is killed when an answer takes
-too long or too much memory. An answer that could not be judged is an outcome of its own (``correct=None``).
+The paper accepts an answer that math-verify's metric, math-verify's parse-and-verify or mathruler's grader
+accepts. In the release the third is silently missing wherever pylatexenc is: mathruler needs it, does not install
+it, and the release passes over the import error (the golden scores were made so). Then ``(15,-29)`` is a wrong
+answer to ``(15,-29)``. ``judge`` asks all three; ``judge(…, official=True)`` asks math-verify alone.
+
+The libraries hang on some texts (``9**9**9**9``), guard themselves with signals that only the main thread may
+set, and swallow what goes wrong. So numbers and identical texts are decided here, and everything else in one
+helper process, started at the first such answer, that is killed when an answer takes too long or too much memory.
+An answer that could not be judged is an outcome of its own (``correct=None``).
 
 The helper reads model-written text with sympy, whose parser evaluates Python after mathruler's filter (two
 distinct letters at most). It holds no secrets (a bare environment), may not write files, and is bounded in
@@ -12,6 +16,7 @@ memory, processor and wall time; it is not a sandbox.
 """
 
 import atexit
+import contextlib
 import json
 import os
 import re
@@ -84,10 +89,10 @@ def _number(text: str) -> Fraction | None:
     return None
 
 
-def _fast(prediction: str, gold: str) -> Verdict | None:
-    """The verdict where it needs no library, and only where the official three surely agree."""
+def _fast(prediction: str, gold: str, official: bool) -> Verdict | None:
+    """The verdict where it needs no library, and only where the libraries surely agree."""
     prediction, gold = prediction.strip(), gold.strip()
-    if prediction == gold:
+    if prediction == gold and not official:  # mathruler's rule; math-verify cannot read every text
         return Verdict(True, "identical")
     a, b = _number(prediction), _number(gold)
     if a is None or b is None:
@@ -98,19 +103,20 @@ def _fast(prediction: str, gold: str) -> Verdict | None:
     return Verdict(False, "number") if abs(a - b) > Fraction(1, 10_000) else None
 
 
-def judge(prediction: str, gold: str, time_limit: float = TIME_LIMIT) -> Verdict:
+def judge(prediction: str, gold: str, official: bool = False, time_limit: float = TIME_LIMIT) -> Verdict:
     r"""Whether ``prediction`` (what a box holds) is the answer ``gold`` (itself boxed or not). Never raises.
 
-    Safe in any thread; slow answers wait for one another (one helper a process). In a coroutine call it through
-    ``asyncio.to_thread``, since it may block for ``time_limit`` seconds.
+    ``official`` leaves mathruler out, as it is in the release's own installation. Safe in any thread; slow answers
+    wait for one another (one helper a process). In a coroutine call it through ``asyncio.to_thread``, since it may
+    block for ``time_limit`` seconds.
     """
-    verdict = _fast(prediction, gold)
+    verdict = _fast(prediction, gold, official)
     if verdict is None and len(prediction) + len(gold) > MAX_LENGTH:
         verdict = Verdict(None, "too long")
     if verdict is not None:
         return verdict
     try:
-        return _slow(prediction, gold, time_limit)
+        return _slow(prediction, gold, official, time_limit)
     except _Unjudged as error:
         return Verdict(None, str(error))
 
@@ -120,8 +126,8 @@ class _Unjudged(Exception):
 
 
 @lru_cache(maxsize=65_536)
-def _slow(prediction: str, gold: str, time_limit: float) -> Verdict:
-    return _helper.ask(prediction, gold, time_limit)
+def _slow(prediction: str, gold: str, official: bool, time_limit: float) -> Verdict:
+    return _helper.ask(prediction, gold, official, time_limit)
 
 
 class _Helper:
@@ -131,12 +137,12 @@ class _Helper:
         self.lock = threading.Lock()
         self.process: subprocess.Popen[bytes] | None = None
 
-    def ask(self, prediction: str, gold: str, time_limit: float) -> Verdict:
+    def ask(self, prediction: str, gold: str, official: bool, time_limit: float) -> Verdict:
         with self.lock:
             try:
                 if self.process is None:
                     self.start()
-                self.send([prediction, gold, time_limit])
+                self.send([prediction, gold, official, time_limit])
                 answer = self.receive(time_limit)
             except TimeoutError:
                 self.stop()
@@ -176,10 +182,8 @@ class _Helper:
         process.kill()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
-                try:
+                with contextlib.suppress(OSError):  # unsent bytes to a dead child
                     stream.close()
-                except OSError:
-                    pass  # unsent bytes to a dead child
         process.wait()
 
     def send(self, message: Any) -> None:
@@ -229,9 +233,16 @@ atexit.register(lambda: _helper.stop())
 def _serve() -> None:
     """The helper: judge what comes in, one frame at a time, with the libraries exactly as the release calls them."""
     import logging
+    import types
 
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the libraries print must not reach the frames
+
+    # mathruler imports pylatexenc, which it does not install, to turn LaTeX into text; without, it compares the LaTeX.
+    # Left out here also where it is installed, so that a verdict does not depend on the machine.
+    stub = types.ModuleType("pylatexenc")
+    stub.__dict__["latex2text"] = types.ModuleType("latex2text")
+    sys.modules["pylatexenc"] = stub
 
     from math_verify import parse, verify
     from math_verify.metric import math_metric
@@ -261,17 +272,19 @@ def _serve() -> None:
     log.setLevel(logging.DEBUG)
     log.propagate = False
 
-    def rules(prediction: str, gold: str) -> Any:
+    def rules(prediction: str, gold: str, official: bool) -> Any:
         inner = boxed(gold) if "\\boxed{" in gold else None
         bare = gold if inner is None else inner
-        yield "mathruler", lambda: normalize_answer(prediction) == normalize_answer(gold)  # its cheap first step
+        if not official:  # mathruler's first step: cheap, and it cannot hang
+            yield "mathruler", lambda: normalize_answer(prediction) == normalize_answer(gold)
         yield "metric", lambda: metric([f"\\boxed{{{bare}}}"], [prediction])[0] > 0
         yield "verify", lambda: verify(parse(bare), parse(prediction))
-        yield "mathruler", lambda: grade_answer(prediction, gold)
+        if not official:
+            yield "mathruler", lambda: grade_answer(prediction, gold)
 
-    def decide(prediction: str, gold: str) -> tuple[bool | None, str]:
+    def decide(prediction: str, gold: str, official: bool) -> tuple[bool | None, str]:
         watch.seen = None
-        for how, rule in rules(prediction, gold):
+        for how, rule in rules(prediction, gold, official):
             try:
                 if rule():
                     return True, how
@@ -292,12 +305,12 @@ def _serve() -> None:
     answers.write(_frame({"ready": True}))
     answers.flush()
     while len(head := sys.stdin.buffer.read(4)) == 4:
-        prediction, gold, limit = json.loads(sys.stdin.buffer.read(struct.unpack(">I", head)[0]))
+        prediction, gold, official, limit = json.loads(sys.stdin.buffer.read(struct.unpack(">I", head)[0]))
         # Should the parent die while this runs, the kernel ends it.
         cpu = resource.getrusage(resource.RUSAGE_SELF)
         hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
         resource.setrlimit(resource.RLIMIT_CPU, (int(cpu.ru_utime + cpu.ru_stime + limit) + 2, hard))
-        correct, how = decide(prediction, gold)
+        correct, how = decide(prediction, gold, official)
         spent = used() - start > MEMORY_MB // 4
         if spent and correct is False:
             correct, how = None, "memory"  # sympy swallows memory errors too; having come near, it is not to be trusted

@@ -8,7 +8,7 @@ that TRL and OpenAI use: ``{"role", "content"}``, an assistant's may hold ``tool
 import json
 import math
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -139,8 +139,9 @@ class Trajectory:
         """Rebuild a trajectory from the text after the prompt (ChatML, as Qwen3 writes it)."""
         messages: list[Message] = []
         for turn in re.split(r"<\|im_start\|>(?=assistant\n|user\n)", response):
-            results = re.findall(r"<tool_response>\n?(.*?)\n?</tool_response>", turn, re.DOTALL)
             if turn.startswith("user\n"):
+                closed = turn[: turn.rfind("</tool_response>") + len("</tool_response>")]  # as in parse_turn
+                results = re.findall(r"<tool_response>\n?(.*?)\n?</tool_response>", closed, re.DOTALL)
                 messages += [{"role": "tool", "content": text} for text in results]
             else:
                 messages.append(parse_turn(turn.removeprefix("assistant\n")))
@@ -189,10 +190,13 @@ def parse_turn(text: str) -> Message:
         call = parse_call(match.group(1))
         if call is None:
             return match.group(0)
-        calls.append({"type": "function", "function": asdict(call)})
+        # Not asdict: it copies, and runs out of stack on arguments nested as deep as JSON can be read.
+        calls.append({"type": "function", "function": {"name": call.name, "arguments": call.arguments}})
         return ""
 
-    message: Message = {"role": "assistant", "content": _CALL.sub(take, text.removesuffix("\n").removesuffix(END)).strip()}
+    # Searched only up to the last closing tag: each opening tag without one would cost a scan of all the rest.
+    head, tag, tail = text.removesuffix("\n").removesuffix(END).rpartition("</tool_call>")
+    message: Message = {"role": "assistant", "content": (_CALL.sub(take, head + tag) + tail).strip()}
     if calls:
         message["tool_calls"] = calls
     return message

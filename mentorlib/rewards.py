@@ -16,7 +16,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -45,15 +45,15 @@ FALLBACK = 0.1  # what the release pays for an ended transcript that it does not
 class Score:
     """One trajectory under one reward: ``total`` is the sum of ``terms[k] * weights[k]``, in the order of the terms.
 
-    Terms lie in [0, 1]. ``correct`` is None when nothing can be said about the answer: it could not be judged, or
-    the trajectory broke by our fault; the total then counts it as wrong and should not be learnt from.
+    Terms lie in [0, 1]. ``judged`` is False when the answer could not be judged or the trajectory broke by our
+    fault: the total then counts the answer as wrong, and must not be learnt from.
     """
 
     terms: dict[str, float]
     weights: dict[str, float]
     total: float
     reason: str
-    correct: bool | None = False
+    judged: bool = True
 
 
 Match: TypeAlias = Callable[[list[Call], list[Call]], float]  # (the student's calls, the teacher's calls) -> [0, 1]
@@ -84,22 +84,26 @@ def same_calls(student: list[Call], teacher: list[Call]) -> float:
     return float([_key(call) for call in student] == [_key(call) for call in teacher])
 
 
-def _canonical(value: Any) -> Any:
-    """A JSON value as something hashable that is equal exactly when the values are (True is not 1, but 8.0 is 8)."""
+def _canonical(value: Any) -> str:
+    """A JSON value as text that is equal exactly when the values are (True is not 1, but 8.0 is 8)."""
     if isinstance(value, dict):
-        return ("object", frozenset((key, _canonical(item)) for key, item in value.items()))
+        return "{" + ",".join(sorted(json.dumps(key) + ":" + _canonical(item) for key, item in value.items())) + "}"
     if isinstance(value, list):
-        return ("array", tuple(_canonical(item) for item in value))
-    if isinstance(value, bool) or value is None:
-        return ("constant", value)
-    return "nan" if isinstance(value, float) and math.isnan(value) else value
+        return "[" + ",".join(_canonical(item) for item in value) + "]"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return json.dumps(value)
 
 
-def _key(call: Call) -> Any:
+def _same_text(value: Any) -> str:
     try:
-        return call.name, _canonical(call.arguments)
-    except RecursionError:  # nested about as deep as JSON can be read: equal only to the same text
-        return call.name, repr(sorted(call.arguments))
+        return _canonical(value)
+    except (RecursionError, ValueError):  # nested about as deep as JSON can be read, or an integer too long to print
+        return f"unlike {id(value)}"
+
+
+def _key(call: Call) -> tuple[str, str]:
+    return call.name, _same_text(call.arguments)
 
 
 # What differs between the rewards: a weight for each term, and the rule behind the term "tools".
@@ -124,7 +128,7 @@ class Reward:
         trajectory: what the policy did.
         reference: what the teacher did. None is an InputError where the teacher matters (the release pays 0.1).
         answer: the gold answer.
-        valid_tools: names of the tools the task offers; the release knows the calculator's twelve, whatever it is given.
+        valid_tools: names of the tools the task offers; the release only ever knows the calculator's.
     """
 
     name: str
@@ -148,16 +152,16 @@ class Reward:
         valid_tools: Sequence[str] = CALCULATOR_TOOLS,
     ) -> Score:
         if trajectory.stop == "infrastructure":
-            return _score(TABLE[self.name][1], {}, "the run failed, not the policy", None)
+            return _score(TABLE[self.name][1], {}, "the run failed, not the policy", judged=False)
         if self.version == "official":
             return _official(self.name, trajectory, reference, answer)
         return _corrected(self.name, trajectory, reference, answer, valid_tools)
 
 
-def _score(weights: dict[str, float], terms: dict[str, float], reason: str, correct: bool | None = False) -> Score:
+def _score(weights: dict[str, float], terms: dict[str, float], reason: str, judged: bool = True) -> Score:
     """A term that is not given is 0. The total is summed in the order of the terms, so that it can be recomputed."""
     terms = {name: terms.get(name, 0.0) for name in weights}
-    return Score(terms, dict(weights), sum(terms[name] * weights[name] for name in terms), reason, correct)
+    return Score(terms, dict(weights), sum(terms[name] * weights[name] for name in terms), reason, judged)
 
 
 def _said(verdict: Verdict) -> str:
@@ -180,7 +184,7 @@ class _Reading:
 def _read(trajectory: Trajectory) -> _Reading:
     answer: str | None = None
     calls: list[Call] = []
-    answered_at = None
+    answered_at = 0
     malformed = False
     for message in trajectory.messages:
         if message["role"] != "assistant":
@@ -190,7 +194,9 @@ def _read(trajectory: Trajectory) -> _Reading:
         if (box := boxed(content)) is not None:
             answer, answered_at = box, len(calls)
         calls += (Call(c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls") or ())
-    return _Reading(answer if answer and answer.strip() else None, calls[:answered_at], calls[answered_at or 0 :], malformed)
+    if answer is None or not answer.strip():
+        return _Reading(None, calls, [], malformed)
+    return _Reading(answer, calls[:answered_at], calls[answered_at:], malformed)
 
 
 def _corrected(
@@ -201,15 +207,13 @@ def _corrected(
         raise InputError(f"the reward {name} compares with a teacher: give a reference, or use sparse or none")
     teacher = reference.calls if reference else []
     read = _read(trajectory)
-    if read.answer is None:
-        read = _Reading(None, read.calls + read.later, [], read.malformed)
     valid = set(valid_tools)
     invented = sorted(_names(read.calls + read.later) - valid)
     student = [call for call in read.calls if call.name in valid]
     answered = trajectory.ended and read.answer is not None
     if name == "toolrl":
         terms = _toolrl(student, teacher) | {"format": float(answered and not read.malformed), "offset": 1.0}
-        return _score(weights, terms, _reason("", read, invented, student, teacher), None if not trajectory.ended else False)
+        return _score(weights, terms, _reason("", read, invented, student, teacher))
     if not trajectory.ended:
         return _score(weights, {}, "cut off before the end token")
     if read.answer is None:
@@ -220,7 +224,7 @@ def _corrected(
     if match:
         terms["tools"] = match(student, teacher) * (1.0 if right else WRONG_SHARE)
     compared = (student, teacher) if match else (None, None)
-    return _score(weights, terms, _reason(_said(verdict), read, invented, *compared), verdict.correct)
+    return _score(weights, terms, _reason(_said(verdict), read, invented, *compared), verdict.correct is not None)
 
 
 def _reason(
@@ -276,11 +280,11 @@ def _toolrl(student: list[Call], teacher: list[Call]) -> dict[str, float]:
     }
 
 
-_Parts: TypeAlias = tuple[str, tuple[tuple[str, Any], ...]]
+_Parts: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
 
 
 def _parts(call: Call) -> _Parts:
-    return call.name, tuple(sorted((name, _key(Call("", {"": value}))) for name, value in call.arguments.items()))
+    return call.name, tuple(sorted((name, _same_text(value)) for name, value in call.arguments.items()))
 
 
 def assign(gains: list[list[float]]) -> list[tuple[int, int]]:
@@ -331,16 +335,16 @@ def _official(name: str, trajectory: Trajectory, reference: Reference | None, an
     prediction = _official_box(text)
     if prediction is None or not prediction.strip():
         return _score(weights, {"fallback": 1.0}, "no answer in a box")
-    verdict = judge(prediction, answer)
+    verdict = judge(prediction, answer, official=True)
     right = verdict.correct is True
     if match and not (reference and reference.calls):
-        return _score(weights, {"fallback": 1.0}, "the teacher used no tool", verdict.correct)
+        return _score(weights, {"fallback": 1.0}, "the teacher used no tool", verdict.correct is not None)
     called = [] if name == "sparse" else _official_names(text)
     student = [Call(tool, {}) for tool in called if tool in CALCULATOR_TOOLS]
     terms = {"correct": float(right), "answered": 1.0, "clean": float(len(student) == len(called))}
     if match and reference and student:
         terms["tools"] = match(student, reference.calls) * (1.0 if right else WRONG_SHARE)
-    return _score(weights, terms, _said(verdict), verdict.correct)
+    return _score(weights, terms, _said(verdict), verdict.correct is not None)
 
 
 def _official_box(text: str) -> str | None:
@@ -442,8 +446,8 @@ class TrlReward:
             self.reward(one, gold, answer=asked.answer, valid_tools=asked.toolbox.names)
             for one, gold, asked in zip(trajectory, reference, task, strict=True)
         ]
-        totals = [None if score.correct is None else score.total for score in scores]
-        counted = [score for score in scores if score.correct is not None]
+        totals = [score.total if score.judged else None for score in scores]
+        counted = [score for score in scores if score.judged]
         terms = list(scores[0].terms) if scores else []
         if log_metric and scores:
             for term in terms:
@@ -463,3 +467,162 @@ def as_trl(reward: Reward | str, version: str = "corrected") -> TrlReward:
     The rollout must give ``trajectory``, ``reference`` and ``task``: one object a completion.
     """
     return TrlReward(named(reward, version) if isinstance(reward, str) else reward)
+
+
+# --- stored rows -----------------------------------------------------------------------------------------------
+
+
+def score_file(
+    path: str | Path,
+    out: str | Path | None = None,
+    rewards: Sequence[str] | None = None,
+    version: str = "corrected",
+    valid_tools: Sequence[str] | None = None,
+) -> dict[str, int]:
+    """Score stored rows (JSON Lines), so that another reward can be asked about rollouts without training.
+
+    A row holds ``response`` (the text after the prompt), ``answer`` and ``teacher_tools`` (names); it may hold
+    ``teacher_calls`` (``[{"name", "arguments"}]``), ``tools`` (the names offered), ``prompt`` and ``stop``, and
+    any other key. A run's rollouts are such rows. ``strict`` and ``toolrl`` need ``teacher_calls``: without them
+    a row goes without these two, unless they were asked for by name.
+
+    Args:
+        path: the rows.
+        out: where each row goes with ``scores`` {reward: {"total", "terms", "reason"}}; by default next to
+            ``path`` as ``.scored.jsonl``. ``total`` is None where the answer could not be judged or the run failed.
+        rewards: names; by default all of the version.
+        version: "corrected" or "official". The official one reads ``prompt`` too, as the release does.
+        valid_tools: for rows without ``tools``; by default the calculator's twelve.
+
+    Returns:
+        Counts: "rows", "scored", "rejected" (in OUT.rejected.jsonl with line and reason), "unjudged", and
+        "without_calls" (scored, but not by strict and toolrl).
+
+    Raises:
+        InputError: an argument is wrong, or the file cannot be read.
+    """
+    source = Path(path)
+    target = Path(out) if out is not None else source.with_suffix(".scored.jsonl")
+    if target.resolve() == source.resolve():
+        raise InputError(f"{target}: would overwrite the rows it is made from; give another name")
+    if version == "official" and valid_tools is not None:
+        raise InputError("valid_tools: the release knows only the calculator's twelve; leave it out, or use corrected")
+    names = list(rewards or (RELEASED if version == "official" else REWARDS))
+    chosen = [named(name, version) for name in names]
+    counts = {"rows": 0, "scored": 0, "rejected": 0, "unjudged": 0, "without_calls": 0}
+    rejected_path = target.with_name(target.name + ".rejected.jsonl")
+    started = time.monotonic()
+    told = started
+    try:
+        lines = source.open("rb")
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read ({error.strerror}); give a JSON Lines file") from error
+    with lines, _Atomic(target) as scored, _Atomic(rejected_path, drop_empty=True) as rejected:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            counts["rows"] += 1
+            try:
+                row, trajectory, reference = _parse_row(line, version)
+                wanted = chosen
+                if not row.get("teacher_calls") and reference.calls:
+                    wanted = [reward for reward in chosen if reward.name not in NEEDS_CALLS]
+                    if rewards and len(wanted) < len(chosen):
+                        raise InputError("strict and toolrl compare arguments: give the row teacher_calls")
+                    counts["without_calls"] += len(wanted) < len(chosen)
+                offered = row.get("tools", valid_tools or CALCULATOR_TOOLS)
+                results = {
+                    reward.name: reward(trajectory, reference, answer=row["answer"], valid_tools=offered)
+                    for reward in wanted
+                }
+            except InputError as error:
+                counts["rejected"] += 1
+                text = line.decode("utf-8", "replace").rstrip("\r\n")
+                rejected.write(json.dumps({"line": number, "reason": str(error), "text": text}) + "\n")
+                continue
+            counts["scored"] += 1
+            counts["unjudged"] += any(not score.judged for score in results.values())
+            row["scores"] = {
+                name: {
+                    # The release counts as wrong what it cannot judge, so that its total stands.
+                    "total": score.total if score.judged or version == "official" else None,
+                    "terms": score.terms,
+                    "reason": score.reason,
+                }
+                for name, score in results.items()
+            }
+            scored.write(json.dumps(row) + "\n")
+            if time.monotonic() - told > 10:
+                told = time.monotonic()
+                print(f"{source.name}: {counts['rows']} rows in {told - started:.0f} s", file=sys.stderr)
+    return counts
+
+
+class _Atomic:
+    """A text file that appears under its name only when all of it is written."""
+
+    def __init__(self, path: Path, drop_empty: bool = False) -> None:
+        self.path, self.drop_empty = path, drop_empty
+        self.part = path.with_name(f".{path.name}.{os.getpid()}.part")
+
+    def __enter__(self) -> "_Atomic":
+        try:
+            self.file = self.part.open("w", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror}); give another place") from error
+        self.empty = True
+        return self
+
+    def write(self, text: str) -> None:
+        self.empty = False
+        self.file.write(text)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.file.close()
+        if kind is not None:
+            self.part.unlink(missing_ok=True)
+        elif self.empty and self.drop_empty:
+            self.part.unlink()
+            self.path.unlink(missing_ok=True)  # an earlier run's
+        else:
+            os.replace(self.part, self.path)
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _parse_row(line: bytes, version: str) -> tuple[dict[str, Any], Trajectory, Reference]:
+    """One stored row, checked. Raises InputError with what is wrong and what to give."""
+    try:
+        row = json.loads(line.decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not a JSON object in UTF-8: {error}") from error
+    if not isinstance(row, dict):
+        raise InputError("not a JSON object: give one object a line")
+    for key in ("response", "answer"):
+        if not isinstance(row.get(key), str):
+            raise InputError(f"{key}: {'missing' if key not in row else 'not a text'}; give a string")
+    for key, needed in (("teacher_tools", True), ("tools", False)):
+        value = row.get(key)
+        if (needed or key in row) and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+            raise InputError(f"{key}: {'missing' if key not in row else 'not a list of names'}; give a list of strings")
+    if not isinstance(row.get("prompt", ""), str | list):
+        raise InputError("prompt: give a string, or leave it out")
+    calls = [Call(name, {}) for name in row["teacher_tools"]]
+    if (given := row.get("teacher_calls")) is not None:
+        if not isinstance(given, list) or not all(
+            isinstance(call, dict) and isinstance(call.get("name"), str) and isinstance(call.get("arguments"), dict)
+            for call in given
+        ):
+            raise InputError('teacher_calls: not a list of {"name", "arguments"}; mend it, or leave it out')
+        if given and {call["name"] for call in given} != set(row["teacher_tools"]):
+            raise InputError("teacher_calls: names other tools than teacher_tools; make them agree")
+        calls = [Call(call["name"], call["arguments"]) for call in given] or calls
+    text = row["response"]
+    if version == "official" and isinstance(row.get("prompt"), str):
+        text = row["prompt"] + text
+    trajectory = Trajectory.from_response(text, str(row.get("task_id", "")))
+    if row.get("stop") == "infrastructure":
+        trajectory.stop = "infrastructure"
+    return row, trajectory, Reference(trajectory.task_id, [], calls, row["answer"])

@@ -2,7 +2,18 @@
 
 import os
 
+import pytest
+
 for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
     os.environ[variable] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.fixture(scope="session")
+def sandbox():
+    """One sandbox for all tests."""
+    from mentorlib.sandbox import Sandbox
+
+    with Sandbox() as box:
+        yield box

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..chat import tool_turn
 from ..core import InputError
 
 NANO = Path(__file__).parent / "nano"
@@ -23,7 +24,7 @@ def load_student(name: str = "nano", dtype: torch.dtype | None = None) -> tuple[
     Raises:
         InputError: no such model.
     """
-    from trl.chat_template_utils import get_training_chat_template, is_chat_template_prefix_preserving
+    from trl.chat_template_utils import get_training_chat_template
 
     source = NANO if name == "nano" else Path(name)
     gpu = torch.cuda.is_available()
@@ -40,6 +41,8 @@ def load_student(name: str = "nano", dtype: torch.dtype | None = None) -> tuple[
         raise InputError(f"student {name!r} has no chat template: give an instruct model")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if not is_chat_template_prefix_preserving(tokenizer):
+    try:
+        tool_turn(tokenizer, ["x"])
+    except InputError:
         tokenizer.chat_template = get_training_chat_template(tokenizer)
     return model.to("cuda" if gpu else "cpu"), tokenizer

@@ -1,0 +1,45 @@
+"""GSM8K's annotations become calls; what does not is named."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mentorlib.core import InputError
+from mentorlib.teachers import gsm8k, verify
+
+ROW = {"question": "Two and three, twice?", "answer": "2+3=<<2+3=5>>5, 5*2=<<5*2=10>>10\n#### 10"}
+BAD = [
+    ("no annotation", {"question": "q", "answer": "so\n#### 3"}),
+    ("no answer after ####", {"question": "q", "answer": "<<1+1=2>>2"}),
+    ("an annotation makes no call", {"question": "q", "answer": "<<2=2>>2\n#### 2"}),
+    ("an annotation gives another value", {"question": "q", "answer": "<<1+1=3>>3\n#### 3"}),
+    ("the last value is not the answer", {"question": "q", "answer": "<<1+1=2>>2\n#### 4"}),
+    ("an annotation does not compute", {"question": "q", "answer": "<<1/0=2>>2\n#### 2"}),
+    ("an annotation is no arithmetic", {"question": "q", "answer": "<<__import__('os')=2>>2\n#### 2"}),
+]
+
+
+def test_rows_convert_or_are_named(tmp_path, sandbox):
+    file = tmp_path / "train.jsonl"
+    lines = [json.dumps(ROW), "{not json", *(json.dumps(row) for _, row in BAD)]
+    file.write_text("\n".join(lines))
+    pairs, rejected = gsm8k(file)
+    assert [r.reason for r in rejected] == ["not JSON", *(reason for reason, _ in BAD)]
+    (task, reference), = pairs
+    assert task.answer == "10" and reference.tools == ["add", "multiply"]
+    kept, refused = verify(pairs, sandbox)
+    assert len(kept) == 1 and not refused
+
+
+def test_a_missing_file_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        gsm8k(tmp_path / "none.jsonl")
+
+
+def test_the_real_file_converts_as_promised():
+    file = Path(__file__).parents[2] / "shared/data/gsm8k/train.jsonl"
+    if not file.exists():
+        pytest.skip("no ../shared/data here")
+    pairs, rejected = gsm8k(file)
+    assert len(pairs) >= 6_699 and len(pairs) + len(rejected) == 7_473

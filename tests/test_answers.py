@@ -1,0 +1,168 @@
+import json
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from math_verify import parse, verify
+from math_verify.metric import math_metric
+from math_verify.parser import ExprExtractionConfig, LatexExtractionConfig
+
+from mentorlib import answers
+from mentorlib.answers import Verdict, boxed, judge
+
+GOLDEN = Path(__file__).parents[2] / "shared" / "golden" / "official_rewards.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("text", "inside"),
+    [
+        ("so \\boxed{5}.", "5"),
+        ("\\boxed{1} then \\boxed{2}", "2"),
+        ("\\boxed{\\boxed{7}}", "7"),
+        ("\\boxed {3}", "3"),
+        ("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
+        ("\\boxed{5} and \\boxed{6", "5"),
+        ("\\boxed{\\left\\{ x \\right.}", "\\left\\{ x \\right."),
+        ("}} \\boxed{4} {{", "4"),
+        ("\\boxed{}", ""),
+        ("\\boxed 5", None),
+        ("\\boxed{5", None),
+        ("\\boxedx{5}", None),
+        ("", None),
+    ],
+)
+def test_boxed(text: str, inside: str | None) -> None:
+    assert boxed(text) == inside
+
+
+def test_boxed_is_linear() -> None:
+    start = time.monotonic()
+    boxed("\\boxed{" * 150_000 + "}" * 10)
+    assert time.monotonic() - start < 5  # quadratic would take minutes
+
+
+@pytest.mark.parametrize(
+    ("prediction", "gold", "expected"),
+    [
+        ("42", "42", Verdict(True, "identical")),
+        (" (15,-29) ", "(15,-29)", Verdict(True, "identical")),
+        ("42.0", "42", Verdict(True, "number")),
+        ("\\frac{1}{2}", "0.5", Verdict(True, "number")),
+        ("-1/2", "\\frac{1}{-2}", Verdict(True, "number")),
+        ("41", "42", Verdict(False, "number")),
+        ("0.333333", "1/3", Verdict(True, "metric")),  # too close for the fast path: math-verify rounds
+        ("\\dfrac{35}{64}", "\\frac{35}{64}", Verdict(True, "mathruler")),
+        ("42", "\\boxed{42}", Verdict(True, "metric")),
+        ("$x+1$", "1+x", Verdict(True, "metric")),
+        ("east", "west", Verdict(False, "different")),
+        ("", "5", Verdict(False, "different")),
+        ("\x00\ud800{{", "5", Verdict(False, "different")),
+        ("7" * 30_000, "5", Verdict(None, "too long")),
+    ],
+)
+def test_judge(prediction: str, gold: str, expected: Verdict) -> None:
+    assert judge(prediction, gold) == expected
+
+
+def test_golden_rows() -> None:
+    """A golden row's sparse score says what the release's judge said; 500 rows of it that have an answer."""
+    rows = [json.loads(line) for line in GOLDEN.read_text().splitlines()]
+    checked = 0
+    for row in rows[:500]:
+        box = boxed(row["response"])
+        if row["response"].endswith("<|im_end|>") and row["response"].count("\\boxed") == 1 and box and box.strip():
+            assert judge(box, row["answer"], official=True).correct is (row["scores"]["sparse"] == 1.0), row["id"]
+            checked += 1
+    assert checked > 250
+
+
+NUMBERS = ["0", "-0", "5", "05", "50", "0.5", "5.0", "1/2", "-\\frac{1}{2}", "\\frac{-2}{4}", "10/2", "1/3", "0.333333"]
+METRIC = math_metric((LatexExtractionConfig(),), (ExprExtractionConfig(), LatexExtractionConfig()))
+
+
+def test_fast_path_agrees_with_math_verify() -> None:
+    """Whatever the fast path decides on numbers, math-verify alone decides too (so mathruler can only agree)."""
+    decided = 0
+    for prediction, gold in product(NUMBERS, NUMBERS):
+        fast = answers._fast(prediction, gold, official=True)
+        if fast is not None:
+            decided += 1
+            theirs = METRIC([f"\\boxed{{{gold}}}"], [prediction])[0] > 0 or verify(parse(gold), parse(prediction))
+            assert fast.correct is theirs, (prediction, gold)
+    assert decided > 150
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.fractions(-1000, 1000, max_denominator=50), st.fractions(-1000, 1000, max_denominator=50))
+def test_fast_path_on_drawn_fractions(a: object, b: object) -> None:
+    fast = answers._fast(str(a), str(b), official=True)
+    if fast is not None:
+        assert fast.correct is verify(parse(str(b)), parse(str(a)))
+
+
+def test_time_limit_and_recovery() -> None:
+    start = time.monotonic()
+    assert judge("9**9**9**9", "3", time_limit=1.0) == Verdict(None, "timeout")
+    assert time.monotonic() - start < 60
+    assert judge("$2x$", "x+x").correct is True
+
+
+def test_threads() -> None:
+    """math-verify itself raises off the main thread; answers that need it are right from eight at once."""
+    pairs = [(f"${n}x+{n}$", f"{n}(x+1)") for n in range(2, 18)] + [(f"${n}y$", f"{n + 1}y") for n in range(2, 18)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda pair: judge(*pair).correct, pairs))
+    assert found == [True] * 16 + [False] * 16
+
+
+def test_a_killed_helper_is_named_and_replaced() -> None:
+    assert judge("$3+y$", "y+3").correct is True
+    process = answers._helper.process
+    assert process is not None
+    process.kill()
+    process.wait()
+    assert judge("$4+y$", "y+4") == Verdict(None, "crash")
+    assert judge("$4+y$", "y+4").correct is True  # a crash is not remembered
+
+
+def test_the_helper_is_bounded() -> None:
+    assert judge("$5+y$", "y+5").correct is True
+    process = answers._helper.process
+    assert process is not None
+    limits = Path(f"/proc/{process.pid}/limits").read_text()
+    assert str(answers.MEMORY_MB * 2**20) in limits
+    assert "HF_TOKEN" not in Path(f"/proc/{process.pid}/environ").read_text()
+
+
+def test_no_helper_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "_helper", answers._Helper())
+    monkeypatch.setattr(answers.sys, "executable", "/nonexistent/python")
+    assert judge("$6+y$", "y+6") == Verdict(None, "unavailable")
+
+
+def test_after_a_fork() -> None:
+    """A forked child gets a helper of its own, also when another thread of the parent holds the first."""
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with answers._helper.lock:
+            held.set()
+            done.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        correct = judge("$7+y$", "y+7").correct
+        answers._helper.stop()
+        os._exit(0 if correct else 1)
+    done.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -315,6 +315,18 @@ def fingerprint(modules: list[Any]) -> list[Any]:
     return state
 
 
+def intact(before: list[Any], now: list[Any]) -> bool:
+    """Whether nothing was poisoned; a submodule that came to hang on its package by an import is harmless."""
+    if before == now:
+        return True
+    module = type(sys)
+    return len(before) == len(now) and all(
+        a == b
+        or (isinstance(a, dict) and a == {k: v for k, v in b.items() if k in a or not isinstance(v, module)})
+        for a, b in zip(before, now, strict=True)
+    )
+
+
 def serve(requests: int, replies: int, output: Capped) -> None:
     """Answer calls of declared tools until the caller closes the pipe.
 
@@ -336,12 +348,14 @@ def serve(requests: int, replies: int, output: Capped) -> None:
                     except Exception:  # the call itself will say so
                         continue
                 before = fingerprint(modules)
-                if len(known) < 256:
-                    known[source] = code, modules, before
+                if len(known) == 256:
+                    known.clear()
             except Exception:  # a syntax error, say: the call itself will say so
                 code = None
         body = execute(job, code, output)
-        clean = code is not None and fingerprint(modules) == before and b'"error": "MemoryError' not in body
+        now = fingerprint(modules)
+        clean = code is not None and intact(before, now) and b'"error": "MemoryError' not in body
+        known[source] = code, modules, now
         write_all(replies, frame(nonce, b"r" if clean else b"R", body))
 
 

@@ -96,7 +96,8 @@ def _bubblewrap() -> list[str]:
     executable = os.path.realpath(sys.executable)
     python = [os.path.dirname(sys.executable), os.path.dirname(executable), os.path.join(sys.prefix, "pyvenv.cfg")]
     python.append(os.path.join(sys.base_prefix, "lib"))
-    command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--dev", "/dev"]
+    bwrap = str(shutil.which("bwrap"))  # a worker's own PATH is empty of the caller's
+    command = [bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--dev", "/dev"]
     for path in [*_readable()[:-1], *python, _SCRIPT]:
         command += ["--ro-bind-try", path, path]
     return [*command, "--chdir", "/"]
@@ -349,7 +350,13 @@ class Sandbox:
         try:
             while busy or waiting[False] or waiting[True]:
                 for kind, queue in waiting.items():
-                    while queue and (worker := self._take(kind, wait=not busy)):
+                    while queue:
+                        try:
+                            if (worker := self._take(kind, wait=not busy)) is None:
+                                break
+                        except OSError as e:  # no process or memory left to start one
+                            ours(queue.popleft(), kind, str(e))
+                            continue
                         i = queue.popleft()
                         busy[worker.replies] = (worker, i, time.monotonic())
                         poller.register(worker.replies, select.POLLIN)

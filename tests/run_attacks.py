@@ -258,6 +258,9 @@ def inside(options: argparse.Namespace) -> int:
             if path.exists():
                 found[name].append(f"{path.name} appeared later")
         sandbox.close()
+        deadline = time.monotonic() + 2  # bubblewrap's inner processes die a moment after it
+        while watch.sample()[0] and time.monotonic() < deadline:
+            time.sleep(0.02)
         if watch.sample()[0]:
             print("processes are left after the sandbox was closed")
     for name, broken in found.items():

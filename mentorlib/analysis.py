@@ -60,6 +60,21 @@ def rollouts(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFram
     return _read(runs, root, "rollouts.jsonl")
 
 
+def thin(rows: pd.DataFrame, groups: int) -> pd.DataFrame:
+    """At most ``groups`` whole groups of ``rollouts``, evenly spread over the steps of each run, to bound the work.
+
+    Rows of ``evaluations`` have no groups: each counts as one.
+    """
+    kept = []
+    for _, own in rows.groupby("run", sort=False):
+        keys = own["step"].astype(str) + "/" + own["group"].astype(str) if "group" in own else own["where"]
+        names = list(dict.fromkeys(keys))
+        share = max(1, groups // rows["run"].nunique())
+        chosen = {names[i] for i in np.linspace(0, len(names) - 1, min(share, len(names))).round().astype(int)}
+        kept.append(own[keys.isin(chosen)])
+    return pd.concat(kept) if kept else rows
+
+
 def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
     """The runs and what they are: columns run, method, seed, parameters (dict), status, seconds (NaN if unknown).
 
@@ -527,21 +542,28 @@ def counterfactual(scored: pd.DataFrame) -> pd.DataFrame:
         for name in wide.columns:
             other = wide[name]
             a, b = np.sign(own.where(own.abs() > 1e-9, 0)), np.sign(other.where(other.abs() > 1e-9, 0))
-            ranks = pd.DataFrame({"a": own, "b": other})
-            lively = [
-                g
-                for _, g in ranks.groupby(level=["run", "step", "group"])
-                if g["a"].std() > 1e-8 and g["b"].std() > 1e-8
-            ]
-            each = [g["a"].rank().corr(g["b"].rank()) for g in lively]
+            each = _spearman(own, other, ["run", "step", "group"])
             dead = group[group["reward"] == name].groupby(["run", "step", "group"])["dead"].first().mean()
             found.append(
                 {"method": method, "trained": trained, "reward": name, "flips": float((a * b < 0).mean())}
                 | {"silenced": float(((a != 0) & (b == 0)).mean()), "woken": float(((a == 0) & (b != 0)).mean())}
-                | {"dead": dead, "spearman": float(np.mean(each)) if each else math.nan, "n": len(wide)}
+                | {"dead": dead, "spearman": each, "n": len(wide)}
             )
     columns = ["method", "trained", "reward", "flips", "silenced", "woken", "dead", "spearman", "n"]
     return pd.DataFrame(found, columns=columns)
+
+
+def _spearman(a: pd.Series, b: pd.Series, levels: Sequence[str]) -> float:
+    """Mean over groups of the rank correlation, of those groups in which both vary; NaN if there is none."""
+    ranks = pd.DataFrame({"a": a.round(9), "b": b.round(9)}).groupby(level=levels).rank()
+    centred = ranks - ranks.groupby(level=levels).transform("mean")
+    sums = (
+        pd.DataFrame({"ab": centred["a"] * centred["b"], "aa": centred["a"] ** 2, "bb": centred["b"] ** 2})
+        .groupby(level=levels)
+        .sum()
+    )
+    alive = sums[(sums["aa"] > 0) & (sums["bb"] > 0)]
+    return float((alive["ab"] / np.sqrt(alive["aa"] * alive["bb"])).mean()) if len(alive) else math.nan
 
 
 def decomposition(scored: pd.DataFrame) -> pd.DataFrame:
@@ -553,7 +575,7 @@ def decomposition(scored: pd.DataFrame) -> pd.DataFrame:
     negative one means that the term pulls against the rest), size (mean absolute part), alive (rollouts of the step
     in groups with spread).
     """
-    frame = advantages(scored)
+    frame = advantages(scored.dropna(subset=["step"]))
     frame = frame[~frame["dead"]].reset_index(drop=True)
     columns = ["method", "reward", "step", "term", "share", "size", "alive"]
     if frame.empty:
@@ -598,3 +620,68 @@ def table(frame: pd.DataFrame, value: str = "accuracy", index: str = "method", c
     )
     wide = texts.pivot(index=index, columns=columns, values="text").fillna("–")
     return wide.loc[list(dict.fromkeys(frame[index])), list(dict.fromkeys(frame[columns]))]
+
+
+def lessons_rewards(rows: pd.DataFrame, parted: pd.DataFrame, swaps: pd.DataFrame) -> str:
+    """What notebook 03 found, as Markdown. In: the rows scored, ``partings`` and ``counterfactual`` of them."""
+    n, differ = len(rows), parted["row"].nunique()
+    lines = [f"Official and corrected scores differ on {percent(differ / n, 1)} of these {n:,} trajectories."]
+    dead = swaps.groupby("reward")["dead"].mean().sort_values()
+    if dead.empty:
+        return _list([*lines, "No groups are stored here, so nothing can be said about dead groups or flipped signs."])
+    least, most = dead.index[0], dead.index[-1]
+    lines.append(f"Fewest dead groups: `{least}` ({percent(dead.iloc[0])}); most: `{most}` ({percent(dead.iloc[-1])}).")
+    flips = swaps.loc[swaps["reward"] != swaps["trained"], "flips"]
+    if len(flips):
+        lines.append(
+            f"Another reward would have turned {percent(flips.mean(), 1)} of the pushes around on average, "
+            f"and {percent(flips.max(), 1)} at most."
+        )
+    return _list(lines)
+
+
+def lessons_errors(rows: pd.DataFrame, pairs: pd.DataFrame) -> str:
+    """What notebook 04 found, as Markdown. In: rows of ``evaluations``, and ``paired`` of them."""
+    lines = []
+    for method, own in rows[~rows["outcome"].isin(["correct", "ours"])].groupby("method", sort=False):
+        counts = own["outcome"].value_counts()
+        lines.append(f"`{method}` fails most by *{counts.index[0]}*: {counts.iloc[0]} of its {len(own)} failures.")
+    for p in pairs.itertuples():
+        lines.append(
+            f"On {p.suite}, `{p.method}` fixed {p.fixed} and broke {p.broke} of {p.tasks} tasks of `{p.against}` "
+            f"(p = {p.p:.2g}, {p.p_holm:.2g} after Holm)."
+        )
+    ours = int((rows["outcome"] == "ours").sum())
+    return _list([*lines, f"{ours} of {len(rows):,} rows are ours and count for no one."])
+
+
+def lessons_compare(domains: pd.DataFrame, pairs: pd.DataFrame, distances: pd.DataFrame, methods: pd.DataFrame) -> str:
+    """What notebook 05 found, as Markdown. In: ``accuracy`` by domain, ``paired``, ``tool_jsd``, ``methods``."""
+    lines = []
+    for domain, own in domains.dropna(subset=["accuracy"]).groupby("domain", sort=False):
+        best = own.loc[own["accuracy"].idxmax()]
+        interval = f"[{100 * best['low']:.0f}, {100 * best['high']:.0f}]"
+        lines.append(
+            f"Best {domain}: `{best['method']}`, {percent(best['accuracy'], 1)} {interval} of {best['tasks']} tasks."
+        )
+    sure = pairs[pairs["p_holm"] < 0.05]
+    lines.append(f"{len(sure)} of {len(pairs)} paired differences hold after Holm's correction.")
+    for s in sure.itertuples():
+        interval = f"[{100 * s.low:.0f}, {100 * s.high:.0f}]"
+        lines.append(f"On {s.suite}, `{s.method}` − `{s.against}`: {100 * s.difference:+.0f} points {interval}.")
+    nearest = distances.groupby("method")["jsd"].mean().dropna()
+    if len(nearest):
+        near, far = nearest.idxmin(), nearest.idxmax()
+        lines.append(
+            f"Tools most like the teacher's: `{near}`, {nearest[near]:.3f} bits; "
+            f"least: `{far}`, {nearest[far]:.3f} bits."
+        )
+    seeds = int(methods.groupby("method")["seed"].nunique().min())
+    lines.append(
+        f"Seeds a method: {seeds}." + (" The luck of training is not in these intervals." if seeds < 2 else "")
+    )
+    return _list(lines)
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)

@@ -45,7 +45,7 @@ _STOPS = {
     "malformed": "#882255",
     "infrastructure": "#000000",
 }
-_TERMS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442"]
+_TERMS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#882255", "#8C8C8C", "#332288"]
 # The bar hid titles on a phone: what stays are links and the reset.
 _BUTTONS = ["zoom", "pan", "select", "lasso", "zoomIn", "zoomOut", "autoScale", "sendDataToCloud", "toImage"]
 _SYMBOLS = ["circle", "square", "diamond", "triangle-up", "x", "star", "pentagon", "cross"]
@@ -60,6 +60,10 @@ def text(value: Any) -> str:
     """A string from data as plotly may show it: HTML escaped, no TeX, control and direction marks made visible."""
     shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in str(value))
     return html.escape(shown, quote=False).replace("$", "&#36;")
+
+
+def _tint(i: int) -> str:
+    return _TERMS[i % len(_TERMS)]
 
 
 # ---- learning
@@ -266,31 +270,36 @@ def payoffs(scored: pd.DataFrame) -> go.Figure:
     wide = scored.pivot_table(index="outcome", columns="reward", values="total", aggfunc="mean")
     wide = wide.reindex([o for o in reversed(list(OUTCOMES)) if o in wide.index])[list(dict.fromkeys(scored["reward"]))]
     counts = scored.groupby("outcome")["row"].nunique()
-    wrong = wide.drop(index="correct", errors="ignore")
-    spread = (wrong.max() - wrong.min()).sort_values()
-    title = "The same trajectories under every reward"
-    if len(wrong) > 1:
+    low, high = wide.min(), wide.max()
+    scaled = (wide - low) / (high - low).where(high > low, 1.0)
+    wrong = scaled.drop(index="correct", errors="ignore")
+    title = "What each reward pays for each outcome"
+    if len(wrong) > 1 and len(wrong.columns) > 1:
+        spread = (wrong.max() - wrong.min()).sort_values(kind="stable")
         title = (
-            f"{spread.index[-1]} tells failures apart most: its pay for them spans {spread.iloc[-1]:.2f}; "
-            f"{spread.index[0]} least: {spread.iloc[0]:.2f}"
+            f"{spread.index[-1]} tells failures apart most: {percent(spread.iloc[-1])} of its range lies between them; "
+            f"{spread.index[0]} least: {percent(spread.iloc[0])}"
         )
-    labels = [f"{text(o)} ({counts[o]})" for o in wide.index]
     fig = go.Figure(
         go.Heatmap(
-            z=wide,
+            z=scaled,
             x=[text(c) for c in wide.columns],
-            y=["<br>".join(textwrap.wrap(label, 16)) for label in labels],
+            y=["<br>".join(map(text, textwrap.wrap(f"{o} ({counts[o]})", 16))) for o in wide.index],
+            text=wide.map("{:.2f}".format),
             colorscale="Cividis",
-            texttemplate="%{z:.2f}",
+            texttemplate="%{text}",
             textfont={"size": 10},
             showscale=False,
             xgap=1,
             ygap=1,
-            zmin=min(0.0, float(np.nanmin(wide.to_numpy()))),
-            hovertemplate="%{x} pays %{z:.3f} on average for “%{y}”<extra></extra>",
+            hovertemplate="%{x} pays %{text} on average for “%{y}”<extra></extra>",
         )
     )
-    fig.update_xaxes(title_text="reward (corrected); cells: mean total", side="bottom", tickangle=-45)
+    fig.update_xaxes(
+        title_text="mean total by reward<br>(yellow: the reward's highest, blue: its lowest)",
+        side="bottom",
+        tickangle=-45,
+    )
     return _dress(fig, title, 180 + 42 * len(wide))
 
 
@@ -331,9 +340,9 @@ def counterfactual(table: pd.DataFrame) -> go.Figure:
         f"{percent(worst['dead'])} of its groups are dead"
     )
     marks = {
-        "flips": ("pushed the other way", "#D55E00", "x"),
-        "silenced": ("no longer pushed", "#0072B2", "circle"),
-        "dead": ("groups without spread", "#7F7F7F", "line-ns-open"),
+        "flips": ("pushed the other way", "#D55E00", "x-thin"),
+        "silenced": ("no longer pushed", "#0072B2", "circle-open"),
+        "dead": ("groups without spread", "#7F7F7F", "line-ns"),
     }
     position, ticks, headings, end = _rows(table, "method", "reward")
     fig = go.Figure()
@@ -348,13 +357,22 @@ def counterfactual(table: pd.DataFrame) -> go.Figure:
             "color": tint,
             "symbol": symbol,
             "size": 10,
-            "line": {"width": 2 if key == "dead" else 0, "color": tint},
+            "line": {"width": 2, "color": tint},
         }
         fig.add_scatter(
-            x=table[key], y=position, mode="markers", name=name, marker=marker, hovertext=hover, hoverinfo="text"
+            x=table[key],
+            y=position,
+            mode="markers",
+            name=name,
+            marker=marker,
+            hovertext=hover,
+            hoverinfo="text",
+            cliponaxis=False,
         )
     headings = [(y, f"{name}'s rollouts under …") for y, name in headings]
-    fig.update_xaxes(title_text="share of rollouts (grey: of groups)", tickformat=".0%", range=[-0.02, 1.02])
+    fig.update_xaxes(title_text="share of rollouts (grey: of groups)", tickformat=".0%", rangemode="tozero")
+    end_x = float(table[list(marks)].max().max()) or 0.05
+    fig.update_xaxes(range=[-0.03 * end_x, 1.05 * end_x], zeroline=False)
     return _dress(_ladder(fig, ticks, headings, end), title, 160 + 24 * int(end), legend=True)
 
 
@@ -392,7 +410,7 @@ def decomposition(parts: pd.DataFrame) -> go.Figure:
                 legendgroup=term,
                 showlegend=first,
                 hovertemplate=hover,
-                marker={"color": _TERMS[i % 7], "line": {"width": 0}},
+                marker={"color": _tint(i), "line": {"width": 0}},
                 row=row,
                 col=1,
             )
@@ -406,7 +424,7 @@ def terms(scored: pd.DataFrame) -> go.Figure:
     """One trajectory under every reward: weight x term, stacked, and the total, of ``analysis.rescore`` on one row."""
     if scored.empty:
         return _empty("No score: this trajectory is ours, not the policy's", "stop == infrastructure is never scored")
-    rewards = list(scored["reward"])
+    rewards = [text(name) for name in scored["reward"]]
     paid = scored.set_index("reward")["total"].astype(float)
     title = f"The same response earns from {paid.min():.2f} ({paid.idxmin()}) to {paid.max():.2f} ({paid.idxmax()})"
     fig = go.Figure()
@@ -416,10 +434,8 @@ def terms(scored: pd.DataFrame) -> go.Figure:
     for i, term in enumerate(dict.fromkeys(k for t in weighted for k in t)):
         values = [t.get(term) for t in weighted]
         hover = f"%{{y}}: {text(term)} gives %{{x:.3f}}<extra></extra>"
-        fig.add_bar(
-            x=values, y=rewards, orientation="h", name=text(term), marker_color=_TERMS[i % 7], hovertemplate=hover
-        )
-    reasons = [f"{text(n)}: {t:.3f}, {text(r)}" for n, t, r in zip(rewards, paid, scored["reason"], strict=True)]
+        fig.add_bar(x=values, y=rewards, orientation="h", name=text(term), marker_color=_tint(i), hovertemplate=hover)
+    reasons = [f"{n}: {t:.3f}, {text(r)}" for n, t, r in zip(rewards, paid, scored["reason"], strict=True)]
     marker = {"color": "black", "symbol": "line-ns-open", "size": 18, "line": {"width": 2, "color": "black"}}
     fig.add_scatter(x=paid, y=rewards, mode="markers", name="total", marker=marker, hovertext=reasons, hoverinfo="text")
     fig.update_layout(barmode="relative")
@@ -454,11 +470,10 @@ def _ladder(
 ) -> go.Figure:
     fig.update_yaxes(
         tickvals=[y for y, _ in ticks],
-        ticktext=["<br>".join(textwrap.wrap(text(name), 22)) for _, name in ticks],
+        ticktext=["<br>".join(map(text, textwrap.wrap(name, 22))) for _, name in ticks],
         range=[end - 0.6, -0.6],
         showgrid=False,
         zeroline=False,
-        ticklabelstandoff=6,
     )
     for y, name in headings:
         fig.add_annotation(
@@ -571,7 +586,7 @@ def _dress(fig: go.Figure, title: str, height: int, legend: bool = False) -> go.
         modebar={"remove": _BUTTONS},
     )
     fig.update_xaxes(automargin=True, title_font={"size": 12})
-    fig.update_yaxes(automargin=True)
+    fig.update_yaxes(automargin=True, ticklabelstandoff=6)
     return fig
 
 

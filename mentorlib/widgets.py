@@ -62,7 +62,8 @@ def transcript_html(row: Mapping[str, Any] | pd.Series) -> str:
             parts.append(_box("assistant", "student", message["content"]))
         for call in message.get("tool_calls") or ():
             parts.append(_box("call", "calls", _call(call["function"])))
-    teacher = row.get("teacher_calls") if isinstance(row.get("teacher_calls"), list) else row["teacher_tools"]
+    calls = row.get("teacher_calls")
+    teacher = calls if isinstance(calls, list) else row["teacher_tools"]
     lines = [_call(c) if isinstance(c, Mapping) else str(c) for c in teacher] or ["(no tool)"]
     gold = f"gold answer: {row['answer']}\n"
     parts.append(_box("question", "teacher", gold + "\n".join(lines)))

@@ -8,7 +8,7 @@ from typing import Any
 TOOLS = ["add", "subtract", "multiply", "divide", "sum_numbers"]
 OPS = {"add": lambda a, b: a + b, "subtract": lambda a, b: a - b, "multiply": lambda a, b: a * b}
 HOSTILE = "<script>alert(1)</script> \x1b[31mred \u202edne [x](javascript:alert(2)) $x$"
-# How each method ends, as weights of: right, wrong box, other tool, wrong argument, invented, malformed, error, none, cut
+# How often each method ends: right, wrong box, other tool, wrong argument, invented, malformed, error, none, cut
 SKILL = {
     "base": [30, 8, 12, 14, 6, 10, 6, 8, 6],
     "sft": [55, 6, 8, 12, 6, 4, 4, 2, 3],
@@ -110,7 +110,7 @@ def make_runs(
                 | {"created": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:01:40+00:00"}
             )
         )
-        for suite, harder in (("calculator", 0), ("more_calls", 25), ("unseen_tools", 60)):
+        for suite, harder in (("calculator", 0), ("longer", 25), ("unseen", 60)):
             weights = [SKILL[method][0], *(w + harder / 8 for w in SKILL[method][1:])]
             rows = [row(k, rng, i, suite) for i, k in enumerate(rng.choices(KINDS, weights, k=tasks))]
             (path / "eval" / f"{suite}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))

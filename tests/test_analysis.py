@@ -1,0 +1,296 @@
+"""The numbers of the notebooks against values worked out by hand, and the made-up runs."""
+
+import json
+import math
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mentorlib import analysis
+from mentorlib.core import InputError
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs")
+    synthetic.make_runs(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def rows(root: Path) -> pd.DataFrame:
+    return analysis.evaluations(root=root)
+
+
+@pytest.fixture(scope="module")
+def rollouts(root: Path) -> pd.DataFrame:
+    return analysis.rollouts(root=root)
+
+
+def frame(
+    correct: dict[str, list[bool | None]], suite: str = "calculator", tools: list[str] | None = None
+) -> pd.DataFrame:
+    """Evaluated rows with the given verdicts: one task a position."""
+    return pd.DataFrame(
+        [
+            {
+                "run": m,
+                "method": m,
+                "seed": 0,
+                "suite": suite,
+                "task_id": str(i),
+                "correct": c,
+                "teacher_tools": ["add"],
+            }
+            | {"calls": [{"name": t, "arguments": {}} for t in tools or ["add"]]}
+            for m, verdicts in correct.items()
+            for i, c in enumerate(verdicts)
+        ]
+    )
+
+
+def test_methods_are_named_and_ordered(root: Path) -> None:
+    found = analysis.methods(root=root)
+    assert list(found["method"]) == ["base", "sft", "grpo-exact", "grpo-sparse", "grpo-strict"]
+    assert set(found["seconds"]) == {100.0}
+    assert list(analysis.methods(["sft", "base"], root)["run"]) == ["sft", "base"]
+
+
+def test_runs_of_one_method_with_other_data_are_not_pooled(tmp_path: Path) -> None:
+    for name, data, seed in (("a", "runs/x/calc.parquet", 0), ("b", "gsm8k.parquet", 0), ("c", "gsm8k.parquet", 1)):
+        (tmp_path / name).mkdir()
+        parameters = {"method": "sft", "reward": "exact", "data": data, "seed": seed, "run": name}
+        (tmp_path / name / "run.json").write_text(json.dumps({"parameters": parameters}))
+    found = analysis.methods(["a", "b", "c"], tmp_path)
+    assert list(found["method"]) == ["sft data=calc", "sft data=gsm8k", "sft data=gsm8k"]
+
+
+def test_bad_run_folders_give_one_line(tmp_path: Path, root: Path) -> None:
+    with pytest.raises(InputError, match="no run folder with rows"):
+        analysis.evaluations(root=tmp_path)
+    with pytest.raises(InputError, match=r"nowhere.*base"):
+        analysis.evaluations(["nowhere"], root)
+    synthetic.make_runs(tmp_path, tasks=2, methods=("base",))
+    file = tmp_path / "base/eval/calculator.jsonl"
+    good = file.read_text()
+    file.write_text("[1]\n" + good)
+    with pytest.raises(InputError, match="line 1"):
+        analysis.evaluations(root=tmp_path)
+    row = json.loads(good.splitlines()[0])
+    del row["answer"]
+    file.write_text(good + json.dumps(row) + "\n")
+    with pytest.raises(InputError, match=r"calculator.jsonl:3: no key 'answer'"):
+        analysis.evaluations(root=tmp_path)
+    (tmp_path / "base/run.json").write_text("{}")
+    with pytest.raises(InputError, match="no parameters"):
+        analysis.evaluations(root=tmp_path)
+
+
+def test_rollouts_of_runs_without_any_are_empty_with_columns(root: Path) -> None:
+    empty = analysis.rollouts(["base", "sft"], root)
+    assert empty.empty and {"step", "group", "total", "method", "outcome"} <= set(empty.columns)
+    for computed in (analysis.learning_curves(empty), analysis.decomposition(empty)):
+        assert computed.empty and "method" in computed
+    with pytest.raises(InputError, match="none of these runs was evaluated"):
+        (root / "bare").mkdir(exist_ok=True)
+        (root / "bare/run.json").write_text('{"parameters": {}}')
+        analysis.evaluations(["bare"], root)
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome"),
+    [
+        ("right", "correct"),
+        ("box", "right tools, wrong answer"),
+        ("tool", "wrong tool"),
+        ("argument", "wrong argument"),
+        ("invented", "invented tool"),
+        ("malformed", "malformed call"),
+        ("error", "tool error ignored"),
+        ("gave_up", "gave up"),
+        ("cut", "ran out"),
+    ],
+)
+def test_outcomes(kind: str, outcome: str) -> None:
+    row = synthetic.row(kind, Random(0), 3)
+    assert analysis.outcome(row) == outcome
+    assert outcome in analysis.OUTCOMES
+    assert analysis.outcome(row | {"stop": "infrastructure"}) == "ours"
+    assert analysis.outcome(row | {"correct": None}) == analysis.outcome(row | {"correct": math.nan}) == "ours"
+
+
+def test_every_row_has_an_outcome(rows: pd.DataFrame) -> None:
+    assert set(rows["outcome"]) <= set(analysis.OUTCOMES)
+    shares = analysis.shares(rows)
+    assert np.allclose(shares.groupby(["suite", "method"])["share"].sum(), 1)
+
+
+def test_wilson_against_published_values() -> None:
+    # Newcombe 1998, Statistics in Medicine 17(8), table I: 81/263 and 0/20
+    assert np.allclose(analysis.wilson(81, 263), (0.2553, 0.3662), atol=1e-4)
+    assert np.allclose(analysis.wilson(0, 20), (0, 0.1611), atol=1e-4)
+    assert analysis.wilson(0, 0) == (0.0, 1.0)
+
+
+def test_accuracy_leaves_out_what_is_ours() -> None:
+    one = analysis.accuracy(frame({"base": [True, False, None, True]})).iloc[0]
+    assert (one["accuracy"], one["n"], one["unjudged"]) == (2 / 3, 3, 1)
+
+
+def test_samples_of_a_task_do_not_count_as_tasks() -> None:
+    alone = frame({"base": [True, False] * 10})
+    same = pd.concat([alone] * 8)
+    narrow, wide = analysis.accuracy(same).iloc[0], analysis.accuracy(alone).iloc[0]
+    assert narrow["n"] == 160 and narrow["tasks"] == 20
+    assert np.isclose(narrow["low"], wide["low"], atol=0.02)
+
+
+def test_paired_counts_and_tests() -> None:
+    before, after = [False] * 8 + [True] * 2 + [None], [True] * 8 + [False, True, True]
+    found = analysis.paired(frame({"base": before, "sft": after})).iloc[0]
+    assert (found["tasks"], found["fixed"], found["broke"]) == (10, 8, 1)
+    assert np.isclose(found["difference"], 0.7) and found["low"] < 0.7 < found["high"]
+    assert np.isclose(found["p"], 2 * (1 + 9) / 2**9)
+    with pytest.raises(InputError, match="against='grpo'"):
+        analysis.paired(frame({"base": before}), against="grpo")
+
+
+def test_mcnemar_and_holm() -> None:
+    assert analysis.mcnemar(0, 0) == analysis.mcnemar(5, 5) == 1.0
+    assert np.isclose(analysis.mcnemar(10, 0), 2 / 2**10)
+    assert np.allclose(analysis.holm(np.array([0.04, 0.01, 0.03])), [0.06, 0.03, 0.06])
+    assert len(analysis.holm(np.array([]))) == 0
+
+
+@given(st.lists(st.integers(0, 9), min_size=3, max_size=3), st.lists(st.integers(0, 9), min_size=3, max_size=3))
+def test_jsd_is_a_symmetric_bounded_divergence(p: list[int], q: list[int]) -> None:
+    a, b = np.array(p, float), np.array(q, float)
+    found = analysis.jsd(a, b)
+    if not a.sum() or not b.sum():
+        assert np.isnan(found)
+    else:
+        assert 0 <= found <= 1 and np.isclose(found, analysis.jsd(b, a))
+        assert np.isclose(analysis.jsd(a, 3 * a), 0)
+
+
+def test_jsd_by_hand() -> None:
+    assert analysis.jsd(np.array([1, 0]), np.array([0, 1])) == 1
+    assert np.isclose(analysis.jsd(np.array([1.0, 0]), np.array([1.0, 1])), 0.311278)  # h(3/4) - 1/2
+    same = analysis.tool_jsd(frame({"base": [True] * 6})).iloc[0]
+    assert (same["jsd"], same["low"], same["high"], same["floor"], same["tasks"]) == (0, 0, 0, 0, 6)
+    other = analysis.tool_jsd(frame({"base": [True] * 6}, tools=["invented"])).iloc[0]
+    assert other["jsd"] == 1
+
+
+def test_tool_use(rows: pd.DataFrame) -> None:
+    use = analysis.tool_use(rows, by=["method"]).set_index("method")
+    assert use["f1"].idxmax() == "grpo-exact"
+    assert use["invented"].between(0, 1).all() and (use["teacher_calls"] == 1).all()
+
+
+def test_advantages_are_those_that_were_stored(rollouts: pd.DataFrame) -> None:
+    again = analysis.advantages(rollouts)
+    assert np.allclose(again["advantage"], rollouts["advantage"].astype(float))
+    assert np.allclose(again.groupby(["run", "step", "group"])["advantage"].sum(), 0)
+
+
+def test_decomposition_adds_up(rollouts: pd.DataFrame) -> None:
+    for scored in (rollouts, analysis.rescore(rollouts)):
+        shares = analysis.decomposition(scored).groupby(["method", "reward", "step"])["share"].sum()
+        assert len(shares) and np.allclose(shares, 1)
+
+
+def test_a_total_that_its_terms_do_not_explain_gets_a_rest(rollouts: pd.DataFrame) -> None:
+    odd = rollouts.assign(total=rollouts["total"].astype(float) * 2)
+    assert "rest" in set(analysis.decomposition(odd)["term"])
+
+
+def test_counterfactual_of_the_own_reward_changes_nothing(rollouts: pd.DataFrame) -> None:
+    found = analysis.counterfactual(analysis.rescore(rollouts))
+    own = found[found["reward"] == found["trained"]]
+    assert len(own) == 3 and (own[["flips", "silenced", "woken"]] == 0).all(axis=None)
+    assert np.allclose(own["spearman"].dropna(), 1)
+    assert found[["flips", "silenced", "woken", "dead"]].stack().between(0, 1).all()
+
+
+def test_counterfactual_by_hand() -> None:
+    totals = {"a": [0.0, 1.0, 0.5, 0.5], "b": [1.0, 0.0, 0.5, 0.5], "c": [1.0, 1.0, 1.0, 1.0]}
+    scored = pd.DataFrame(
+        [
+            {
+                "row": i,
+                "run": "r",
+                "method": "grpo-a",
+                "step": 0,
+                "group": 0,
+                "trained": "a",
+                "reward": name,
+                "total": t,
+            }
+            for name, values in totals.items()
+            for i, t in enumerate(values)
+        ]
+    )
+    found = analysis.counterfactual(scored).set_index("reward")
+    assert found.loc["b", ["flips", "silenced", "dead", "spearman"]].tolist() == [0.5, 0, 0, pytest.approx(-1)]
+    assert found.loc["c", ["flips", "silenced", "dead"]].tolist() == [0, 0.5, 1] and math.isnan(
+        found.loc["c", "spearman"]
+    )
+
+
+def test_partings_show_what_was_mended(rollouts: pd.DataFrame) -> None:
+    official, corrected = analysis.rescore(rollouts, "official"), analysis.rescore(rollouts)
+    parted = analysis.partings(official, corrected)
+    assert {"malformed call", "gave up"} <= set(parted["outcome"])
+    assert (parted["change"].abs().diff().dropna() <= 1e-12).all()
+    assert np.allclose(parted["change"], parted["corrected"] - parted["official"])
+    assert analysis.partings(official, official).empty
+
+
+def test_rescore_refuses_unknown_names(rollouts: pd.DataFrame) -> None:
+    with pytest.raises(InputError, match=r"nonsense.*sparse"):
+        analysis.rescore(rollouts, rewards=["nonsense"])
+    with pytest.raises(InputError, match="version"):
+        analysis.rescore(rollouts, "old")
+
+
+def test_what_is_ours_is_never_scored(rollouts: pd.DataFrame) -> None:
+    mine = rollouts.head(4).assign(stop=["infrastructure", "answered", "answered", "answered"])
+    assert analysis.rescore(mine, rewards=["exact"])["row"].tolist() == mine.index[1:].tolist()
+
+
+def test_thin_keeps_whole_groups(rollouts: pd.DataFrame, rows: pd.DataFrame) -> None:
+    kept = analysis.thin(rollouts, 6)
+    assert (kept.groupby(["run", "step", "group"]).size() == 4).all()
+    assert kept.groupby("run")["step"].agg(["min", "max"]).drop_duplicates().values.tolist() == [[0, 5]]
+    assert len(analysis.thin(rows, 50)) == 50
+
+
+def test_learning_curves_and_cost(root: Path, rows: pd.DataFrame, rollouts: pd.DataFrame) -> None:
+    curves = analysis.learning_curves(rollouts)
+    assert len(curves) == 18 and (curves["n"] == 12).all()
+    assert (curves["low"] <= curves["accuracy"]).all() and (curves["accuracy"] <= curves["high"]).all()
+    cost = analysis.cost(rows, rollouts, analysis.methods(root=root)).set_index("method")
+    assert cost.loc["base", "rollouts"] == 0 and cost.loc["grpo-exact", "rollouts"] == 72
+
+
+def test_tables_and_lessons(root: Path, rows: pd.DataFrame, rollouts: pd.DataFrame) -> None:
+    assert analysis.percent(math.nan) == "–"
+    wide = analysis.table(analysis.accuracy(rows))
+    assert wide.shape == (5, 3) and wide.loc["base", "calculator"].endswith("]")
+    domains = analysis.accuracy(analysis.domains(rows, ["calculator"]), by=["domain", "method"])
+    pairs, jsd = analysis.paired(rows), analysis.tool_jsd(rows)
+    said = analysis.lessons_compare(domains, pairs, jsd, analysis.methods(root=root))
+    assert "Best in domain: `grpo-exact`" in said and "Seeds a method: 1." in said
+    assert "fails most by" in analysis.lessons_errors(rows, pairs)
+    scored = analysis.rescore(rollouts)
+    parted = analysis.partings(analysis.rescore(rollouts, "official"), scored)
+    assert "Fewest dead groups" in analysis.lessons_rewards(rollouts, parted, analysis.counterfactual(scored))
+    nothing = analysis.counterfactual(analysis.rescore(rows.head(5)))
+    assert "No groups are stored" in analysis.lessons_rewards(rows.head(5), parted.head(0), nothing)

@@ -1,0 +1,142 @@
+"""Figures: titles state what the data say, text from data cannot become markup, no data gives a figure that says so."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+import synthetic
+
+from mentorlib import analysis, figures
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, go.Figure]:
+    """Every figure, from made-up runs."""
+    root = tmp_path_factory.mktemp("runs")
+    synthetic.make_runs(Path(root))
+    rows, rollouts = analysis.evaluations(root=root), analysis.rollouts(root=root)
+    scored, official = analysis.rescore(rollouts), analysis.rescore(rollouts, "official")
+    accuracy = analysis.accuracy(rows)
+    return {
+        "learning_curves": figures.learning_curves(analysis.learning_curves(rollouts)),
+        "accuracy": figures.accuracy(accuracy),
+        "forest": figures.forest(analysis.paired(rows)),
+        "similarity": figures.similarity(accuracy, analysis.tool_jsd(rows)),
+        "outcomes": figures.outcomes(analysis.shares(rows)),
+        "stops": figures.stops(analysis.shares(rows, "stop")),
+        "payoffs": figures.payoffs(scored),
+        "partings": figures.partings(analysis.partings(official, scored), len(rollouts)),
+        "counterfactual": figures.counterfactual(analysis.counterfactual(scored)),
+        "decomposition": figures.decomposition(analysis.decomposition(rollouts)),
+        "terms": figures.terms(scored[scored["row"] == scored["row"].iloc[0]]),
+    }
+
+
+def title(figure: go.Figure) -> str:
+    return figure.layout.title.text.replace("<b>", "").replace("</b>", "").replace("<br>", " ")
+
+
+def test_titles_state_the_finding(drawn: dict[str, go.Figure]) -> None:
+    assert title(drawn["accuracy"]).startswith("grpo-exact has the highest accuracy on 3 of 3 suites")
+    assert title(drawn["similarity"]).startswith("grpo-exact calls tools most like the teacher")
+    for name, figure in drawn.items():
+        assert any(c.isdigit() for c in title(figure)), name
+
+
+def test_every_figure_reads_on_a_phone(drawn: dict[str, go.Figure]) -> None:
+    for name, figure in drawn.items():
+        assert figure.layout.width is None and figure.layout.height > 150, name
+        assert all(len(line) <= 36 + 7 for line in figure.layout.title.text.split("<br>")), name
+        named = [a.title.text for a in figure.select_xaxes() if a.title.text]
+        assert named, f"{name}: no axis title"
+
+
+def test_a_method_has_one_colour(drawn: dict[str, go.Figure]) -> None:
+    for name in ("accuracy", "forest", "learning_curves", "similarity"):
+        for trace in drawn[name].data:
+            if trace.name in figures.METHODS:
+                tint = trace.line.color if name == "learning_curves" else (trace.error_x.color or trace.marker.color)
+                assert tint == figures.METHODS[trace.name], (name, trace.name)
+    assert len(set(figures.METHODS.values())) == len(figures.METHODS)
+    assert figures.colour("grpo-exact data=gsm8k") == figures.METHODS["grpo-exact"]
+
+
+HOSTILE = '<a href="javascript:alert(1)">x</a> <img src=x onerror=alert(2)> $\\href{x}{y}$ \x1b[31m \u202e'
+
+
+def test_text_from_data_is_escaped() -> None:
+    assert figures.text("<b>$a & b\x1b\u202e") == "&lt;b&gt;&#36;a &amp; b\\u001b\\u202e"
+    one = {"suite": HOSTILE, "method": HOSTILE, "accuracy": 0.5, "low": 0.4, "high": 0.6, "n": 9, "unjudged": 0}
+    shares = pd.DataFrame([{"suite": HOSTILE, "method": HOSTILE, "outcome": HOSTILE, "n": 3, "share": 1.0}])
+    scored = pd.DataFrame(
+        [
+            {
+                "row": 0,
+                "reward": HOSTILE,
+                "total": 1.0,
+                "terms": {HOSTILE: 1.0},
+                "weights": {},
+                "reason": HOSTILE,
+                "outcome": "correct",
+            }
+        ]
+    )
+    for figure in (
+        figures.accuracy(pd.DataFrame([one])),
+        figures.outcomes(shares),
+        figures.stops(shares.rename(columns={"outcome": "stop"})),
+        figures.terms(scored),
+        figures.payoffs(scored),
+    ):
+        for said in strings(figure.to_plotly_json()):
+            markup = set(re.findall(r"<[^>]*>?", said)) - {"<b>", "</b>", "<br>", "<extra>", "</extra>"}
+            assert not markup and not set("$\x1b\u202e") & set(said), said
+        assert "onerror" in figure.to_json()
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every string of a figure that plotly may render (groups of the legend are keys only)."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key not in ("legendgroup", "template"):
+                yield from strings(item)
+    elif isinstance(value, list | tuple) or hasattr(value, "tolist"):
+        for item in value:
+            yield from strings(item)
+    elif isinstance(value, str):
+        yield value
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda none: figures.learning_curves(none),
+        lambda none: figures.accuracy(none),
+        lambda none: figures.forest(none),
+        lambda none: figures.similarity(
+            pd.DataFrame(columns=["suite", "method", "accuracy"]), pd.DataFrame(columns=["suite", "method", "jsd"])
+        ),
+        lambda none: figures.outcomes(none),
+        lambda none: figures.stops(none),
+        lambda none: figures.payoffs(none),
+        lambda none: figures.partings(none, 7),
+        lambda none: figures.counterfactual(pd.DataFrame(columns=["reward", "trained"])),
+        lambda none: figures.decomposition(none),
+        lambda none: figures.terms(none),
+    ],
+)
+def test_no_data_is_said_not_raised(draw: Callable[[pd.DataFrame], go.Figure]) -> None:
+    figure = draw(pd.DataFrame())
+    assert not figure.data and len(figure.layout.annotations) == 1
+
+
+def test_no_failure_and_one_method(tmp_path: Path) -> None:
+    synthetic.make_runs(tmp_path, tasks=4, methods=("base",))
+    rows = analysis.evaluations(root=tmp_path)
+    assert "only one method" in title(figures.forest(analysis.paired(rows)))
+    right = rows[rows["outcome"] == "correct"]
+    assert title(figures.outcomes(analysis.shares(right))).startswith("Nothing failed")

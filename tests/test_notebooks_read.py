@@ -1,0 +1,65 @@
+"""Notebooks 03 to 05, top to bottom on made-up runs: they run, record, and keep the house rules."""
+
+import ast
+import json
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import synthetic
+
+from mentorlib.runs import Run
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+NAMES = ["03_rewards", "04_errors", "05_compare"]
+
+
+def execute(name: str, root: Path, **parameters: object) -> str:
+    """Run a notebook with the given parameters; gives all that it put out, as JSON."""
+    file = root / f"{name}-executed.ipynb"
+    papermill.execute_notebook(
+        NOTEBOOKS / f"{name}.ipynb", file, {"root": str(root)} | parameters, cwd=NOTEBOOKS.parent, progress_bar=False
+    )
+    notebook = nbformat.read(file, 4)
+    outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
+    return json.dumps(outputs)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs")
+    synthetic.make_runs(path, tasks=12, steps=3)
+    return path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_top_to_bottom_and_records(name: str, root: Path) -> None:
+    said = execute(name, root)
+    assert "Traceback" not in said and said.count("application/vnd.plotly") >= 2
+    assert "<script>alert" not in said.replace("&lt;script&gt;", "")
+    run = Run.open(name[3:], root)
+    assert run.status == "done" and len(run.results) > 5
+    assert all(checked["ok"] is not False for checked in run.verify())
+    if name == "05_compare":
+        assert run.results["accuracy/base/calculator"]["n"] == 12
+
+
+@pytest.mark.parametrize("name", ["03_rewards", "05_compare"])
+def test_runs_on_a_base_run_alone(name: str, root: Path) -> None:
+    said = execute(name, root, run=f"{name}-base", runs=["base"])
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keeps_the_house_rules(name: str) -> None:
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4)
+    code = [c for c in notebook.cells if c.cell_type == "code"]
+    assert notebook.cells[0].cell_type == "markdown" and "What to expect" in notebook.cells[0].source
+    assert len(code) <= 12 and not any(c.outputs or c.execution_count for c in code)
+    tagged = [c for c in code if "parameters" in c.metadata.get("tags", ())]
+    assert len(tagged) == 1
+    for line in tagged[0].source.splitlines():
+        assert isinstance(ast.parse(line).body[0], ast.AnnAssign) and "  # " in line
+    for cell in code:
+        assert not any(isinstance(n, ast.FunctionDef | ast.ClassDef) for n in ast.walk(ast.parse(cell.source)))

@@ -28,18 +28,9 @@ from .core import InputError
 
 Row = dict[str, Any]
 PACKAGES = (
-    "torch",
-    "trl",
-    "transformers",
-    "peft",
-    "accelerate",
-    "tokenizers",
-    "datasets",
-    "numpy",
-    "pandas",
-    "pyarrow",
+    *("torch", "trl", "transformers", "peft", "accelerate", "tokenizers", "datasets", "numpy", "pandas", "pyarrow"),
+    *("plotly", "papermill", "math-verify", "mathruler"),
 )
-PACKAGES += ("plotly", "papermill", "math-verify", "mathruler")
 
 
 class Run:
@@ -204,6 +195,13 @@ class Run:
 
 
 _ABSENT = object()
+
+
+def check_name(name: Any) -> str:
+    """Give a run's name back if it can be a folder's; InputError if not."""
+    if not isinstance(name, str) or not name or name.startswith(".") or not set(name).isdisjoint('/\\:\0\n\t*?"<>|'):
+        raise InputError(f"run name {name!r}: use letters, digits, '-', '_' and '.', with no path separator")
+    return name
 
 
 def write_text(file: Path, text: str) -> Path:

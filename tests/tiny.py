@@ -1,0 +1,21 @@
+"""Write tiny notebooks for the tests of reports, studies and the command line."""
+
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+
+def notebook(file: Path, parameters: str, *cells: str) -> Path:
+    """A notebook with a parameters cell, then ``cells``: code, or markdown where one begins with "#"."""
+    node = new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+        cells=[
+            new_markdown_cell("# Tiny\n\nWhat happens?"),
+            new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        ],
+    )
+    node.cells += [new_markdown_cell(c) if c.startswith("#") else new_code_cell(c) for c in cells]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(node, file)
+    return file

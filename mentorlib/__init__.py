@@ -1,0 +1,36 @@
+"""mentorlib: distil tool use from a large language model into a small one, and see what the reward did."""
+
+import importlib
+from typing import Any
+
+# `rollout` and `evaluate` are both a module and its function: import those from their modules.
+# name -> module; loaded on first use, so that `python -m mentorlib --help` does not wait for torch
+_WHERE = {
+    "Task": "core",
+    "Reference": "core",
+    "Trajectory": "core",
+    "InputError": "core",
+    "Toolbox": "toolbox",
+    "Sandbox": "sandbox",
+    "REWARDS": "rewards",
+    "Score": "rewards",
+    "as_trl": "rewards",
+    "TorchEngine": "engine",
+    "load_student": "students",
+    "load_tasks": "datasets",
+    "verify": "teachers",
+    "train": "trainer",
+    "train_sft": "trainer",
+    "train_grpo": "trainer",
+    "Run": "runs",
+}
+_MODULES = ("analysis", "figures", "widgets")
+__all__ = [*_WHERE, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    if name in _WHERE:
+        return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+    raise AttributeError(f"module 'mentorlib' has no attribute {name!r}")

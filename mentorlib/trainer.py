@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from .chat import encode_chat
@@ -120,6 +120,7 @@ def train_sft(
         model=model, args=arguments, train_dataset=data, processing_class=tokenizer, peft_config=_lora(lora_rank)
     )
     names = {"loss": "loss", "mean_token_accuracy": "token_accuracy", "grad_norm": "grad_norm", "learning_rate": "lr"}
+    trainer.remove_callback(PrinterCallback)  # our report says the same in one line
     trainer.add_callback(_Progress(run, report, names))
     run.write_rows("metrics.jsonl", [])
     trainer.train()
@@ -222,6 +223,7 @@ def train_grpo(
         "frac_reward_zero_std": "dead_groups",
         "completions/mean_length": "tokens",
     }
+    trainer.remove_callback(PrinterCallback)  # our report says the same in one line
     trainer.add_callback(_Progress(run, report, names | {f"ours/{k}": k for k in _COUNTED}))
     last = max((int(p.name.split("-")[-1]) for p in (run.path / "checkpoints").glob("checkpoint-*")), default=0)
     for name in ("rollouts.jsonl", "metrics.jsonl"):  # what was done after the last checkpoint is done again

@@ -1,0 +1,50 @@
+"""The notebooks that make things run top to bottom on tiny parameters, and hand on what the next one reads."""
+
+import json
+from pathlib import Path
+
+import papermill
+import pytest
+
+from mentorlib.runs import Run
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+GSM8K = {"question": "Two and three, twice?", "answer": "2+3=<<2+3=5>>5, 5*2=<<5*2=10>>10\n#### 10"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder of runs with a small data set built by notebook 01."""
+    root = tmp_path_factory.mktemp("runs")
+    rows = [GSM8K | {"question": f"{GSM8K['question']} ({i})"} for i in range(4)] + [{"question": "no answer"}]
+    (root / "gsm8k.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    small = {"n_train": 30, "n_eval": 6, "gsm8k": str(root / "gsm8k.jsonl"), "gsm8k_eval": 1}
+    execute("01_build_data", root, **small)
+    return root
+
+
+def execute(name, root, **parameters):
+    papermill.execute_notebook(
+        NOTEBOOKS / f"{name}.ipynb",
+        root / f"{name}-{parameters.get('method', '')}.ipynb",
+        parameters={"root": str(root), **parameters},
+        cwd=NOTEBOOKS.parent,
+        progress_bar=False,
+    )
+
+
+def test_build_data(root):
+    run = Run.open("data", root)
+    card = json.loads((run.path / "tasks.card.json").read_text())
+    assert run.status == "done"
+    assert card["kept"] == 30 + 5 * 6 + 4 and card["rejected"] == {"no answer after ####": 1}
+
+
+@pytest.mark.parametrize("method", ["none", "sft", "grpo"])
+def test_train(root, method):
+    sizes = {"steps": 2, "groups": 2, "group_size": 2, "max_tokens": 64, "n_eval": 4, "eval_suites": ["calculator", "wording"]}
+    execute("02_train", root, run=f"tiny-{method}", data=str(root / "data"), method=method, **sizes)
+    run = Run.open(f"tiny-{method}", root)
+    assert run.status == "done" and (run.path / "model" / "model.safetensors").exists()
+    assert len(run.read_rows("eval/wording.jsonl")) == 4
+    assert all(check["ok"] for check in run.verify())

@@ -1,0 +1,475 @@
+import itertools
+import json
+import pickle
+import random
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mentorlib import rewards as module
+from mentorlib.core import END, Call, Execution, InputError, Reference, Trajectory
+from mentorlib.rewards import CALCULATOR_TOOLS, OFFICIAL, REWARDS, TABLE, Score, as_trl, assign, named, score_file
+from mentorlib.suites import SUITES, generate
+from mentorlib.teachers import gsm8k
+
+REPO = Path(__file__).parents[1]
+SHARED = REPO.parent / "shared"
+NEXT = f"{END}\n<|im_start|>user\n<tool_response>\n5\n</tool_response>{END}\n<|im_start|>assistant\n"
+
+
+def call(name: str = "add", arguments: str = '{"a": 2, "b": 3}') -> str:
+    return f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>'
+
+
+def teacher(*names: str, answer: str = "5") -> Reference:
+    return Reference("t", [], [Call(name, {"a": 2, "b": 3}) for name in names], answer)
+
+
+def score(name: str, response: str, *tools: str, answer: str = "5", version: str = "corrected", **more: Any) -> Score:
+    return named(name, version)(Trajectory.from_response(response), teacher(*tools), answer=answer, **more)
+
+
+def test_golden_rows() -> None:
+    rows = [json.loads(line) for line in (SHARED / "golden" / "official_rewards.jsonl").read_text().splitlines()]
+    assert len(rows) == 1500
+    for row in rows:
+        trajectory = Trajectory.from_response(row["response"])
+        reference = Reference("", [], [Call(name, {}) for name in row["teacher_tools"]], row["answer"])
+        for name, expected in row["scores"].items():
+            total = OFFICIAL[name](trajectory, reference, answer=row["answer"]).total
+            assert total == pytest.approx(expected, abs=1e-6), (row["id"], name)
+
+
+# --- the ledger: docs/rewards.md has a row for each, with these numbers ---
+
+ANSWER = f"The answer is \\boxed{{5}}.{END}"
+WRONG = f"The answer is \\boxed{{6}}.{END}"
+CASES_OF = f"\\boxed{{\\left\\{{ x=2,y=3 \\right.}}{END}"
+# id: (reward, response, teacher's tools, gold answer, what else the corrected one is given)
+LEDGER: dict[str, tuple[str, str, list[str], str, dict[str, Any]]] = {
+    "malformed": ("none", '<tool_call>\n{"name": "add", "argu\n</tool_call>' + NEXT + ANSWER, ["add"], "5", {}),
+    "unclosed": ("none", '<tool_call>\n{"name": "add", "arguments": {}}' + NEXT + ANSWER, ["add"], "5", {}),
+    "after-answer": ("exact", "\\boxed{5}\n" + call() + NEXT + "Done." + END, ["add"], "5", {}),
+    "gave-up": ("exact", call() + NEXT + "I do not know." + END, ["add"], "5", {}),
+    "gave-up-invented": ("exact", call("guess") + NEXT + "I do not know." + END, ["add"], "5", {}),
+    "prompt-box": ("sparse", "Use \\boxed{5}.\n<|im_start|>assistant\nNo idea." + END, ["add"], "5", {}),
+    "tool-box": ("sparse", call() + NEXT.replace("5", "\\boxed{5}") + "No idea." + END, ["add"], "5", {}),
+    "hard-coded": ("exact", call("convert") + NEXT + ANSWER, ["convert"], "5", {"valid_tools": ["convert"]}),
+    "no-teacher": ("exact", ANSWER, [], "5", {}),
+    "no-mathruler": ("sparse", f"\\boxed{{(15,-29)}}{END}", ["add"], "(15,-29)", {}),
+    "box-space": ("sparse", f"\\boxed {{7}}. If not 7, then 5{END}", ["add"], "5", {}),
+    "escaped-brace": ("sparse", CASES_OF, ["add"], "\\left\\{ x=2,y=3 \\right.", {}),
+    "open-box": ("sparse", f"\\boxed{{5}} that is \\boxed{{5{END}", ["add"], "5", {}),
+    "no-arguments": ("exact", '<tool_call>{"name": "add"}</tool_call>' + NEXT + ANSWER, ["add"], "5", {}),
+    "quoted-call": ("exact", call() + NEXT.replace("5", call("guess")) + ANSWER, ["add"], "5", {}),
+    "swallowed": (
+        "exact",
+        "<tool_call>" + END + "\n<|im_start|>assistant\n" + call() + NEXT + ANSWER,
+        ["add"],
+        "5",
+        {},
+    ),
+    "odd-name": ("none", call().replace('"add"', '["add"]') + NEXT + ANSWER, ["add"], "5", {}),
+    "unjudged": ("sparse", f"\\boxed{{9**9**9**9}}{END}", ["add"], "3", {}),
+}
+
+
+def ledger_totals(key: str) -> tuple[float | None, float | None]:
+    name, response, tools, gold, more = LEDGER[key]
+    official = score(name, response, *tools, answer=gold, version="official")
+    if key == "prompt-box":  # the release scores prompt and response as one text, we the response
+        response = response.split("<|im_start|>assistant\n")[1]
+    ours = score(name, response, *tools, answer=gold, **more)
+    return official.total, ours.total if ours.judged else None
+
+
+def documented() -> dict[str, tuple[str, str, str]]:
+    """id: (reward, official, corrected) as docs/rewards.md has them."""
+    text = (REPO / "docs" / "rewards.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \|.*\| (\w+) \| ([\d.]+) \| ([\d.]+|none) \|", text, re.MULTILINE)
+    return {row[0]: (row[1], row[2], row[3]) for row in rows}
+
+
+@pytest.mark.parametrize("key", LEDGER)
+def test_ledger_row(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if key == "unjudged":
+        judge = module.judge
+        monkeypatch.setattr(module, "judge", lambda p, g, official=False: judge(p, g, official, time_limit=1.0))
+    official, ours = ledger_totals(key)
+    name, said_official, said_ours = documented()[key]
+    assert name == LEDGER[key][0]
+    assert official == pytest.approx(float(said_official))
+    assert ours == (None if said_ours == "none" else pytest.approx(float(said_ours)))
+
+
+def test_ledger_is_complete() -> None:
+    assert set(documented()) == set(LEDGER)
+
+
+def test_ledger_zero_result() -> None:
+    """The tenth deviation is not the scorer's: a tool's 0 must reach the policy."""
+    assert [Execution(value=value).text for value in (0, 0.0, False, "")] == ["0", "0", "false", ""]
+
+
+# --- what holds for every reward ---
+
+
+def as_trajectory(reference: Reference) -> Trajectory:
+    return Trajectory(reference.task_id, reference.messages, f"…{END}", "answered")
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_the_reference_scores_the_maximum(suite: str) -> None:
+    for task, reference in generate(suite, 20, seed=1):
+        for name, reward in REWARDS.items():
+            result = reward(as_trajectory(reference), reference, answer=task.answer, valid_tools=task.toolbox.names)
+            assert result.total == pytest.approx(reward.maximum), (suite, name, result)
+
+
+def test_the_reference_scores_the_maximum_on_gsm8k() -> None:
+    pairs, _ = gsm8k(SHARED / "data" / "gsm8k" / "train.jsonl")
+    for task, reference in random.Random(0).sample(pairs, 100):
+        for name, reward in REWARDS.items():
+            result = reward(as_trajectory(reference), reference, answer=task.answer, valid_tools=task.toolbox.names)
+            assert result.total == pytest.approx(reward.maximum), (task.id, name, result)
+
+
+def check_bounds(name: str, result: Score) -> None:
+    assert set(result.terms) == set(result.weights)
+    assert all(0 <= value <= 1 for value in result.terms.values()), (name, result)
+    assert result.total == sum(value * result.weights[term] for term, value in result.terms.items())
+    lowest = sum(weight for weight in TABLE[name][1].values() if weight < 0)
+    assert lowest <= result.total <= REWARDS[name].maximum + 1e-12, (name, result)
+
+
+def test_order_of_outcomes() -> None:
+    """What a policy should prefer: never worse to try than to give up, never better to invent a tool."""
+    ladder = [
+        call() + NEXT + "I do not know." + END,
+        call("guess") + NEXT + WRONG,
+        call("subtract") + NEXT + WRONG,
+        call() + NEXT + WRONG,
+        call("guess") + NEXT + ANSWER,
+        call("subtract") + NEXT + ANSWER,
+        call() + NEXT + ANSWER,
+    ]
+    for name in ("sparse", "exact", "partial", "none", "f1", "strict"):
+        totals = [score(name, response, "add").total for response in ladder]
+        assert totals == sorted(totals), (name, totals)
+        assert totals[0] < totals[-1]
+    exact = [score("exact", response, "add").total for response in ladder]
+    assert exact == pytest.approx([0.0, 0.0, 0.1, 0.16, 0.7, 0.8, 1.1])
+    assert score("exact", (call() + NEXT + ANSWER).removesuffix(END), "add").total == 0.0
+
+
+def test_matching_rules() -> None:
+    two = call() + NEXT + call("multiply") + NEXT + ANSWER
+    assert score("exact", two, "add").terms["tools"] == 0.0
+    assert score("partial", two, "add").terms["tools"] == 1.0
+    assert score("f1", two, "add").terms["tools"] == pytest.approx(2 / 3)
+    assert score("exact", two, "multiply", "add", "add").terms["tools"] == 1.0
+    assert score("strict", two, "add", "multiply").terms["tools"] == 1.0
+    assert score("strict", two, "multiply", "add").terms["tools"] == 0.0
+    assert score("strict", call("add", '{"a": 2, "b": 4}') + NEXT + ANSWER, "add").terms["tools"] == 0.0
+    for name in ("exact", "partial", "f1", "strict"):
+        assert score(name, two).terms["tools"] == 0.0  # the teacher used none
+        assert score(name, ANSWER).terms["tools"] == 1.0
+
+
+def test_toolrl() -> None:
+    """By hand, S_max = 1 + 2 calls + 4 arguments = 7."""
+    swapped = call("multiply") + call() + NEXT + ANSWER
+    assert score("toolrl", swapped, "add", "multiply").total == pytest.approx(4.0)
+    half = call("add", '{"a": 2, "c": 3}') + NEXT + ANSWER  # names 1/2, parameters 1/3, values 1
+    assert score("toolrl", half, "add", "multiply").total == pytest.approx(1 + 6 * (1 / 2 + 1 / 3 + 1) / 7 - 3)
+    assert score("toolrl", call("guess") + END, "add").total == pytest.approx(-3.0)
+    greedy_loses = call("add", '{"a": 2, "b": 9}') + call("add", '{"a": 1, "b": 9}') + NEXT + ANSWER
+    reference = Reference("t", [], [Call("add", {"a": 1, "b": 8}), Call("add", {"a": 1, "b": 9})], "5")
+    best = REWARDS["toolrl"](Trajectory.from_response(greedy_loses), reference, answer="5")
+    assert best.terms["values"] == pytest.approx(2 / 7)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 5), st.randoms(use_true_random=False))
+def test_assign_is_optimal(n: int, m: int, rng: random.Random) -> None:
+    gains = [[rng.choice([0, 0.5, 1, 1.5, 3]) for _ in range(m)] for _ in range(n)]
+    pairs = assign(gains)
+    assert len({row for row, _ in pairs}) == len({column for _, column in pairs}) == len(pairs) == min(n, m)
+    rows, columns = (range(n), range(m)) if n <= m else (range(m), range(n))
+    best = max(
+        sum(gains[i][j] if n <= m else gains[j][i] for i, j in zip(rows, chosen, strict=True))
+        for chosen in itertools.permutations(columns, len(rows))
+    )
+    assert sum(gains[i][j] for i, j in pairs) == pytest.approx(best)
+
+
+def test_equal_arguments_are_json_equal() -> None:
+    def same(a: str, b: str) -> bool:
+        gold = Reference("t", [], [Call("add", json.loads(a))], "5")
+        result = REWARDS["strict"](Trajectory.from_response(call("add", b) + NEXT + ANSWER), gold, answer="5")
+        return result.terms["tools"] == 1.0
+
+    assert same('{"a": 8, "b": [1.0, {"c": null}]}', '{"b": [1, {"c": null}], "a": 8.0}')
+    assert not same('{"a": 1}', '{"a": true}')
+    assert not same('{"a": 1}', '{"a": "1"}')
+    assert not same('{"a": [1, 2]}', '{"a": [2, 1]}')
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-99, 99) | st.text(max_size=4), lambda inner: st.lists(inner, max_size=3)
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["add", "multiply", "guess"]), st.dictionaries(st.sampled_from("abcd"), JSON, max_size=4)
+        ),
+        max_size=3,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_layout_of_a_call_makes_no_difference(calls: list[tuple[str, dict[str, Any]]], rng: random.Random) -> None:
+    def write(name: str, arguments: dict[str, Any], shuffled: bool) -> str:
+        items, indent = list(arguments.items()), None
+        outer: list[tuple[str, Any]] = [("name", name), ("arguments", arguments)]
+        if shuffled:
+            rng.shuffle(items)
+            rng.shuffle(outer)
+            indent = rng.choice([None, 0, 4])
+            outer = [(key, dict(items) if key == "arguments" else value) for key, value in outer]
+        gap = rng.choice(["", " ", "\n\n", "\t"]) if shuffled else "\n"
+        body = json.dumps(dict(outer), indent=indent, ensure_ascii=not shuffled)
+        return f"<tool_call>{gap}{body}{gap}</tool_call>"
+
+    reference = teacher("add", "multiply")
+    for version in (REWARDS, OFFICIAL):
+        for name, reward in version.items():
+            plain, other = (
+                reward(
+                    Trajectory.from_response("".join(write(*c, shuffled) + NEXT for c in calls) + ANSWER),
+                    reference,
+                    answer="5",
+                )
+                for shuffled in (False, True)
+            )
+            assert plain.terms == other.terms, name
+
+
+# --- fuzz ---
+
+PIECES = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>", END]
+PIECES += [
+    "<|im_start|>user\n",
+    "<|im_start|>assistant\n",
+    "\\boxed{",
+    "\\boxed ",
+    "\\fbox{",
+    "\\boxed",
+    "{",
+    "}",
+    "\\{",
+]
+PIECES += ['{"name": "add", "arguments": {"a": 1}}', '{"name": "guess", "arguments": {}}', '{"name": ["add"]}']
+PIECES += [
+    '{"name": {"a": 1}}',
+    '{"name": null}',
+    '"name"',
+    '["name"]',
+    "5",
+    "NaN",
+    '"name":\\"add"',
+    "$",
+    "\x00",
+    "\ud800",
+]
+PIECES += ["é中🙂\u202e", "[" * 3000, '{"a":' * 1200, "1" * 5000, "\\frac{1}{2}", " ", "\n"]
+
+
+def fuzzed(rng: random.Random) -> str:
+    kind = rng.random()
+    if kind < 0.6:
+        text = "".join(rng.choice(PIECES) for _ in range(rng.randint(0, 30)))
+    elif kind < 0.9:  # a sound transcript, cut or broken at one place
+        text = call() + NEXT + call("multiply") + NEXT + ANSWER
+        at = rng.randrange(len(text))
+        text = text[:at] + rng.choice([*PIECES, ""]) + text[at + rng.randint(0, 20) :]
+    else:
+        text = rng.choice(PIECES) * rng.choice([1, 100, 20_000])
+        text = text[:1_000_000]
+    return text + rng.choice([END, ""])
+
+
+def test_fuzzed_outputs() -> None:
+    rng = random.Random(7)
+    seconds = []
+    for _ in range(500):
+        text = fuzzed(rng)
+        start = time.perf_counter()
+        trajectory = Trajectory.from_response(text)
+        for name, reward in REWARDS.items():
+            check_bounds(name, reward(trajectory, teacher("add", "multiply"), answer="5"))
+        for reward in OFFICIAL.values():
+            reward(trajectory, teacher("add"), answer="5")
+        seconds.append(time.perf_counter() - start)
+    # All twelve scores of one output; the bar is 50 ms, the rest is for a busy machine.
+    assert sorted(seconds)[int(0.99 * len(seconds))] < 0.5
+
+
+def test_megabytes() -> None:
+    for piece in ("<tool_call>", "</tool_call>", "\\boxed{", "<tool_response>", "{", call()):
+        for start in ("", "<|im_start|>user\n"):
+            text = start + piece * (1_000_000 // len(piece))
+            began = time.perf_counter()
+            score("toolrl", text + END, "add")
+            score("exact", text + END, "add", version="official")
+            assert time.perf_counter() - began < 10, (start, piece)  # quadratic would take an hour
+
+
+# --- as_trl ---
+
+
+def test_as_trl() -> None:
+    task = SimpleNamespace(answer="5", toolbox=SimpleNamespace(names=["add", "multiply"]))
+    right = Trajectory.from_response(call() + NEXT + ANSWER)
+    wrong = Trajectory.from_response(call("guess") + NEXT + WRONG)
+    broken = Trajectory.from_response(call() + NEXT + ANSWER)
+    broken.stop = "infrastructure"
+    metrics: dict[str, float] = {}
+    columns: dict[str, list[Any]] = {}
+    function = pickle.loads(pickle.dumps(as_trl("exact")))
+    assert function.__name__ == "exact" and as_trl(OFFICIAL["f1"]).__name__ == "f1"
+    totals = function(
+        prompts=["p"] * 3,
+        completions=[[]] * 3,
+        completion_ids=[[1]] * 3,
+        trajectory=[right, wrong, broken],
+        reference=[teacher("add")] * 3,
+        task=[task] * 3,
+        trainer_state=None,
+        log_metric=metrics.__setitem__,
+        log_extra=columns.__setitem__,
+    )
+    assert totals == [pytest.approx(1.1), pytest.approx(0.0), None]
+    assert metrics == pytest.approx(
+        {"exact/correct": 0.5, "exact/tools": 0.5, "exact/clean": 0.5, "exact/unjudged": 1 / 3}
+    )
+    assert columns["exact/tools"] == [1.0, 0.0, 0.0] and len(columns["exact/reason"]) == 3
+    assert as_trl("sparse", "official")([""], [[]], [right], [teacher("add")], [task]) == [1.0]
+
+
+def test_an_unjudged_answer_has_no_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = SimpleNamespace(answer="5", toolbox=SimpleNamespace(names=["add"]))
+    monkeypatch.setattr(module, "judge", lambda *_, **__: module.Verdict(None, "timeout"))
+    assert as_trl("exact")([""], [[]], [Trajectory.from_response(ANSWER)], [teacher("add")], [task]) == [None]
+    assert "could not be judged (timeout)" in score("exact", ANSWER, "add").reason
+
+
+def test_names_and_missing_teacher() -> None:
+    assert list(REWARDS) == ["sparse", "exact", "partial", "none", "f1", "strict", "toolrl"]
+    assert list(OFFICIAL) == ["sparse", "exact", "partial", "none", "f1"]
+    trajectory = Trajectory.from_response(ANSWER)
+    assert REWARDS["sparse"](trajectory, None, answer="5").total == 1.0
+    assert OFFICIAL["exact"](trajectory, None, answer="5").total == pytest.approx(0.1)
+    with pytest.raises(InputError, match="reference"):
+        REWARDS["exact"](trajectory, None, answer="5")
+    with pytest.raises(InputError, match="sparse, exact"):
+        named("dense")
+    with pytest.raises(InputError, match="official"):
+        named("strict", "official")
+    with pytest.raises(InputError, match="version"):
+        named("exact", "offical")
+
+
+def test_no_heavy_import() -> None:
+    code = "import sys, mentorlib.rewards; assert not {'torch', 'trl', 'sympy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPO)
+
+
+# --- score_file ---
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.write_bytes(b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows))
+    return path
+
+
+def test_score_file(tmp_path: Path) -> None:
+    good = {"response": call() + NEXT + ANSWER, "answer": "5", "teacher_tools": ["add"], "id": 7}
+    full = good | {"teacher_calls": [{"name": "add", "arguments": {"b": 3, "a": 2}}], "tools": ["add"]}
+    rows: list[Any] = [
+        good,
+        b"",
+        b"{not json",
+        full,
+        b"[1]",
+        {"answer": "5"},
+        good | {"answer": 5},
+        good | {"teacher_tools": "add"},
+        b"\xff\xfe",
+        good | {"teacher_calls": [{"name": "subtract", "arguments": {}}]},
+        b'{"response": NaN}',
+        good | {"stop": "infrastructure"},
+    ]
+    source, out = write(tmp_path / "rows.jsonl", rows), tmp_path / "out.jsonl"
+    assert score_file(source, out) == {"rows": 11, "scored": 3, "rejected": 8, "unjudged": 1, "without_calls": 2}
+    first, second, third = (json.loads(line) for line in out.read_text().splitlines())
+    assert first["id"] == 7 and set(first["scores"]) == set(REWARDS) - {"strict", "toolrl"}
+    assert first["scores"]["exact"]["total"] == pytest.approx(1.1)
+    assert set(first["scores"]["exact"]) == {"total", "terms", "reason"}
+    assert second["scores"]["strict"]["total"] == pytest.approx(1.1) and second["scores"]["toolrl"]["total"] == 4.0
+    assert third["scores"]["exact"]["total"] is None
+    rejected = [json.loads(line) for line in (tmp_path / "out.jsonl.rejected.jsonl").read_text().splitlines()]
+    assert [row["line"] for row in rejected] == [3, 5, 6, 7, 8, 9, 10, 11]
+    assert all(row["reason"] for row in rejected) and rejected[0]["text"] == "{not json"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.jsonl.rejected.jsonl", "rows.jsonl"]
+
+    write(source, [full])
+    assert score_file(source, out, rewards=["strict"])["rejected"] == 0
+    assert not (tmp_path / "out.jsonl.rejected.jsonl").exists()
+    assert list(json.loads(out.read_text())["scores"]) == ["strict"]
+    write(source, [good])
+    assert score_file(source, out, rewards=["strict"])["rejected"] == 1  # asked for by name, and not possible
+
+
+def test_score_file_official_reads_the_prompt(tmp_path: Path) -> None:
+    row = {"prompt": "Give \\boxed{5}.\n", "response": f"No idea.{END}", "answer": "5", "teacher_tools": ["add"]}
+    source, out = write(tmp_path / "rows.jsonl", [row]), tmp_path / "out.jsonl"
+    score_file(source, out, ["sparse"], version="official")
+    assert json.loads(out.read_text())["scores"]["sparse"]["total"] == 1.0
+    score_file(source, out, ["sparse"])
+    assert json.loads(out.read_text())["scores"]["sparse"]["total"] == 0.0
+
+
+def test_score_file_valid_tools(tmp_path: Path) -> None:
+    row = {"response": call("convert") + NEXT + ANSWER, "answer": "5", "teacher_tools": ["convert"]}
+    source, out = write(tmp_path / "rows.jsonl", [row]), tmp_path / "out.jsonl"
+    for valid, total in ((None, 0.7), (["convert"], 1.1)):
+        score_file(source, out, ["exact"], valid_tools=valid)
+        assert json.loads(out.read_text())["scores"]["exact"]["total"] == pytest.approx(total)
+    assert "convert" not in CALCULATOR_TOOLS and len(CALCULATOR_TOOLS) == 12
+
+
+def test_score_file_bad_arguments(tmp_path: Path) -> None:
+    source = write(tmp_path / "rows.jsonl", [])
+    for kwargs, said in (
+        ({"out": source}, "overwrite"),
+        ({"rewards": ["dense"]}, "dense"),
+        ({"version": "paper"}, "paper"),
+        ({"version": "official", "valid_tools": ["add"]}, "twelve"),
+        ({"out": tmp_path / "no" / "out.jsonl"}, "written"),
+    ):
+        with pytest.raises(InputError, match=said):
+            score_file(source, **kwargs)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="cannot be read"):
+        score_file(tmp_path / "none.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]

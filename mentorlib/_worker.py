@@ -5,6 +5,7 @@ caller's memory (secrets, models, threads) is ever in it. With ``fork`` set it s
 confined child for each call; else it confines itself once and answers many.
 """
 
+import ast
 import builtins
 import ctypes
 import errno
@@ -293,8 +294,6 @@ def read_request(fd: int) -> tuple[bytes, dict[str, Any]] | None:
 
 def imported(source: str) -> list[str]:
     """Modules that a source imports anywhere, by name."""
-    import ast
-
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

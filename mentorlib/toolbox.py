@@ -103,7 +103,7 @@ class Toolbox:
             try:
                 schemas.append(get_json_schema(function))
             except Exception as e:  # transformers raises its own types, one an ill
-                raise InputError(f"tool {function.__name__}: {' '.join(str(e).split())}") from None
+                raise InputError(f"tool {function.__name__}: {_said(e)}") from None
         pieces: dict[str, str] = {}
         for function in functions:
             _carry(function.__name__, function, pieces)
@@ -123,14 +123,17 @@ class Toolbox:
         try:
             tree = ast.parse(source)
         except (SyntaxError, ValueError, MemoryError, RecursionError) as e:
-            raise InputError(f"toolbox {name}: the source is not Python: {' '.join(str(e).split())}") from None
+            raise InputError(f"toolbox {name}: the source is not Python: {_said(e)}") from None
         defined = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
         if schemas is None:
             public = [node for key, node in defined.items() if not key.startswith("_")]
             schemas = [_schema_of(name, node) for node in public]
+        schemas = [schema if "function" in schema else {"type": "function", "function": schema} for schema in schemas]
         for schema in schemas:
-            if schema["function"]["name"] not in defined:
-                raise InputError(f"toolbox {name}: the source defines no function {schema['function']['name']!r}")
+            function = schema["function"]
+            if not isinstance(function, dict) or function.get("name") not in defined:
+                raise InputError(f"toolbox {name}: the source defines no function for the schema {_brief(schema)}")
+            _check_schema(f"toolbox {name}: {function['name']}", function.get("parameters") or {})
         return cls(name, source, schemas, isolate)
 
 
@@ -148,6 +151,11 @@ def call_many(calls: Sequence[tuple[Toolbox, str]], sandbox: Sandbox) -> list[Ex
             jobs.append(Job(toolbox.source, call.name, call.arguments, toolbox.isolate))
     ran = iter(sandbox.run_many(jobs))
     return [next(ran) if execution is None else execution for execution in done]
+
+
+def _said(error: Exception) -> str:
+    """An exception's message on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 # --- reading a call ------------------------------------------------------------------------------------------------
@@ -222,7 +230,7 @@ _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
 
 def _expected(schema: Schema) -> str:
     """What a schema asks for, in words."""
-    if "enum" in schema:
+    if schema.get("enum") is not None:
         return "one of " + ", ".join(map(_brief, schema["enum"]))
     options = schema.get("anyOf")
     if options:
@@ -256,9 +264,9 @@ def _check(path: str, tool: str, value: Any, schema: Schema) -> None:
 
     if value is None and schema.get("nullable"):
         return
-    if "enum" in schema and not any(_equal(value, choice) for choice in schema["enum"]):
+    if schema.get("enum") is not None and not any(_equal(value, choice) for choice in schema["enum"]):
         refuse()
-    if "anyOf" in schema:
+    if schema.get("anyOf"):
         for option in schema["anyOf"]:
             try:
                 return _check(path, tool, value, option)
@@ -300,6 +308,30 @@ def _check_object(path: str, tool: str, value: dict[str, Any], schema: Schema) -
 
 def _check_arguments(tool: str, arguments: dict[str, Any], parameters: Schema) -> None:
     _check_object("", tool, arguments, {**parameters, "additionalProperties": False})
+
+
+def _check_schema(where: str, schema: Any, depth: int = 16) -> None:
+    """InputError unless the schema is one that ``_check`` understands, so that no call can trip over it later."""
+    forms = {"enum": list, "anyOf": list, "items": dict, "prefixItems": list, "properties": dict, "required": list}
+    if not isinstance(schema, dict):
+        raise InputError(f"{where}: expected a schema, got {_brief(schema)}")
+    for key, form in forms.items():
+        if schema.get(key) is not None and not isinstance(schema[key], form):
+            raise InputError(f"{where}: `{key}` of the schema must be a {form.__name__}, got {_brief(schema[key])}")
+    kinds = schema.get("type", "any")
+    for kind in kinds if isinstance(kinds, list) else [kinds]:
+        if not isinstance(kind, str) or kind not in _TYPES:
+            raise InputError(f"{where}: unknown type {_brief(kind)} in the schema; there are: {', '.join(_TYPES)}")
+    if depth == 0:
+        raise InputError(f"{where}: the schema is nested too deep")
+    parts = [
+        *(schema.get("anyOf") or ()),
+        *(schema.get("prefixItems") or ()),
+        *(schema.get("properties") or {}).values(),
+    ]
+    parts += [schema[key] for key in ("items", "additionalProperties") if isinstance(schema.get(key), dict)]
+    for part in parts:
+        _check_schema(where, part, depth - 1)
 
 
 # --- schemas and source of functions ---------------------------------------------------------------------------------
@@ -398,4 +430,4 @@ def _schema_of(toolbox: str, node: ast.FunctionDef) -> Schema:
         )
         return get_json_schema(stand_in)
     except Exception as e:
-        raise InputError(f"toolbox {toolbox}: no schema for {node.name}: {' '.join(str(e).split())}") from None
+        raise InputError(f"toolbox {toolbox}: no schema for {node.name}: {_said(e)}") from None

@@ -318,28 +318,45 @@ def query_rows(rows: list[Row], query: str) -> tuple[Any, int]:
     column.
     """
     text, _, condition = query.partition(" where ")
-    try:
-        call = ast.parse(text.strip(), mode="eval").body
-        keep = ast.parse(condition.strip() or "True", mode="eval").body
-    except SyntaxError:
-        raise InputError(f"query {query!r}: write aggregate(expression) where condition") from None
+    call = _parse(text, query)
     if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in _AGGREGATES):
         raise InputError(f"query {query!r}: begin with one of {', '.join(_AGGREGATES)}(…)")
     if call.keywords or len(call.args) > 1 or (not call.args and call.func.id != "count"):
         raise InputError(f"query {query!r}: {call.func.id} takes one expression")
     expression = call.args[0] if call.args else ast.Constant(True)
-    columns = {column for row in rows for column in row}
-    for node in [*ast.walk(expression), *ast.walk(keep)]:
-        if rows and isinstance(node, ast.Name) and node.id not in columns | {"len"}:
-            raise InputError(f"query {query!r}: no column {node.id!r}; the rows have {', '.join(sorted(columns))}")
+    _check_columns(expression, rows, query)
     try:
-        values = [_evaluate(expression, row, query) for row in rows if _evaluate(keep, row, query)]
-        values = [value for value in values if value is not None]
+        kept = select_rows(rows, condition) if condition.strip() else rows
+        values = [value for row in kept if (value := _evaluate(expression, row, query)) is not None]
         if not values and call.func.id != "count":
             return None, 0
         return _AGGREGATES[call.func.id](values), len(values)
     except (TypeError, ArithmeticError) as error:
         raise InputError(f"query {query!r}: {error}") from None
+
+
+def select_rows(rows: list[Row], condition: str) -> list[Row]:
+    """The rows for which a condition of the query language holds, e.g. ``not correct and 'add' in tools``."""
+    keep = _parse(condition, condition)
+    _check_columns(keep, rows, condition)
+    try:
+        return [row for row in rows if _evaluate(keep, row, condition)]
+    except (TypeError, ArithmeticError) as error:
+        raise InputError(f"query {condition!r}: {error}") from None
+
+
+def _parse(text: str, query: str) -> ast.expr:
+    try:
+        return ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise InputError(f"query {query!r}: write aggregate(expression) where condition") from None
+
+
+def _check_columns(node: ast.expr, rows: list[Row], query: str) -> None:
+    columns = {column for row in rows for column in row}
+    for name in (part.id for part in ast.walk(node) if isinstance(part, ast.Name)):
+        if rows and name not in columns | {"len"}:
+            raise InputError(f"query {query!r}: no column {name!r}; the rows have {', '.join(sorted(columns))}")
 
 
 def _evaluate(node: ast.expr, row: Row, query: str) -> Any:

@@ -1,0 +1,529 @@
+"""A study: notebooks run over grids of parameters, in the order of their needs, and a page that holds their reports.
+
+A stage is one execution of a notebook, in a process of its own. Its key hashes the notebook's cells, the parameters,
+the files these name, the keys of the stages it needs, the library's source and shipped student, and the versions of
+the packages; a stage whose key is the one it was last finished with is skipped. So a killed study goes on where it
+stopped, and a changed library never mixes old numbers with new ones.
+"""
+
+import fcntl
+import hashlib
+import itertools
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from .core import InputError
+from .progress import lasting
+from .reports import check_parameters, load_yaml, parameters_of, read_notebook
+from .runs import check_name, file_hash, git_revision, versions, write_text
+
+RUNS, REPORTS = Path("runs"), Path("reports")
+
+
+class StudyFailed(RuntimeError):
+    """A stage failed. The message is one line; ``report`` is the study's page."""
+
+    def __init__(self, message: str, report: Path):
+        super().__init__(message)
+        self.report = report
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One execution of a notebook: what runs, after what, and the run folder it fills."""
+
+    name: str
+    notebook: Path
+    parameters: dict[str, Any]
+    needs: tuple[str, ...]  # names of stages
+    run: str
+    minutes: float | None  # what its author expects, for the first estimate of the time left
+
+    @property
+    def folder(self) -> Path:
+        return RUNS / self.run
+
+
+def run_study(path: str | Path, executor: Executor | None = None, workers: int | None = None) -> Path:
+    """Run the stages of a study file that are not done yet; give the path of ``reports/<study>/index.html``.
+
+    The file is YAML: ``question`` (text), ``workers`` (stages at a time, 2) and ``stages``, each with ``name``,
+    ``notebook`` and, as needed, ``parameters``, ``grid`` (parameter -> values: one stage for every combination),
+    ``needs`` (stages that come first) and ``minutes`` (expected). In parameters ``$name`` stands for the run of the
+    stage of that name (in a list, for all runs of its grid), ``$name/`` for its folder and ``$name/file`` for a file
+    in it; each implies the need. Paths are relative to the current directory. Every stage fills
+    ``runs/<study>-<stage>``.
+
+    Args:
+        path: the study file.
+        executor: where stages run: any concurrent.futures.Executor, such as a dask client's or submitit's, on machines
+            that share this directory; by default ``workers`` at a time here, each with its share of the cores.
+        workers: overrides the file's.
+
+    Raises:
+        InputError: the file, a notebook or a parameter is wrong (before anything starts), or a stage found its input to
+            be; the study is running already; a folder of that name is not the study's.
+        StudyFailed: a stage failed. Stages that need it are skipped, the others run, and the page shows it all.
+    """
+    path = Path(path)
+    study, stages = plan(path)
+    workers = workers or study["workers"]
+    keys = stage_keys(stages)
+    for stage in stages:
+        if stage.folder.exists() and not (stage.folder / "stage.json").exists():
+            raise InputError(
+                f"{stage.folder} exists and is not of this study; remove it or rename the stage {stage.name!r}"
+            )
+    folder = REPORTS / path.stem
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{path} is running already; wait for it or end it") from None
+        return _run(study, stages, keys, folder, executor, workers)
+
+
+def plan(path: Path) -> tuple[dict[str, Any], list[Stage]]:
+    """Read and check a study file: its settings, and its stages in an order in which each follows what it needs."""
+    try:
+        study = load_yaml(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise InputError(f"{path}: no such study file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split()):.200}") from None
+    _check_keys(study, {"question": str, "workers": int, "stages": list}, f"{path}")
+    study = {"name": check_name(path.stem), "question": "", "workers": 2, "stages": [], **study}
+    specs: dict[str, dict[str, Any]] = {}
+    for number, spec in enumerate(study["stages"], 1):
+        where = f"{path}, stage {number}"
+        types = {"name": str, "notebook": str, "parameters": dict, "grid": dict, "needs": list, "minutes": int | float}
+        _check_keys(spec, types, where)
+        for key in ("name", "notebook"):
+            if key not in spec:
+                raise InputError(f"{where}: no {key!r}")
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", spec["name"]) or spec["name"] in specs:
+            raise InputError(f"{where}: the name {spec['name']!r} is taken or has other than letters, digits, - and _")
+        specs[spec["name"]] = {"parameters": {}, "grid": {}, "needs": [], "minutes": None, **spec}
+    if not specs:
+        raise InputError(f"{path}: no stages")
+
+    expanded: dict[str, list[Stage]] = {}  # of each spec, in order of needs
+    after = {name: [*spec["needs"], *_references([spec["parameters"], spec["grid"]])] for name, spec in specs.items()}
+    for name, needs in after.items():
+        for need in needs:
+            if need not in specs:
+                near = get_close_matches(str(need), specs, 1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(specs)}"
+                raise InputError(f"{path}, stage {name!r}: no stage {need!r}; {hint}")
+    while len(expanded) < len(specs):
+        ready = next((n for n in specs if n not in expanded and all(need in expanded for need in after[n])), None)
+        if ready is None:
+            raise InputError(
+                f"{path}: stages need each other in a circle: {', '.join(n for n in specs if n not in expanded)}"
+            )
+        expanded[ready] = _expand(study["name"], specs[ready], after[ready], expanded, path)
+    stages = [stage for group in expanded.values() for stage in group]
+    for a, b in itertools.combinations(stages, 2):
+        if a.run == b.run or a.name == b.name:
+            raise InputError(f"{path}: the stages {a.name!r} and {b.name!r} fill one folder, {a.folder}; rename one")
+    return study, stages
+
+
+def stage_keys(stages: Iterable[Stage]) -> dict[str, str]:
+    """The key of each stage by its name; stages come after those they need."""
+    library = _folder_hash(Path(__file__).parent, skip=("studies.py", "cli.py", "__main__.py"))
+    keys: dict[str, str] = {}
+    for stage in stages:
+        node = read_notebook(stage.notebook)
+        parts = [
+            [[cell.cell_type, cell.source] for cell in node.cells],
+            stage.parameters,
+            {text: _content(text) for text in _strings(stage.parameters)},
+            [keys[need] for need in stage.needs],
+            library,
+            versions(),
+        ]
+        keys[stage.name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return keys
+
+
+def run_stage(command: list[str], label: str, environment: dict[str, str]) -> tuple[int, str]:
+    """Run one stage's process to its end, passing its lines on behind the label: (exit code, last line of stderr)."""
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            errors="replace",
+            env={**environment, **os.environ},
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            sys.stdout.write(f"[{label}] {line.rstrip()}\n")
+            sys.stdout.flush()
+        code = process.wait()
+        errors.seek(0)
+        said = [line.strip() for line in errors if line.strip()]
+    return code, said[-1] if said else f"ended with code {code}"
+
+
+def _run(
+    study: Mapping[str, Any],
+    stages: list[Stage],
+    keys: Mapping[str, str],
+    folder: Path,
+    executor: Executor | None,
+    workers: int,
+) -> Path:
+    own = executor is None
+    pool = executor or ThreadPoolExecutor(workers)
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    environment = {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait slow the other stage down several times
+        "KMP_BLOCKTIME": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    state = {stage.name: "done" if _record(stage).get("done") == keys[stage.name] else "waiting" for stage in stages}
+    errors: dict[str, tuple[int, str]] = {}
+    expected = _expected(stages, folder)
+    started: dict[str, float] = {}
+    running: dict[Future[tuple[int, str]], Stage] = {}
+
+    def say(text: str) -> None:
+        done = sum(value == "done" for value in state.values())
+        left = _time_left(stages, state, expected, started, workers)
+        about = f"about {lasting(left)} left" if left else "nothing left to run"
+        sys.stdout.write(f"[{study['name']}] {text} ({done} of {len(stages)} stages done, {about})\n")
+        sys.stdout.flush()
+
+    say("begins" if "done" not in state.values() else "goes on")
+    try:
+        while True:
+            for stage in stages:
+                if state[stage.name] != "waiting":
+                    continue
+                if any(state[need] in ("failed", "skipped") for need in stage.needs):
+                    state[stage.name] = "skipped"
+                elif all(state[need] == "done" for need in stage.needs) and (not own or len(running) < workers):
+                    _prepare(stage, keys[stage.name])
+                    state[stage.name], started[stage.name] = "running", time.monotonic()
+                    running[pool.submit(run_stage, _command(stage), stage.name, environment)] = stage
+                    say(f"{stage.name} starts")
+            if not running:
+                break
+            finished, _ = wait(running, timeout=30, return_when=FIRST_COMPLETED)
+            for future in finished:
+                stage = running.pop(future)
+                code, error = future.result()
+                expected[stage.name] = seconds = round(time.monotonic() - started[stage.name], 1)
+                state[stage.name] = "done" if code == 0 else "failed"
+                if code:
+                    errors[stage.name] = (code, error)
+                    _note(stage, {"key": keys[stage.name], "seconds": seconds, "error": error})
+                    say(f"{stage.name} failed after {lasting(seconds)}: {error}")
+                else:
+                    _note(stage, {"key": keys[stage.name], "seconds": seconds, "done": keys[stage.name]})
+                    say(f"{stage.name} done in {lasting(seconds)}")
+            if finished:
+                write_text(folder / "timings.json", json.dumps(expected, indent=1) + "\n")
+            else:
+                say(f"{', '.join(s.name for s in running.values())} running")
+    finally:
+        if own:
+            pool.shutdown(cancel_futures=True)
+    report = _page(study, stages, state, errors, folder)
+    if errors:
+        failed = "; ".join(f"{name}: {error}" for name, (_, error) in errors.items())
+        if all(code == 2 for code, _ in errors.values()):
+            raise InputError(failed)
+        raise StudyFailed(f"{failed}; the rest is in {report}", report)
+    return report
+
+
+def _command(stage: Stage) -> list[str]:
+    words = [f"{name}={json.dumps(value)}" for name, value in stage.parameters.items()]
+    return [
+        *(sys.executable, "-m", "mentorlib", "run", str(stage.notebook), *words),
+        *("--output", str(stage.folder), "--attached"),
+    ]
+
+
+def _prepare(stage: Stage, key: str) -> None:
+    """Make the stage's folder: an interrupted stage's is kept, so that training resumes; one with another key goes."""
+    if _record(stage).get("key") not in (None, key):
+        shutil.rmtree(stage.folder)
+    stage.folder.mkdir(parents=True, exist_ok=True)
+    _note(stage, {"key": key})
+
+
+def _record(stage: Stage) -> dict[str, Any]:
+    """stage.json: the key it last began with, and once finished ``done`` (the key) and ``seconds``."""
+    try:
+        found = json.loads((stage.folder / "stage.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if (stage.folder / "report.html").exists() or "done" not in found else {"key": found["key"]}
+
+
+def _note(stage: Stage, record: Mapping[str, Any]) -> None:
+    write_text(stage.folder / "stage.json", json.dumps({"stage": stage.name, **record}, indent=1) + "\n")
+
+
+def _expected(stages: Iterable[Stage], folder: Path) -> dict[str, float]:
+    """Seconds that each stage should take: what it took last time, else what its author said, else a minute."""
+    try:
+        last = json.loads((folder / "timings.json").read_text())
+    except (OSError, ValueError):
+        last = {}
+    return {stage.name: last.get(stage.name, (stage.minutes or 1) * 60) for stage in stages}
+
+
+def _time_left(
+    stages: list[Stage],
+    state: Mapping[str, str],
+    expected: Mapping[str, float],
+    started: Mapping[str, float],
+    workers: int,
+) -> float:
+    """Seconds: the longest chain of needs, or all the work spread over the workers, whichever is longer."""
+    now = time.monotonic()
+    work: dict[str, float] = {}
+    chain: dict[str, float] = {}
+    for stage in stages:
+        spent = now - started[stage.name] if state[stage.name] == "running" else 0.0
+        todo = state[stage.name] in ("waiting", "running")
+        work[stage.name] = max(1.0, expected[stage.name] - spent) if todo else 0.0
+        chain[stage.name] = work[stage.name] + max((chain[need] for need in stage.needs), default=0.0)
+    return max(sum(work.values()) / workers, *chain.values())
+
+
+def _expand(
+    study: str, spec: Mapping[str, Any], needs: list[str], expanded: Mapping[str, list[Stage]], path: Path
+) -> list[Stage]:
+    where = f"{path}, stage {spec['name']!r}"
+    notebook = Path(spec["notebook"])
+    known = {p.name for p in parameters_of(read_notebook(notebook), notebook)}
+    for name, values in spec["grid"].items():
+        if not isinstance(values, list) or not values:
+            raise InputError(f"{where}: the grid of {name!r} is not a list of values")
+        if name in spec["parameters"]:
+            raise InputError(f"{where}: {name!r} is both a parameter and in the grid")
+    stages = []
+    for values in itertools.product(*spec["grid"].values()):
+        label = "-".join([spec["name"], *(re.sub(r"[^A-Za-z0-9_.]+", "_", str(v)) for v in values)])
+        given = {**spec["parameters"], **dict(zip(spec["grid"], values, strict=True))}
+        parameters = {name: _fill(value, expanded, where) for name, value in given.items()}
+        if "run" in known:
+            parameters.setdefault("run", f"{study}-{label}")
+        try:
+            parameters = check_parameters(notebook, parameters)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+        run = check_name(parameters.get("run", f"{study}-{label}"))
+        before = tuple(stage.name for need in dict.fromkeys(needs) for stage in expanded[need])
+        stages.append(Stage(label, notebook, parameters, before, run, spec["minutes"]))
+    return stages
+
+
+_REFERENCE = re.compile(r"\$([A-Za-z0-9_-]+)(/.*)?")
+
+
+def _references(value: Any) -> list[str]:
+    return [match[1] for text in _strings(value) if (match := _REFERENCE.fullmatch(text))]
+
+
+def _fill(value: Any, expanded: Mapping[str, list[Stage]], where: str) -> Any:
+    """Put runs in the place of ``$name``, folders in that of ``$name/``, files in that of ``$name/file``."""
+    if isinstance(value, list):
+        filled = [(item, _fill(item, expanded, where)) for item in value]
+        return [
+            one for item, new in filled for one in (new if isinstance(item, str) and isinstance(new, list) else [new])
+        ]
+    if isinstance(value, dict):
+        return {key: _fill(item, expanded, where) for key, item in value.items()}
+    match = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
+    if not match:
+        return value
+    runs = [f"{stage.folder}{match[2]}".rstrip("/") if match[2] else stage.run for stage in expanded[match[1]]]
+    return runs[0] if len(runs) == 1 else runs
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return []
+    return [text for item in value for text in _strings(item)]
+
+
+def _check_keys(value: Any, types: Mapping[str, Any], where: str) -> None:
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: write keys and values: {', '.join(types)}")
+    for key, item in value.items():
+        if key not in types:
+            near = get_close_matches(str(key), types, 1)
+            hint = f"did you mean {near[0]}?" if near else f"use {', '.join(types)}"
+            raise InputError(f"{where}: unknown key {key!r}; {hint}")
+        if not isinstance(item, types[key]) or isinstance(item, bool):
+            kind = getattr(types[key], "__name__", "number")
+            raise InputError(f"{where}: {key!r} takes a {kind}, not {item!r:.60}")
+    if isinstance(value.get("workers", 1), int) and value.get("workers", 1) < 1:
+        raise InputError(f"{where}: 'workers' is at least 1")
+
+
+def _content(text: str) -> str | None:
+    """The hash of what a parameter names outside runs/, if it names a file or folder (of runs, the keys tell)."""
+    path = Path(text)
+    try:
+        if not text or path.parts[:1] == (str(RUNS),):
+            return None
+        return file_hash(path) if path.is_file() else _folder_hash(path) if path.is_dir() and path.name else None
+    except OSError:
+        return None
+
+
+def _folder_hash(folder: Path, skip: tuple[str, ...] = ()) -> str:
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts and p.name not in skip)
+    lines = "".join(f"{p.relative_to(folder)} {file_hash(p)}\n" for p in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+# --- The page ---
+
+
+def _page(
+    study: Mapping[str, Any],
+    stages: list[Stage],
+    state: Mapping[str, str],
+    errors: Mapping[str, tuple[int, str]],
+    folder: Path,
+) -> Path:
+    """Copy every stage's report into the folder and write the page that leads to them."""
+    for old in folder.glob("*.html"):
+        old.unlink()
+    needed = {need for stage in stages for need in stage.needs}
+    rows = []
+    for stage in stages:
+        report = stage.folder / "report.html"
+        if report.exists() and state[stage.name] in ("done", "failed"):
+            shutil.copyfile(report, folder / f"{stage.name}.html")
+        results = stage.folder / "results.json"
+        rows.append(
+            {
+                "stage": stage,
+                "title": _title(stage.notebook),
+                "state": state[stage.name],
+                "error": errors.get(stage.name, (0, ""))[1],
+                "link": f"{stage.name}.html" if (folder / f"{stage.name}.html").exists() else None,
+                "seconds": _record(stage).get("seconds"),
+                "results": json.loads(results.read_text()) if results.exists() and state[stage.name] == "done" else {},
+                "last": stage.name not in needed,
+            }
+        )
+    text = _PAGE.render(
+        study=study,
+        rows=rows,
+        total=sum(row["seconds"] or 0 for row in rows),
+        finished=datetime.now().astimezone().isoformat(timespec="seconds"),
+        git=git_revision(),
+        versions=versions(),
+        machine=f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    )
+    write_text(folder / "stages.json", json.dumps({stage.name: str(stage.folder) for stage in stages}, indent=1) + "\n")
+    return write_text(folder / "index.html", text)
+
+
+def _title(notebook: Path) -> str:
+    text = "\n".join(c.source for c in read_notebook(notebook).cells if c.cell_type == "markdown")
+    heading = re.search(r"^# +(.+)$", text, re.MULTILINE)
+    return heading.group(1) if heading else notebook.stem
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "–" if value is None else str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+_JINJA = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+_JINJA.filters.update(number=_number, lasting=lasting)
+_PAGE = _JINJA.from_string("""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Study {{ study.name }}</title>
+<style>
+body { font: 15px/1.55 system-ui, sans-serif; color: #1d232b; max-width: 60rem; margin: 0 auto; padding: 1.5rem; }
+h1 { margin-bottom: .2rem; } h2 { margin-top: 2.2rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid #e2e5ea; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.question { font-size: 1.1rem; max-width: 46rem; } .quiet { color: #5b6472; font-size: .85rem; }
+.failed { color: #b3261e; } .wide { overflow-x: auto; } code { overflow-wrap: anywhere; }
+ul.first { font-size: 1.05rem; }
+summary { cursor: pointer; margin: .4rem 0; }
+</style></head><body>
+<h1>Study {{ study.name }}</h1>
+<p class="question">{{ study.question }}</p>
+{% if rows | selectattr("error") | list %}
+<p class="failed"><strong>Not complete:</strong> a stage failed; what needs it was skipped.</p>
+{% endif %}
+<h2>Read first</h2>
+<ul class="first">
+{% for row in rows if row.last and row.link %}
+<li><a href="{{ row.link }}">{{ row.title }}</a> <span class="quiet">{{ row.stage.name }}</span></li>
+{% endfor %}
+</ul>
+<h2>Stages</h2>
+<div class="wide"><table>
+<tr><th>stage</th><th>notebook</th><th>parameters</th><th>state</th><th>time</th></tr>
+{% for row in rows %}
+<tr><td>{% if row.link %}<a href="{{ row.link }}">{{ row.stage.name }}</a>{% else %}{{ row.stage.name }}{% endif %}</td>
+<td>{{ row.stage.notebook.name }}</td>
+<td class="quiet">{% for name, value in row.stage.parameters.items() %}{{ name }}={{ value }}{{ ", " if not loop.last }}
+{%- endfor %}</td>
+<td{% if row.error %} class="failed"{% endif %}>{{ row.state }}{% if row.error %}: {{ row.error }}{% endif %}</td>
+<td class="number">{{ row.seconds | lasting if row.seconds is not none else "–" }}</td></tr>
+{% endfor %}
+<tr><td colspan="4">all stages, one after the other</td><td class="number">{{ total | lasting }}</td></tr>
+</table></div>
+<h2>Recorded results</h2>
+<p class="quiet">From each run's results.json.
+<code>python -m mentorlib verify reports/{{ study.name }}</code> computes those that name their rows again.</p>
+{% for row in rows if row.results %}
+<details><summary>{{ row.stage.name }}: {{ row.results | length }}</summary>
+<div class="wide"><table><tr><th>result</th><th>value</th><th>interval</th><th>n</th><th>from</th></tr>
+{% for key, entry in row.results.items() %}
+<tr><td>{{ key }}</td><td class="number">{{ entry.value | number }}</td>
+<td class="number">{% if entry.ci %}{{ entry.ci[0] | number }} to {{ entry.ci[1] | number }}{% endif %}</td>
+<td class="number">{{ entry.n | number if entry.n is not none }}</td>
+<td class="quiet">{% if entry.rows %}{{ entry.query }} of {{ entry.rows }}{% endif %}</td></tr>
+{% endfor %}
+</table></div></details>
+{% endfor %}
+<h2>Made by</h2>
+<p class="quiet">{{ finished }} · {{ machine }}{% if git %} · code {{ git }}{% endif %}<br>
+{% for name, version in versions.items() %}{{ name }} {{ version }}{{ ", " if not loop.last }}{% endfor %}</p>
+</body></html>
+""")

@@ -48,3 +48,7 @@ def test_train(root, method):
     assert run.status == "done" and (run.path / "model" / "model.safetensors").exists()
     assert len(run.read_rows("eval/wording.jsonl")) == 4
     assert all(check["ok"] for check in run.verify())
+
+
+def test_tour(root):
+    papermill.execute_notebook(NOTEBOOKS / "00_tour.ipynb", root / "00.ipynb", progress_bar=False)

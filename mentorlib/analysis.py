@@ -34,6 +34,7 @@ OUTCOMES = {
 }
 _KEYS = ("task_id", "suite", "answer", "teacher_tools", "tools", "response", "messages", "calls", "stop", "correct")
 _ADDED = ["run", "method", "seed", "where", "outcome", "n_calls", "n_invented", "precision", "recall", "f1"]
+_NOT_TRAINING = ("run", "root", "seed", "eval_suites", "n_eval", "save_steps")  # may differ within a method
 _TRAINING = ["step", "group", "reward", "total", "terms", "weights", "reason", "advantage"]
 
 
@@ -118,11 +119,12 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
             "method", key=lambda m: m.map({"base": "0", "sft": "1"}).fillna(m), kind="stable", ignore_index=True
         )
     for _, group in frame.groupby("method"):
-        own = {
-            i: {k: v for k, v in frame.at[i, "parameters"].items() if k not in ("run", "seed", "root")}
-            for i in group.index
-        }
-        for key in sorted({k for p in own.values() for k in p}):
+        own = {i: {k: v for k, v in frame.at[i, "parameters"].items() if k not in _NOT_TRAINING} for i in group.index}
+        whole = {i: json.dumps(p, sort_keys=True, default=str) for i, p in own.items()}
+        keys = sorted({k for p in own.values() for k in p}, key=lambda k: (k not in ("suite", "data", "student"), k))
+        for key in keys:
+            if all(whole[i] == whole[j] for i in own for j in own if frame.at[i, "method"] == frame.at[j, "method"]):
+                break
             if len({json.dumps(p.get(key), sort_keys=True, default=str) for p in own.values()}) > 1:
                 for i in group.index:
                     frame.at[i, "method"] += f" {key}={_short(own[i].get(key))}"
@@ -353,6 +355,8 @@ def _by(rows: pd.DataFrame, by: Sequence[str], one: Any, columns: Sequence[str])
     found = [
         dict(zip(by, key, strict=True)) | one(group).to_dict() for key, group in rows.groupby(list(by), sort=False)
     ]
+    places = {column: {v: i for i, v in enumerate(dict.fromkeys(rows[column]))} for column in by}
+    found.sort(key=lambda row: [places[column][row[column]] for column in by])
     counts = {c: int for c in ("n", "tasks", "unjudged") if c in columns}
     return pd.DataFrame(found, columns=[*by, *columns]).astype(counts)
 
@@ -646,10 +650,12 @@ def lessons_errors(rows: pd.DataFrame, pairs: pd.DataFrame) -> str:
     for method, own in rows[~rows["outcome"].isin(["correct", "ours"])].groupby("method", sort=False):
         counts = own["outcome"].value_counts()
         lines.append(f"`{method}` fails most by *{counts.index[0]}*: {counts.iloc[0]} of its {len(own)} failures.")
-    for p in pairs.itertuples():
+    for (method, against), own in pairs.groupby(["method", "against"], sort=False):
+        sure = int((own["p_holm"] < 0.05).sum())
         lines.append(
-            f"On {p.suite}, `{p.method}` fixed {p.fixed} and broke {p.broke} of {p.tasks} tasks of `{p.against}` "
-            f"(p = {p.p:.2g}, {p.p_holm:.2g} after Holm)."
+            f"`{method}` fixed {own['fixed'].sum()} and broke {own['broke'].sum()} of {own['tasks'].sum()} tasks "
+            f"of `{against}`; "
+            f"the difference holds after Holm's correction on {sure} of {len(own)} suites."
         )
     ours = int((rows["outcome"] == "ours").sum())
     return _list([*lines, f"{ours} of {len(rows):,} rows are ours and count for no one."])

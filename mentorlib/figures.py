@@ -46,8 +46,7 @@ _STOPS = {
     "infrastructure": "#000000",
 }
 _TERMS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#882255", "#8C8C8C", "#332288"]
-# The bar hid titles on a phone: what stays are links and the reset.
-_BUTTONS = ["zoom", "pan", "select", "lasso", "zoomIn", "zoomOut", "autoScale", "sendDataToCloud", "toImage"]
+_BUTTONS = "zoom pan select lasso zoomIn zoomOut autoScale resetScale sendChartToCloud sendDataToCloud toImage"
 _SYMBOLS = ["circle", "square", "diamond", "triangle-up", "x", "star", "pentagon", "cross"]
 
 
@@ -145,7 +144,7 @@ def accuracy(table: pd.DataFrame, by: str = "suite") -> go.Figure:
     ]
     fig, height = _dots(table, by, "accuracy", hover)
     fig.update_xaxes(
-        title_text="share of tasks answered correctly, 95% interval", tickformat=".0%", range=[-0.02, 1.02]
+        title_text="share of tasks answered correctly<br>(with 95% interval)", tickformat=".0%", range=[-0.02, 1.02]
     )
     return _dress(fig, title, height)
 
@@ -296,7 +295,7 @@ def payoffs(scored: pd.DataFrame) -> go.Figure:
         )
     )
     fig.update_xaxes(
-        title_text="mean total by reward<br>(yellow: the reward's highest, blue: its lowest)",
+        title_text="mean total by reward<br>(yellow: its highest, blue: its lowest)",
         side="bottom",
         tickangle=-45,
     )
@@ -416,7 +415,7 @@ def decomposition(parts: pd.DataFrame) -> go.Figure:
             )
     fig.update_layout(barmode="relative", bargap=0.05)
     fig.update_yaxes(tickformat=".0%")
-    fig.update_xaxes(title_text="optimizer step (gaps: no group with spread)", row=len(names), col=1)
+    fig.update_xaxes(title_text="optimizer step<br>(gaps: no group with spread)", row=len(names), col=1)
     return _dress(fig, title, 190 + 140 * len(names), legend=True)
 
 
@@ -549,8 +548,8 @@ def _stack(table: pd.DataFrame, column: str, colours: Mapping[str, str], title: 
 
 
 def _dress(fig: go.Figure, title: str, height: int, legend: bool = False) -> go.Figure:
-    lines = textwrap.wrap(title, 36)
-    top, bottom = 18 + 19 * len(lines), 60
+    lines = textwrap.wrap(title, 32)
+    top, bottom = 18 + 19 * len(lines), 66
     for note in fig.layout.annotations:
         if note.yref == "paper" and note.yanchor == "bottom":  # subplot titles: to the left, smaller
             note.update(x=0, xanchor="left", font={"size": 12, "weight": "bold"})
@@ -578,14 +577,16 @@ def _dress(fig: go.Figure, title: str, height: int, legend: bool = False) -> go.
             "orientation": "h",
             "x": 0,
             "xanchor": "left",
-            "y": -62 / (height - top - bottom),
+            "y": -74 / (height - top - bottom),
             "yanchor": "top",
             "traceorder": "normal",
         },
         hoverlabel={"align": "left"},
-        modebar={"remove": _BUTTONS},
+        modebar={"remove": _BUTTONS.split()},
     )
     fig.update_xaxes(automargin=True, title_font={"size": 12})
+    if not any(trace.type == "scatter" and "lines" in (trace.mode or "") for trace in fig.data):
+        fig.update_layout(dragmode=False)  # nothing to zoom into: on a phone a finger scrolls the page
     fig.update_yaxes(automargin=True, ticklabelstandoff=6)
     return fig
 

@@ -50,7 +50,7 @@ def test_titles_state_the_finding(drawn: dict[str, go.Figure]) -> None:
 def test_every_figure_reads_on_a_phone(drawn: dict[str, go.Figure]) -> None:
     for name, figure in drawn.items():
         assert figure.layout.width is None and figure.layout.height > 150, name
-        assert all(len(line) <= 36 + 7 for line in figure.layout.title.text.split("<br>")), name
+        assert all(len(line) <= 32 + 7 for line in figure.layout.title.text.split("<br>")), name
         named = [a.title.text for a in figure.select_xaxes() if a.title.text]
         assert named, f"{name}: no axis title"
 

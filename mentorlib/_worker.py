@@ -214,6 +214,8 @@ def plain(value: Any, depth: int = MAX_DEPTH) -> Any:
         return _float(value)
     if not isinstance(value, list | tuple | dict):
         raise ValueError(f"the result is of type {type(value).__name__}: it must be JSON (number, text, list, dict)")
+    if len(value) > MAX_VALUE // 2:  # each item takes two characters at least
+        raise ValueError(f"the result is too large: {len(value):,} items")
     if depth == 0:
         raise ValueError(f"the result is nested deeper than {MAX_DEPTH}")
     if isinstance(value, dict):
@@ -320,8 +322,7 @@ def intact(before: list[Any], now: list[Any]) -> bool:
         return True
     module = type(sys)
     return len(before) == len(now) and all(
-        a == b
-        or (isinstance(a, dict) and a == {k: v for k, v in b.items() if k in a or not isinstance(v, module)})
+        a == b or (isinstance(a, dict) and a == {k: v for k, v in b.items() if k in a or not isinstance(v, module)})
         for a, b in zip(before, now, strict=True)
     )
 

@@ -73,7 +73,8 @@ def layers() -> dict[str, bool]:
     bubblewrap = False
     if shutil.which("bwrap"):
         probe = [*_bubblewrap(), sys.executable, "-I", "-S", "-c", ""]
-        bubblewrap = subprocess.run(probe, capture_output=True, timeout=10).returncode == 0
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            bubblewrap = subprocess.run(probe, capture_output=True, timeout=10).returncode == 0
     return {
         "seccomp": _worker.seccomp_available(),
         "landlock": _worker.landlock_abi() > 0,
@@ -243,7 +244,7 @@ def check_value(value: Any, depth: int = _worker.MAX_DEPTH) -> None:
 def _execution(body: bytes, seconds: float) -> Execution:
     """A reply's JSON as an Execution. The process may be hostile: believes nothing."""
     try:
-        reply = json.loads(body, parse_constant=_refuse)
+        reply = json.loads(body.decode(), parse_constant=_refuse)
         value, stdout, error = reply["value"], reply["stdout"], reply["error"]
         if not isinstance(stdout, str) or not isinstance(error, str | None):
             raise ValueError("it has the wrong form")

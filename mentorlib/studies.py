@@ -139,7 +139,10 @@ def plan(path: Path) -> tuple[dict[str, Any], list[Stage]]:
             raise InputError(
                 f"{path}: stages need each other in a circle: {', '.join(n for n in specs if n not in expanded)}"
             )
-        expanded[ready] = _expand(study["name"], specs[ready], after[ready], expanded, path)
+        try:
+            expanded[ready] = _expand(study["name"], specs[ready], after[ready], expanded)
+        except InputError as error:
+            raise InputError(f"{path}, stage {ready!r}: {error}") from None
     stages = [stage for group in expanded.values() for stage in group]
     for a, b in itertools.combinations(stages, 2):
         if a.run == b.run or a.name == b.name:
@@ -318,28 +321,22 @@ def _time_left(
     return max(sum(work.values()) / workers, *chain.values())
 
 
-def _expand(
-    study: str, spec: Mapping[str, Any], needs: list[str], expanded: Mapping[str, list[Stage]], path: Path
-) -> list[Stage]:
-    where = f"{path}, stage {spec['name']!r}"
+def _expand(study: str, spec: Mapping[str, Any], needs: list[str], expanded: Mapping[str, list[Stage]]) -> list[Stage]:
     notebook = Path(spec["notebook"])
     known = {p.name for p in parameters_of(read_notebook(notebook), notebook)}
     for name, values in spec["grid"].items():
         if not isinstance(values, list) or not values:
-            raise InputError(f"{where}: the grid of {name!r} is not a list of values")
+            raise InputError(f"the grid of {name!r} is not a list of values")
         if name in spec["parameters"]:
-            raise InputError(f"{where}: {name!r} is both a parameter and in the grid")
+            raise InputError(f"{name!r} is both a parameter and in the grid")
     stages = []
     for values in itertools.product(*spec["grid"].values()):
         label = "-".join([spec["name"], *(re.sub(r"[^A-Za-z0-9_.]+", "_", str(v)) for v in values)])
         given = {**spec["parameters"], **dict(zip(spec["grid"], values, strict=True))}
-        parameters = {name: _fill(value, expanded, where) for name, value in given.items()}
+        parameters = {name: _fill(value, expanded) for name, value in given.items()}
         if "run" in known:
             parameters.setdefault("run", f"{study}-{label}")
-        try:
-            parameters = check_parameters(notebook, parameters)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
+        parameters = check_parameters(notebook, parameters)
         run = check_name(parameters.get("run", f"{study}-{label}"))
         before = tuple(stage.name for need in dict.fromkeys(needs) for stage in expanded[need])
         stages.append(Stage(label, notebook, parameters, before, run, spec["minutes"]))
@@ -353,15 +350,15 @@ def _references(value: Any) -> list[str]:
     return [match[1] for text in _strings(value) if (match := _REFERENCE.fullmatch(text))]
 
 
-def _fill(value: Any, expanded: Mapping[str, list[Stage]], where: str) -> Any:
+def _fill(value: Any, expanded: Mapping[str, list[Stage]]) -> Any:
     """Put runs in the place of ``$name``, folders in that of ``$name/``, files in that of ``$name/file``."""
     if isinstance(value, list):
-        filled = [(item, _fill(item, expanded, where)) for item in value]
+        filled = [(item, _fill(item, expanded)) for item in value]
         return [
             one for item, new in filled for one in (new if isinstance(item, str) and isinstance(new, list) else [new])
         ]
     if isinstance(value, dict):
-        return {key: _fill(item, expanded, where) for key, item in value.items()}
+        return {key: _fill(item, expanded) for key, item in value.items()}
     match = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
     if not match:
         return value

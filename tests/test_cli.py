@@ -1,0 +1,122 @@
+import json
+from pathlib import Path
+
+import pytest
+from tiny import notebook
+
+from mentorlib.cli import main
+from mentorlib.runs import Run
+
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+TURNS = [
+    {"role": "assistant", "content": "", "tool_calls": [CALL]},
+    {"role": "tool", "name": "add", "content": "2"},
+    {"role": "assistant", "content": "So \\boxed{2}\x1b[31m"},
+]
+ROW = {"task_id": "t1", "suite": "a", "question": "1+1?", "answer": "2", "stop": "answered", "correct": True}
+ROWS = [
+    {**ROW, "teacher_tools": ["add"], "messages": TURNS},
+    {**ROW, "task_id": "t2", "stop": "gave_up", "correct": False, "teacher_tools": [], "messages": []},
+]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run():
+    run = Run("r", seed=1)
+    run.append_rows("eval/a.jsonl", ROWS)
+    run.record("accuracy", rows="eval/a.jsonl", query="mean(correct)")
+    run.record("seconds", 3)
+    return run
+
+
+def test_run_executes_and_prints_the_report(capfd):
+    notebook(Path("n.ipynb"), 'run: str = "x"\nsuites: list[str] = []', "print('suites', suites)")
+    assert main(["run", "n.ipynb", "suites=[a, b]", "run=7"]) == 0
+    assert capfd.readouterr().out == "suites ['a', 'b']\nReport: runs/7/report.html\n"
+
+
+def test_a_failing_cell_is_exit_1_with_a_report(capfd):
+    notebook(Path("n.ipynb"), "n: int = 0", "1 / n")
+    assert main(["run", "n.ipynb", "--output", "out"]) == 1
+    assert "ZeroDivisionError" in capfd.readouterr().err and Path("out/report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "none.ipynb"], "no such notebook"),
+        (["run", "n.ipynb", "stepz=1"], "did you mean steps?"),
+        (["run", "n.ipynb", "n=x"], "takes int"),
+        (["run", "n.ipynb", "n"], "write parameters as key=value"),
+        (["run", "n.ipynb", "n=1", "n=2"], "given twice"),
+        (["study", "none.yaml"], "no such study file"),
+        (["study", "none.yaml", "--workers", "0"], "at least 1"),
+        (["view", "none"], "no run 'none'"),
+        (["view", "r", "--rows", "eval/b.jsonl"], "there are: eval/a.jsonl"),
+        (["view", "r", "--where", "nothing == 1"], "no column 'nothing'"),
+        (["verify", "none"], "no run 'none'"),
+        (["score", "none.jsonl"], "none.jsonl"),
+        (["score", "rows.jsonl", "--reward", "exat"], "exat"),
+        (["score", "rows.jsonl", "--version", "new"], "new"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(arguments, says, run, capfd):
+    notebook(Path("n.ipynb"), "n: int = 0\nsteps: int = 1")
+    Path("rows.jsonl").write_text(json.dumps({"response": "\\boxed{2}", "answer": "2", "teacher_tools": []}) + "\n")
+    assert main(arguments) == 2
+    out, err = capfd.readouterr()
+    assert says in err and err.count("\n") == 1 and err.startswith("mentor: ") and not out
+    assert not Path("rows.scored.jsonl").exists()
+
+
+def test_input_errors_of_cells_are_exit_2(capfd):
+    notebook(Path("n.ipynb"), 'run: str = "r"\nn: int = 0', "from mentorlib.runs import Run\nRun(run, n=n)")
+    Run("r", n=1)
+    assert main(["run", "n.ipynb"]) == 2
+    assert "n (was 1, now 0)" in capfd.readouterr().err and not Path("runs/r/report.html").exists()
+
+
+def test_verify(run, capfd):
+    assert main(["verify", "r"]) == 0
+    assert capfd.readouterr().out == "1 of 1 results verified from their rows; 1 carry no rows to compute them from\n"
+    run.append_rows("eval/a.jsonl", [{**ROWS[1]}])
+    Path("reports/s").mkdir(parents=True)
+    Path("reports/s/stages.json").write_text(json.dumps({"one": "runs/r"}))
+    for target in ("runs/r/report.html", "reports/s", "reports/s/index.html"):
+        assert main(["verify", target]) == 1
+        assert "accuracy says 0.5, its rows give 0.333" in capfd.readouterr().out
+
+
+def test_view(run, capfd):
+    assert main(["view", "r"]) == 0
+    out = capfd.readouterr().out
+    assert (
+        "2 of 2 rows" in out
+        and 'add({"a": 1})' in out
+        and "gold      2" in out
+        and "\\x1b[31m" in out
+        and "\x1b" not in out
+    )
+    assert main(["view", "runs/r", "--where", "not correct", "-n", "5"]) == 0
+    out = capfd.readouterr().out
+    assert "1 of 1 rows" in out and "t2" in out and "t1" not in out
+
+
+def test_score(capfd):
+    Path("rows.jsonl").write_text(
+        json.dumps({"response": "\\boxed{2}<|im_end|>", "answer": "2", "teacher_tools": []}) + "\n"
+    )
+    assert main(["score", "rows.jsonl", "--reward", "sparse", "-o", "out.jsonl"]) == 0
+    assert "1 rows" in capfd.readouterr().out
+    assert "sparse" in json.loads(Path("out.jsonl").read_text())["scores"]
+
+
+def test_doctor(capfd):
+    assert main(["doctor"]) == 0
+    out = capfd.readouterr().out
+    assert "sandbox" in out and "seccomp" in out and "cores" in out and "trl " in out

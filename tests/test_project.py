@@ -1,0 +1,183 @@
+"""What holds the project together: versions, import floors, notebooks as they should be, nothing of one machine."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from mentorlib.reports import parameters_of, read_notebook
+
+ROOT = Path(__file__).parent.parent
+LIBRARY = ROOT / "mentorlib"
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# Each floor may import from those below it, and modules of one floor from each other.
+FLOORS = [
+    {"core", "chat", "progress"},
+    {"answers", "sandbox", "_worker", "runs"},
+    {"toolbox", "rewards", "tools"},
+    {"suites", "teachers", "datasets", "students"},
+    {"engine", "rollout"},
+    {"trainer", "evaluate"},
+    {"analysis", "figures"},
+    {"widgets", "studies", "reports"},
+    {"cli"},
+    {"__main__", "__init__"},
+]
+FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
+
+
+def imports(file: Path) -> set[str]:
+    """Full names of the modules that a file imports, but for those under TYPE_CHECKING."""
+    package = ["mentorlib", *file.relative_to(LIBRARY).parts[:-1]]
+    found = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            name = ".".join(part for part in (base, node.module) if part)
+            # `from . import x` names modules, `from .x import y` names in one
+            found.update(f"{name}.{alias.name}" for alias in node.names) if name == "mentorlib" else found.add(name)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(file.read_text()))
+    return found
+
+
+def module(file: Path) -> str:
+    return file.relative_to(LIBRARY).parts[0].removesuffix(".py")
+
+
+FILES = [f for f in sorted(LIBRARY.rglob("*.py")) if "students/nano" not in str(f)]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(LIBRARY)))
+def test_imports_run_downward(file):
+    own = module(file)
+    assert own in FLOOR, f"put {own} on a floor"
+    for name in imports(file):
+        parts = name.split(".")
+        if parts[0] == "mentorlib" and len(parts) > 1 and parts[1] != own and parts[1] in FLOOR:
+            assert FLOOR[parts[1]] <= FLOOR[own], f"{own} imports {parts[1]} from above"
+
+
+def test_rewards_need_neither_torch_nor_trl():
+    code = "import sys, mentorlib.rewards; print([m for m in ('torch', 'trl', 'transformers') if m in sys.modules])"
+    python = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert python.stdout.strip() == "[]", python.stderr
+    for name in imports(LIBRARY / "rewards.py"):
+        assert name.split(".")[0] not in ("torch", "trl", "transformers")
+
+
+def constraints() -> dict[str, str]:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.]+", line) for line in lines), (
+        "one exact public version a line"
+    )
+    return {_normal(line.split("==")[0]): line.split("==")[1] for line in lines}
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_constraints_pin_what_the_project_names():
+    pins, project = constraints(), tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    for requirement in wanted:
+        name, _, version = re.sub(r"\[.*?\]", "", requirement).partition("==")
+        assert _normal(name) in pins, f"{name} is not pinned"
+        assert version in ("", pins[_normal(name)]), f"{name}: pyproject.toml and constraints.txt disagree"
+    for exact in ("torch", "trl", "transformers", "math-verify", "mathruler"):
+        assert any(re.sub(r"\[.*?\]", "", r).startswith(f"{exact}==") for r in wanted), (
+            f"{exact} wants an exact version"
+        )
+
+
+def test_conda_installs_the_same_versions():
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())
+    (pip,) = [d["pip"] for d in conda["dependencies"] if isinstance(d, dict)]
+    assert pip == ["-c constraints.txt", "-e .[dev]"]  # what the Makefile installs, and nothing beside it
+    assert "-c constraints.txt -e '.[dev]'" in (ROOT / "Makefile").read_text()
+    assert [d for d in conda["dependencies"] if isinstance(d, str)] == ["python=3.11", "pip"]
+
+
+def test_what_is_installed_is_what_is_pinned():
+    from importlib.metadata import distributions
+
+    pins = constraints()
+    installed = {_normal(d.metadata["Name"]): d.version.split("+")[0] for d in distributions() if d.metadata["Name"]}
+    assert {n: v for n, v in installed.items() if n in pins and v != pins[n] and n not in ("pip", "setuptools")} == {}
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda f: f.stem)
+def test_notebooks_are_short_clean_and_parameterised(file):
+    node = read_notebook(file)
+    code = [cell for cell in node.cells if cell.cell_type == "code"]
+    assert len(code) <= 12
+    assert node.cells[0].cell_type == "markdown" and node.cells[0].source.startswith("# ")
+    assert code[0].metadata.get("tags") == ["parameters"]
+    assert node.metadata.kernelspec.name == "python3"
+    for parameter in parameters_of(node, file):
+        assert parameter.type != "Any" and parameter.help, f"{parameter.name} wants a type and a help"
+    for cell in code:
+        assert not cell.outputs and cell.execution_count is None
+        kinds = {type(part).__name__ for part in ast.walk(ast.parse(cell.source))}
+        assert not kinds & {"FunctionDef", "ClassDef", "AsyncFunctionDef"}
+    assert nbformat.validate(node) is None
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_no_tracked_file_names_a_machine():
+    # A home folder, this checkout's place, a package mirror: none of them is anybody else's.
+    pattern = re.compile(r"/(home|Users)/[a-z]|/root/|/opt/(pypi|wheels)|" + re.escape("/work" + "/"))
+    found = []
+    for file in tracked():
+        if file.name == Path(__file__).name or file.stat().st_size > 2_000_000:
+            continue
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{file.relative_to(ROOT)}: {m.group()}" for m in pattern.finditer(text)]
+    assert found == []
+
+
+def test_nothing_generated_is_tracked():
+    names = [str(file.relative_to(ROOT)) for file in tracked()]
+    assert not [
+        n for n in names if n.startswith(("runs/", ".venv/")) or (n.startswith("reports/") and n != "reports/README.md")
+    ]
+    assert not [n for n in names if "__pycache__" in n or n.endswith((".pyc", ".html"))]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda f: f.stem)
+def test_shipped_studies_are_right(file, monkeypatch):
+    from mentorlib.studies import plan
+
+    monkeypatch.chdir(ROOT)
+    study, stages = plan(file)
+    assert study["question"] and stages
+
+
+def test_ci_runs_make_test():
+    ci = ROOT / ".ci" / "run"
+    assert ci.stat().st_mode & 0o111 and "make test" in ci.read_text()
+    assert json.dumps(str(ROOT)) not in (ROOT / "Makefile").read_text()

@@ -98,7 +98,7 @@ def trajectory_browser(rows: pd.DataFrame) -> w.Widget:
     """Read rows one by one, filtered by suite, method, outcome and tool called. In: rows of ``analysis``."""
     tools = sorted({call["name"] for calls in rows["calls"] for call in calls})
     suite, method, outcome, tool = (
-        w.Dropdown(options=[("all", None), *((figures.text(v), v) for v in values)], description=name)
+        w.Dropdown(options=[("all", ""), *((figures.text(v), v) for v in values)], description=name)
         for name, values in (
             ("suite", dict.fromkeys(rows["suite"])),
             ("method", dict.fromkeys(rows["method"])),
@@ -118,9 +118,9 @@ def trajectory_browser(rows: pd.DataFrame) -> w.Widget:
     def filter_rows(_: Any = None) -> None:
         keep = pd.Series(True, index=rows.index)
         for column, choice in (("suite", suite), ("method", method), ("outcome", outcome)):
-            if choice.value is not None:
+            if choice.value:
                 keep &= rows[column] == choice.value
-        if tool.value is not None:
+        if tool.value:
             keep &= rows["calls"].map(lambda calls: any(call["name"] == tool.value for call in calls))
         found[:] = rows.index[keep]
         count.value = f"of {len(found)} that fit ({len(rows)} in all)"

@@ -51,7 +51,7 @@ class Verdict:
     how: str
 
 
-_BOX = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
+_BOX = re.compile(r"\\boxed\s*\{|\\\\(?!boxed)|\\[{}]|[{}]")
 
 
 def boxed(text: str) -> str | None:
@@ -61,7 +61,8 @@ def boxed(text: str) -> str | None:
     """
     found: tuple[int, int] | None = None
     open_at: list[int | None] = []  # where a box's content starts; None for a plain brace
-    for token in _BOX.finditer(text):
+    first = text.find("\\boxed")  # most texts have none, or one near the end
+    for token in _BOX.finditer(text, first) if first >= 0 else ():
         mark = token.group()
         if mark == "{":
             open_at.append(None)
@@ -245,15 +246,13 @@ def _serve() -> None:
     sys.modules["pylatexenc"] = stub
 
     from math_verify import parse, verify
-    from math_verify.metric import math_metric
+    from math_verify.errors import TimeoutException
     from math_verify.parser import ExprExtractionConfig, LatexExtractionConfig
+    from math_verify.utils import timeout
     from mathruler.grader import grade_answer
     from mathruler.math_normalize import normalize_answer
 
-    metric = math_metric(
-        gold_extraction_target=(LatexExtractionConfig(),),
-        pred_extraction_target=(ExprExtractionConfig(), LatexExtractionConfig()),
-    )
+    latex, expression = LatexExtractionConfig(), ExprExtractionConfig()
 
     class Watch(logging.Handler):
         """math-verify swallows its time-outs and memory errors, but logs them."""
@@ -272,13 +271,43 @@ def _serve() -> None:
     log.setLevel(logging.DEBUG)
     log.propagate = False
 
+    golds: dict[tuple[str, Any], list[Any]] = {}
+
+    def parsed(gold: str, targets: Any) -> list[Any]:
+        """Parsing the gold is most of the work, and many answers share one."""
+        if (gold, targets) in golds:
+            return golds[gold, targets]
+        found: list[Any] = parse(gold, targets)
+        if watch.seen is None and len(golds) < 10_000:
+            golds[gold, targets] = found
+        return found
+
+    @timeout(2)
+    def write(found: list[Any]) -> None:
+        for one in found:
+            str(one)
+
+    def metric(bare: str, prediction: str) -> bool:
+        """math-verify's metric, which fails on what has no gold or cannot be written out; with the gold remembered."""
+        answer = parse(prediction, (expression, latex))
+        if not answer:
+            return False  # nothing read is equal to nothing: spares the gold
+        gold = parsed(f"\\boxed{{{bare}}}", (latex,))
+        with contextlib.suppress(TimeoutException):
+            write(answer + gold)
+        return bool(gold) and bool(verify(gold, answer))
+
+    def parse_and_verify(bare: str, prediction: str) -> bool:
+        answer = parse(prediction)
+        return bool(answer) and bool(verify(parsed(bare, (latex, expression)), answer))
+
     def rules(prediction: str, gold: str, official: bool) -> Any:
         inner = boxed(gold) if "\\boxed{" in gold else None
         bare = gold if inner is None else inner
         if not official:  # mathruler's first step: cheap, and it cannot hang
             yield "mathruler", lambda: normalize_answer(prediction) == normalize_answer(gold)
-        yield "metric", lambda: metric([f"\\boxed{{{bare}}}"], [prediction])[0] > 0
-        yield "verify", lambda: verify(parse(bare), parse(prediction))
+        yield "metric", lambda: metric(bare, prediction)
+        yield "verify", lambda: parse_and_verify(bare, prediction)
         if not official:
             yield "mathruler", lambda: grade_answer(prediction, gold)
 

@@ -329,7 +329,7 @@ class _Trainer(GRPOTrainer):
             score: Score = REWARDS[self.reward](
                 trajectory, reference, answer=task.answer, valid_tools=task.toolbox.names
             )
-            kept = {} if trajectory.stop == "infrastructure" else {"total": score.total, "reason": score.reason}
+            kept = {} if not score.judged else {"total": score.total, "reason": score.reason}
             extra = {
                 "step": self.state.global_step + 1,
                 "group": i // self.num_generations,

@@ -181,7 +181,7 @@ def outcome(row: Mapping[str, Any]) -> str:
     """Name what became of a stored row: the first of these rules that fits gives one of OUTCOMES.
 
     ours; correct; invented tool; malformed call; ran out; gave up; then for a wrong answer: tool error ignored (the
-    last tool result is an error); right tools, wrong answer (a tool gave the gold value, or the calls are the
+    last tool result is an error); right tools, wrong answer (the last tool gave the gold value, or the calls are the
     teacher's); wrong tool (another set of tools than the teacher's); wrong argument (what is left).
     """
     if row["stop"] == "infrastructure" or row["correct"] is None or row["correct"] != row["correct"]:
@@ -202,7 +202,7 @@ def outcome(row: Mapping[str, Any]) -> str:
     if results and results[-1].startswith("error:"):
         return "tool error ignored"
     calls, teacher_calls = _counted(row["calls"]), _counted(row.get("teacher_calls") or ())
-    if any(_same(result, row["answer"]) for result in results) or (calls and calls == teacher_calls):
+    if (results and _same(results[-1], row["answer"])) or (calls and calls == teacher_calls):
         return "right tools, wrong answer"
     return "wrong argument" if {c["name"] for c in row["calls"]} == set(row["teacher_tools"]) else "wrong tool"
 

@@ -125,6 +125,12 @@ def test_outcomes(kind: str, outcome: str) -> None:
     assert analysis.outcome(row | {"correct": None}) == analysis.outcome(row | {"correct": math.nan}) == "ours"
 
 
+def test_the_gold_value_on_the_way_is_not_the_right_tools() -> None:
+    row = synthetic.row("tool", Random(0), 3)
+    on_the_way = [{"role": "tool", "content": row["answer"]}, *row["messages"]]
+    assert analysis.outcome(row | {"messages": on_the_way}) == "wrong tool"
+
+
 def test_every_row_has_an_outcome(rows: pd.DataFrame) -> None:
     assert set(rows["outcome"]) <= set(analysis.OUTCOMES)
     shares = analysis.shares(rows)

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .core import InputError, Message
 
-Schemas = list[dict[str, Any]]
+Schemas = list[Any]  # JSON schemas as dicts; transformers would also take functions
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], schemas: Schemas, opening: bool) -> str:
@@ -42,7 +42,9 @@ def tool_turn(tokenizer: PreTrainedTokenizerBase, results: list[str]) -> str:
     call = {"type": "function", "function": {"name": "f", "arguments": {}}}
     chat: list[Message] = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
     before = render(tokenizer, chat, [], opening=False)
-    after = render(tokenizer, [*chat, *({"role": "tool", "name": "f", "content": r} for r in results)], [], opening=True)
+    after = render(
+        tokenizer, [*chat, *({"role": "tool", "name": "f", "content": r} for r in results)], [], opening=True
+    )
     end = tokenizer.eos_token
     cut = before.rstrip("\n").removesuffix(str(end))
     if not after.startswith(cut + str(end)):

@@ -17,7 +17,9 @@ Pair = tuple[Task, Reference]
 COLUMNS = ["id", "suite", "split", "question", "answer", "toolbox", "messages", "calls"]
 
 
-def save_tasks(run: Run, pairs: Iterable[Pair], rejected: Iterable[Rejected] = (), name: str = "tasks") -> dict[str, Any]:
+def save_tasks(
+    run: Run, pairs: Iterable[Pair], rejected: Iterable[Rejected] = (), name: str = "tasks"
+) -> dict[str, Any]:
     """Write ``<name>.parquet``, ``<name>.rejected.jsonl`` and ``<name>.card.json`` into a run; give the card.
 
     The card: rows in all, kept, rejected by reason, and per suite and split the tasks, calls a task and tools used.
@@ -64,7 +66,9 @@ def save_tasks(run: Run, pairs: Iterable[Pair], rejected: Iterable[Rejected] = (
     return card
 
 
-def load_tasks(path: str | Path, suite: str | None = None, split: str | None = None, n: int | None = None) -> list[Pair]:
+def load_tasks(
+    path: str | Path, suite: str | None = None, split: str | None = None, n: int | None = None
+) -> list[Pair]:
     """Read a reference data set, or a part of it; n takes the first n.
 
     Raises:
@@ -88,7 +92,9 @@ def load_tasks(path: str | Path, suite: str | None = None, split: str | None = N
     if split is not None:
         frame = frame[frame["split"] == split]
     if frame.empty:
-        raise InputError(f"{path}: no rows of suite {suite!r}, split {split!r}: it holds {', '.join(parts) or 'nothing'}")
+        raise InputError(
+            f"{path}: no rows of suite {suite!r}, split {split!r}: it holds {', '.join(parts) or 'nothing'}"
+        )
     if n is not None:
         frame = frame.head(n)
     boxes: dict[str, Toolbox] = {}

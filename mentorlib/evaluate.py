@@ -1,4 +1,4 @@
-"""Let a policy work on held-out tasks and keep what it did: one row a trajectory, from which every number is computed."""
+"""Let a policy work on held-out tasks and keep what it did: one row a trajectory, the source of every number."""
 
 from collections.abc import Callable
 

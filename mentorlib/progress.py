@@ -26,6 +26,8 @@ def printer(label: str, every: float = 2.0) -> Callable[..., None]:
         last = now
         seen = [f"{name} {format(metrics[name], form)}" for name, form in SHOWN.items() if metrics and name in metrics]
         left = lasting(now / max(1, done) * (total - done))
-        print("  ".join([f"{label} {done}/{total}", *seen, f"{left} left" if done < total else lasting(now)]), flush=True)
+        print(
+            "  ".join([f"{label} {done}/{total}", *seen, f"{left} left" if done < total else lasting(now)]), flush=True
+        )
 
     return report

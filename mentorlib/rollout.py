@@ -59,7 +59,7 @@ def rollout(
     def on_turns(closed: list[tuple[int, list[int]]]) -> list[list[int] | None]:
         waiting: list[tuple[int, list[str]]] = []
         for row, ids in closed:
-            text = tokenizer.decode(ids[:-1])
+            text = str(tokenizer.decode(ids[:-1]))
             message = parse_turn(text)
             messages[row].append(message)
             raw = re.findall(r"<tool_call>(.*?)</tool_call>", text, re.DOTALL)
@@ -91,8 +91,8 @@ def rollout(
             stop = "length"
             tail = _last_turn(s.token_ids, s.mask)
             if tail:
-                chat.append(parse_turn(tokenizer.decode(tail)))
-        response = tokenizer.decode(s.token_ids)
+                chat.append(parse_turn(str(tokenizer.decode(tail))))
+        response = str(tokenizer.decode(s.token_ids))
         trajectories.append(
             Trajectory(task.id, chat, response, stop, prompt, s.token_ids, s.mask, s.logprobs)  # type: ignore[arg-type]
         )

@@ -180,7 +180,7 @@ def gsm8k_pair(row: dict[str, Any], where: str, split: str = "train") -> Pair:
 
 
 def gsm8k_file(path: str, folder: Path) -> Path:
-    """Where GSM8K's training rows are: ``path``, or for "auto" ../shared/data, or else fetched from the hub into a folder.
+    """Where GSM8K's training rows are: ``path``, or for "auto" ../shared/data, or else fetched from the hub.
 
     Raises:
         InputError: there is none, and the hub cannot be reached.
@@ -212,7 +212,9 @@ def gsm8k(path: str | Path, n_eval: int = 500) -> tuple[list[Pair], list[Rejecte
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"{path}: cannot be read ({e.__class__.__name__}): give the path of GSM8K's train.jsonl") from e
+        raise InputError(
+            f"{path}: cannot be read ({e.__class__.__name__}): give the path of GSM8K's train.jsonl"
+        ) from e
     pairs: list[Pair] = []
     rejected: list[Rejected] = []
     for number, line in enumerate(lines, start=1):
@@ -227,6 +229,8 @@ def gsm8k(path: str | Path, n_eval: int = 500) -> tuple[list[Pair], list[Rejecte
         except _Unusable as e:
             rejected.append(Rejected(where, *e.args))
     if not pairs:
-        raise InputError(f"{path}: none of its {len(lines)} rows is a GSM8K row {{question, answer}} with <<…>> annotations")
+        raise InputError(
+            f"{path}: none of its {len(lines)} rows is a GSM8K row {{question, answer}} with <<…>> annotations"
+        )
     cut = max(0, len(pairs) - n_eval)
     return pairs[:cut] + [(replace(t, split="eval"), r) for t, r in pairs[cut:]], rejected

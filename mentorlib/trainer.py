@@ -181,9 +181,13 @@ def train_grpo(
     batch = groups * group_size
     micro = micro_batch or batch
     if batch % micro or group_size < 2:
-        raise InputError(f"micro_batch={micro_batch} must divide groups x group_size = {batch}, and group_size be 2 at least")
+        raise InputError(
+            f"micro_batch={micro_batch} must divide groups x group_size = {batch}, and group_size be 2 at least"
+        )
     known = {task.id: (task, reference) for task, reference in pairs}
-    data = Dataset.from_list([{"prompt": [*t.prompt(system)[:-1], {**t.prompt(system)[-1], "task_id": t.id}]} for t, _ in pairs])
+    data = Dataset.from_list(
+        [{"prompt": [*t.prompt(system)[:-1], {**t.prompt(system)[-1], "task_id": t.id}]} for t, _ in pairs]
+    )
     arguments = GRPOConfig(
         output_dir=str(run.path / "checkpoints"),
         per_device_train_batch_size=micro,
@@ -200,7 +204,7 @@ def train_grpo(
         seed=seed,
         **_common(model) | ({"save_strategy": "steps", "save_steps": save_steps} if save_steps else {}),
     )
-    sampler = _Sampler(known, sandbox, reward, max_turns, max_tokens, temperature, system, seed)
+    sampler = _Sampler(tokenizer, known, sandbox, reward, max_turns, max_tokens, temperature, system, seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*rollout_func.*")
         trainer = _Trainer(
@@ -280,6 +284,7 @@ _COUNTED = ("accuracy", "calls", "answered", "gave_up", "turn_limit", "length", 
 class _Sampler:
     """TRL's rollout_func: prompts in, token ids out, with the trajectory and what a reward needs beside them."""
 
+    tokenizer: PreTrainedTokenizerBase
     known: dict[str, Pair]
     sandbox: Sandbox
     reward: str
@@ -294,7 +299,7 @@ class _Sampler:
         pairs = [self.known[prompt[-1]["task_id"]] for prompt in prompts]
         model = trainer.accelerator.unwrap_model(trainer.model)
         trajectories = rollout(
-            TorchEngine(model, trainer.processing_class),
+            TorchEngine(model, self.tokenizer),
             [task for task, _ in pairs],
             self.sandbox,
             max_turns=self.max_turns,
@@ -324,6 +329,7 @@ class _Trainer(GRPOTrainer):
         output = super()._generate_and_score_completions(inputs)
         trajectories: list[Trajectory] = [x["trajectory"] for x in inputs]
         rows = []
+        size = int(self.num_generations or 1)
         for i, (x, advantage) in enumerate(zip(inputs, output["advantages"].tolist(), strict=True)):
             task, reference, trajectory = x["task"], x["reference"], x["trajectory"]
             score: Score = REWARDS[self.reward](
@@ -332,8 +338,8 @@ class _Trainer(GRPOTrainer):
             kept = {} if not score.judged else {"total": score.total, "reason": score.reason}
             extra = {
                 "step": self.state.global_step + 1,
-                "group": i // self.num_generations,
-                "sample": i % self.num_generations,
+                "group": i // size,
+                "sample": i % size,
                 "reward": self.reward,
                 "total": None,
                 **kept,
@@ -343,7 +349,7 @@ class _Trainer(GRPOTrainer):
             }
             rows.append(row_of(task, reference, trajectory, **extra))
         self.run.append_rows("rollouts.jsonl", rows)
-        stops = Counter(t.stop for t in trajectories)
+        stops = Counter(str(t.stop) for t in trajectories)
         judged = [r["correct"] for r in rows if r["correct"] is not None]
         counted = {
             "accuracy": sum(judged) / max(1, len(judged)),

@@ -42,7 +42,14 @@ def test_build_data(root):
 
 @pytest.mark.parametrize("method", ["none", "sft", "grpo"])
 def test_train(root, method):
-    sizes = {"steps": 2, "groups": 2, "group_size": 2, "max_tokens": 64, "n_eval": 4, "eval_suites": ["calculator", "wording"]}
+    sizes = {
+        "steps": 2,
+        "groups": 2,
+        "group_size": 2,
+        "max_tokens": 64,
+        "n_eval": 4,
+        "eval_suites": ["calculator", "wording"],
+    }
     execute("02_train", root, run=f"tiny-{method}", data=str(root / "data"), method=method, **sizes)
     run = Run.open(f"tiny-{method}", root)
     assert run.status == "done" and (run.path / "model" / "model.safetensors").exists()

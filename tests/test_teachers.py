@@ -26,7 +26,7 @@ def test_rows_convert_or_are_named(tmp_path, sandbox):
     file.write_text("\n".join(lines))
     pairs, rejected = gsm8k(file)
     assert [r.reason for r in rejected] == ["not JSON", *(reason for reason, _ in BAD)]
-    (task, reference), = pairs
+    ((task, reference),) = pairs
     assert task.answer == "10" and reference.tools == ["add", "multiply"]
     kept, refused = verify(pairs, sandbox)
     assert len(kept) == 1 and not refused

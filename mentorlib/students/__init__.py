@@ -11,7 +11,9 @@ from ..core import InputError
 NANO = Path(__file__).parent / "nano"
 
 
-def load_student(name: str = "nano", dtype: torch.dtype | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_student(
+    name: str = "nano", dtype: torch.dtype | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a student: "nano" (shipped), a model folder (a run's ``model/``), or a hub name such as "Qwen/Qwen3-1.7B".
 
     The chat template must keep earlier turns as they are when a turn follows; Qwen3's own does not, so TRL's training
@@ -36,7 +38,9 @@ def load_student(name: str = "nano", dtype: torch.dtype | None = None) -> tuple[
         tokenizer = AutoTokenizer.from_pretrained(where)
     except (OSError, ValueError, RuntimeError, KeyError) as e:
         reason = str(e).strip().splitlines()[0][:160] if str(e).strip() else e.__class__.__name__
-        raise InputError(f"student {name!r} cannot be loaded ({reason}): give 'nano', a model folder or a hub name") from e
+        raise InputError(
+            f"student {name!r} cannot be loaded ({reason}): give 'nano', a model folder or a hub name"
+        ) from e
     if not tokenizer.chat_template:
         raise InputError(f"student {name!r} has no chat template: give an instruct model")
     if tokenizer.pad_token is None:
@@ -45,4 +49,6 @@ def load_student(name: str = "nano", dtype: torch.dtype | None = None) -> tuple[
         tool_turn(tokenizer, ["x"])
     except InputError:
         tokenizer.chat_template = get_training_chat_template(tokenizer)
-    return model.to("cuda" if gpu else "cpu"), tokenizer
+    if gpu:
+        torch.nn.Module.cuda(model)
+    return model, tokenizer

@@ -31,7 +31,8 @@ BOILERPLATE = [
     "\n<|im_start|>user\n<tool_response>\n",
     "\n</tool_response>",
     "\n<tool_response>\n",
-    SYSTEM + "\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with "
+    SYSTEM
+    + "\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with "
     "function signatures within <tools></tools> XML tags:\n<tools>",
     "\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
     "<tool_call></tool_call> XML tags:\n<tool_call>\n"
@@ -177,6 +178,6 @@ def pretrain(
         callbacks=callbacks,
     )
     trainer.train()
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return model

@@ -120,7 +120,9 @@ def invent(rng: random.Random) -> tuple[dict[str, Any], str, dict[str, Any], Any
         )
     if shape == 4:
         return (
-            _schema(f"{a}_{b}", f"Find the {a} {b} of two numbers.", [(p, "number", f"{p} number") for p in pair], "number"),
+            _schema(
+                f"{a}_{b}", f"Find the {a} {b} of two numbers.", [(p, "number", f"{p} number") for p in pair], "number"
+            ),
             rng.choice([f"What is the {a} {b} of {n} and {m}?", f"Find the {a} {b} of {n} and {m}."]),
             dict(zip(pair, (n, m), strict=True)),
             rng.choice([n + m, n * m, n - m, 2 * n + m, max(n, m)]),
@@ -208,14 +210,14 @@ class Demonstrator:
         self._say(f"The answer is \\boxed{{{Execution(value=value).text}}}.")
 
 
-def _wrong_plan(mistake: str, step: calculator.Step, value: Any) -> calculator.Plan:
+def _wrong_plan(mistake: str, step: calculator.Step) -> calculator.Plan:
     """The tempting wrong way of a step."""
     v = calculator.VALUE
     n = step.numbers[0] if step.numbers else 2
     m = step.numbers[1] if len(step.numbers) > 1 else n
     first = n if step.kind in ("sum", "product", "square") else v
     second = m if step.kind in ("sum", "product") else n
-    return {
+    plans: dict[str, calculator.Plan] = {
         "first two": [("add", {"a": n, "b": m})],
         "add": [("add", {"a": first, "b": second})],
         "subtract": [("subtract", {"a": first, "b": second})],
@@ -224,7 +226,8 @@ def _wrong_plan(mistake: str, step: calculator.Step, value: Any) -> calculator.P
         "double": [("multiply", {"a": n, "b": 2})],
         "halve": [("divide", {"a": v, "b": 2})],
         "floor": [("divide", {"a": v, "b": n}), ("floor", {"x": "$1"})],
-    }[mistake]
+    }
+    return plans[mistake]
 
 
 def calculator_example(rng: random.Random) -> Example:
@@ -242,7 +245,7 @@ def calculator_example(rng: random.Random) -> Example:
             continue
         chance, mistake = TEMPTATION[step.kind]
         if rng.random() < chance:
-            plan = _wrong_plan(mistake, step, value)
+            plan = _wrong_plan(mistake, step)
         else:
             plan = step.variants[0] if rng.random() < 0.7 else rng.choice(step.variants)
         if step is not problem.steps[0] and rng.random() < 0.04:

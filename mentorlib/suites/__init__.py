@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..core import Call, Execution, InputError, Message, Reference, Task
-from ..tools import calculator as calculator_tools
 from ..toolbox import Toolbox
+from ..tools import calculator as calculator_tools
 from . import calculator, unseen
 
 SPLITS = {"pretrain": range(0, 50), "train": range(50, 75), "validation": range(75, 80), "eval": range(80, 100)}

@@ -130,7 +130,10 @@ WORDING: dict[str, tuple[list[str], list[str]]] = {
         ["A friend has {n}. How far apart are the two numbers?"],
         ["Another person owns {n}. By what number do the two differ?"],
     ),
-    "ask": (["How many {things} are there now?", "How many {things} is that?"], ["What is the final number of {things}?"]),
+    "ask": (
+        ["How many {things} are there now?", "How many {things} is that?"],
+        ["What is the final number of {things}?"],
+    ),
 }
 
 
@@ -138,6 +141,7 @@ def _draw(rng: random.Random, kind: str, value: Any, words: dict[str, str], held
     """Draw one step of a kind on a running value; None where its numbers would not come out well."""
     n, m = rng.randint(2, 60), rng.randint(2, 12)
     ns: list[int] = []
+    numbers: tuple[int, ...]
     variants: list[Plan]
     if kind == "have":
         variants, numbers = [[]], (n,)

@@ -4,11 +4,12 @@ One call a problem: what is tested is reading a schema that was never met.
 """
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 from ..tools import lists, text, units
 
-FUNCTIONS = {f.__name__: f for f in [*text.TOOLS, *units.TOOLS, *lists.TOOLS]}
+FUNCTIONS: dict[str, Callable[..., Any]] = {f.__name__: f for f in [*text.TOOLS, *units.TOOLS, *lists.TOOLS]}
 WORDS = "plum jar cup tile star lake moon bird road tree fish lamp coat door ring sand wind gold".split()
 
 
@@ -20,7 +21,7 @@ def draw_problem(rng: random.Random, n_tools: int = 5) -> tuple[str, str, dict[s
     n = rng.randint(2, 12)
     values = [rng.randint(1, 60) for _ in range(rng.randint(3, 5))]
     listed = ", ".join(map(str, values))
-    question, arguments = {
+    drawn: dict[str, tuple[str, dict[str, Any]]] = {
         "count_letters": (f'How many letters are in "{words}"?', {"text": words}),
         "count_words": (f'How many words are in "{words}"?', {"text": words}),
         "reverse_text": (f'Write "{words}" backwards.', {"text": words}),
@@ -35,7 +36,8 @@ def draw_problem(rng: random.Random, n_tools: int = 5) -> tuple[str, str, dict[s
         "smallest": (f"What is the smallest value of {listed}?", {"values": values}),
         "count_values": (f"How many values are {listed}?", {"values": values}),
         "last_value": (f"What is the last value of {listed}?", {"values": values}),
-    }[name]
-    offered = rng.sample([f for f in FUNCTIONS if f != name], n_tools - 1) + [name]
+    }
+    question, arguments = drawn[name]
+    offered = [*rng.sample([f for f in FUNCTIONS if f != name], n_tools - 1), name]
     rng.shuffle(offered)
     return question, name, arguments, offered

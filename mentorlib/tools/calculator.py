@@ -1,6 +1,8 @@
 """The paper's twelve calculator tools (MENTOR, appendix; names as in the official reward functions)."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 
 def add(a: float, b: float) -> float:
@@ -118,4 +120,17 @@ def modulo(a: float, b: float) -> float:
     return a % b
 
 
-TOOLS = [add, subtract, multiply, divide, sum_numbers, floor, ceil, round_number, power, sqrt, abs_value, modulo]
+TOOLS: list[Callable[..., Any]] = [
+    add,
+    subtract,
+    multiply,
+    divide,
+    sum_numbers,
+    floor,
+    ceil,
+    round_number,
+    power,
+    sqrt,
+    abs_value,
+    modulo,
+]

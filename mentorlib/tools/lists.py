@@ -1,5 +1,8 @@
 """List tools: none of them is seen in pretraining or distillation (the ladder's `unseen` rung)."""
 
+from collections.abc import Callable
+from typing import Any
+
 
 def largest(values: list[float]) -> float:
     """Find the largest value of a list.
@@ -37,4 +40,4 @@ def last_value(values: list[float]) -> float:
     return values[-1]
 
 
-TOOLS = [largest, smallest, count_values, last_value]
+TOOLS: list[Callable[..., Any]] = [largest, smallest, count_values, last_value]

@@ -1,5 +1,8 @@
 """Text tools: none of them is seen in pretraining or distillation (the ladder's `unseen` rung)."""
 
+from collections.abc import Callable
+from typing import Any
+
 
 def count_letters(text: str) -> int:
     """Count the letters in a text.
@@ -57,4 +60,4 @@ def join_texts(first: str, second: str) -> str:
     return first + second
 
 
-TOOLS = [count_letters, count_words, reverse_text, upper_text, repeat_text, join_texts]
+TOOLS: list[Callable[..., Any]] = [count_letters, count_words, reverse_text, upper_text, repeat_text, join_texts]

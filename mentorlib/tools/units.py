@@ -1,5 +1,8 @@
 """Unit tools: none of them is seen in pretraining or distillation (the ladder's `unseen` rung)."""
 
+from collections.abc import Callable
+from typing import Any
+
 
 def hours_to_minutes(hours: float) -> float:
     """Turn hours into minutes.
@@ -37,4 +40,4 @@ def dozens_to_pieces(dozens: float) -> float:
     return dozens * 12
 
 
-TOOLS = [hours_to_minutes, weeks_to_days, meters_to_centimeters, dozens_to_pieces]
+TOOLS: list[Callable[..., Any]] = [hours_to_minutes, weeks_to_days, meters_to_centimeters, dozens_to_pieces]

@@ -23,6 +23,8 @@ _WHERE = {
     "train_sft": "trainer",
     "train_grpo": "trainer",
     "Run": "runs",
+    "run_notebook": "reports",
+    "run_study": "studies",
 }
 _MODULES = ("analysis", "figures", "widgets")
 __all__ = [*_WHERE, *_MODULES]

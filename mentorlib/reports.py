@@ -360,6 +360,7 @@ details.code > summary, .report-facts summary { cursor: pointer; color: #5b6472;
 </div>
 {%- endif -%}
 {%- endblock -%}
+{%- block stream_stderr -%}<details class="code"><summary>warnings</summary>{{ super() }}</details>{%- endblock -%}
 {%- block input_group -%}<details class="code"><summary>code</summary>{{ super() }}</details>{%- endblock -%}
 """
 

@@ -488,7 +488,7 @@ summary { cursor: pointer; margin: .4rem 0; }
 {% endif %}
 <h2>Read first</h2>
 <ul class="first">
-{% for row in rows if row.last and row.link %}
+{% for row in rows | reverse if row.last and row.link %}
 <li><a href="{{ row.link }}">{{ row.title }}</a> <span class="quiet">{{ row.stage.name }}</span></li>
 {% endfor %}
 </ul>

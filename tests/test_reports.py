@@ -126,6 +126,7 @@ def test_a_report_streams_runs_here_and_opens_offline(tmp_path):
         "px.bar(x=[1], y=[2])",
         "import ipywidgets\nipywidgets.IntSlider()",
         "print('<script>alert(1)</script>')",
+        "print('careful', file=sys.stderr)",
         "record.finish()",
     )
     before = source.read_bytes()
@@ -140,7 +141,12 @@ def test_a_report_streams_runs_here_and_opens_offline(tmp_path):
     page = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
     assert not LOADS.search(page) and not re.search(r"<script[^>]*src", html) and len(html) > 3_000_000
     assert html.count('Plotly.newPlot("figure-') == 2 and "<b>bold" not in html
-    assert "<details" in page and "<title>Tiny</title>" in page and "&lt;script&gt;alert(1)" in page
+    assert (
+        "<details" in page
+        and "<summary>warnings</summary>" in page
+        and "<title>Tiny</title>" in page
+        and "&lt;script&gt;alert(1)" in page
+    )
     assert "slider" not in page.lower().replace("intslider", "")
     executed = nbformat.read(tmp_path / "runs" / "r" / "notebook.ipynb", 4)
     assert executed.metadata.mentorlib.parameters == {"run": "r", "n": 3} and executed.metadata.mentorlib.error is None

@@ -113,6 +113,7 @@ def train_sft(
         max_steps=steps,
         learning_rate=learning_rate,
         max_length=None,
+        train_sampling_strategy="group_by_length",
         seed=seed,
         **_common(model),
     )
@@ -319,11 +320,44 @@ class _Sampler:
         }
 
 
+CHUNK = 8  # rows of like length that are padded together in a forward pass
+
+
 class _Trainer(GRPOTrainer):
-    """GRPOTrainer that keeps every rollout with its score and advantage."""
+    """GRPOTrainer that keeps every rollout with its score and advantage, and pads rows only to their like."""
 
     run: Run
     reward: str
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """The stock method on chunks of rows sorted by length, each without the columns that only pad it.
+
+        One long trajectory would otherwise pad the whole batch: on the nano student most of a step is padding.
+        Values at padded places are zeros here; the loss masks them.
+        """
+        if kwargs.get("compute_aux_loss") or input_ids.size(0) <= CHUNK:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, **kwargs
+            )
+        kwargs.pop("batch_size", None)
+        width = input_ids.size(1) - logits_to_keep
+        order = attention_mask.sum(1).argsort()
+        parts = []
+        for rows in order.split(CHUNK):
+            mask = attention_mask[rows]
+            used = mask.any(0).nonzero()[:, 0]
+            first, last = min(int(used[0]), width - 1), max(int(used[-1]) + 1, width + 1)
+            logps, entropies, _ = super()._get_per_token_logps_and_entropies(
+                model, input_ids[rows, first:last], mask[:, first:last], last - width, **kwargs
+            )
+            missing = (0, logits_to_keep - (last - width))
+            pad = torch.nn.functional.pad
+            parts.append((pad(logps, missing), None if entropies is None else pad(entropies, missing)))
+        back = order.argsort()
+        entropy = torch.cat([e for _, e in parts if e is not None])[back] if parts[0][1] is not None else None
+        return torch.cat([p for p, _ in parts])[back], entropy, None
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)

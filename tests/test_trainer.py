@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from trl import GRPOTrainer
 
+from mentorlib import trainer as trainer_module
 from mentorlib.core import InputError
 from mentorlib.runs import Run
 from mentorlib.students import load_student
@@ -50,3 +52,28 @@ def test_bad_settings_are_one_line(tmp_path, pairs, sandbox):
         train_grpo(run, model, tokenizer, pairs, sandbox, reward="nice")
     with pytest.raises(InputError, match="must divide"):
         train_grpo(run, model, tokenizer, pairs, sandbox, groups=2, group_size=4, micro_batch=3)
+
+
+def test_padding_rows_to_their_like_changes_no_number(tmp_path, pairs, sandbox, monkeypatch):
+    """Ours against TRL's stock method on the batches of a real step: log-probabilities, entropies, gradients."""
+    ours = trainer_module._Trainer._get_per_token_logps_and_entropies
+    stock = GRPOTrainer._get_per_token_logps_and_entropies
+    compared = []
+
+    def both(self, model, input_ids, attention_mask, keep, **kwargs):
+        seen = attention_mask[:, -keep:].bool()
+        got, want = (f(self, model, input_ids, attention_mask, keep, **kwargs) for f in (ours, stock))
+        assert torch.allclose(got[0][seen], want[0][seen], atol=1e-4)
+        if got[0].requires_grad:
+            assert torch.allclose(got[1][seen], want[1][seen], atol=1e-4)
+            weight = model.model.layers[0].mlp.up_proj.weight
+            a, b = (torch.autograd.grad(x[0][seen].mean(), weight, retain_graph=True)[0] for x in (got, want))
+            assert (a - b).norm() / b.norm() < 1e-4
+            compared.append(input_ids.shape)
+        return got
+
+    monkeypatch.setattr(trainer_module._Trainer, "_get_per_token_logps_and_entropies", both)
+    model, tokenizer = load_student("nano")
+    settings = {"steps": 1, "groups": 5, "group_size": 4, "max_tokens": 128}
+    train_grpo(Run("same", root=tmp_path), model, tokenizer, pairs, sandbox, **settings)
+    assert compared

@@ -7,6 +7,7 @@ import papermill
 import pytest
 
 from mentorlib.runs import Run
+from mentorlib.students import load_student
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 GSM8K = {"question": "Two and three, twice?", "answer": "2+3=<<2+3=5>>5, 5*2=<<5*2=10>>10\n#### 10"}
@@ -59,3 +60,11 @@ def test_train(root, method):
 
 def test_tour(root):
     papermill.execute_notebook(NOTEBOOKS / "00_tour.ipynb", root / "00.ipynb", progress_bar=False)
+
+
+def test_remaking_the_student(root):
+    sizes = {"steps": 4, "batch_size": 8, "n_eval": 2, "suites": ["calculator"]}
+    execute("90_student", root, run="student", **sizes)
+    run = Run.open("student", root)
+    assert run.status == "done" and all(check["ok"] for check in run.verify())
+    load_student(str(run.path / "model"))

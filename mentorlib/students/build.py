@@ -150,7 +150,7 @@ def pretrain(
     )
     model = make_model(tokenizer, seed=seed)
     arguments = TrainingArguments(
-        output_dir=str(folder),
+        output_dir=str(Path(folder).with_name("checkpoints")),
         per_device_train_batch_size=batch_size,
         max_steps=steps,
         learning_rate=learning_rate,

@@ -193,6 +193,7 @@ def gsm8k_file(path: str, folder: Path) -> Path:
         try:
             from datasets import load_dataset
 
+            folder.mkdir(parents=True, exist_ok=True)
             load_dataset("openai/gsm8k", "main", split="train").to_json(fetched)
         except Exception as e:  # the hub client raises a dozen kinds; all mean the same to a user
             raise InputError(

@@ -177,8 +177,7 @@ def train_grpo(
     Raises:
         InputError: an unknown reward, or sizes that do not divide.
     """
-    if reward not in REWARDS:
-        raise InputError(f"unknown reward {reward!r}: choose one of {', '.join(REWARDS)}")
+    check_method("grpo", reward)
     batch = groups * group_size
     micro = micro_batch or batch
     if batch % micro or group_size < 2:
@@ -256,13 +255,20 @@ def train(
     Raises:
         InputError: an unknown method.
     """
-    if method == "none":
-        return model
+    check_method(method)
     if method == "sft":
         return train_sft(run, model, tokenizer, pairs, **sft, **both)
     if method == "grpo":
         return train_grpo(run, model, tokenizer, pairs, sandbox, **grpo, **both)
-    raise InputError(f"unknown method {method!r}: choose none, sft or grpo")
+    return model
+
+
+def check_method(method: str, reward: str = "exact") -> None:
+    """Refuse an unknown method or reward with InputError, before a run is begun."""
+    if method not in ("none", "sft", "grpo"):
+        raise InputError(f"unknown method {method!r}: choose none, sft or grpo")
+    if reward not in REWARDS:
+        raise InputError(f"unknown reward {reward!r}: choose one of {', '.join(REWARDS)}")
 
 
 def _common(model: PreTrainedModel) -> dict[str, Any]:

@@ -86,6 +86,8 @@ def learning_curves(curves: pd.DataFrame) -> go.Figure:
     best = max(gains, key=lambda m: gains[m])
     first, last = smooth[best]["accuracy"].iloc[[0, -1]]
     title = f"{best} gains most while training: {percent(first)} → {percent(last)} of rollouts correct"
+    if gains[best] <= 0:
+        title = "No method gets more rollouts right at the end of training than at its start"
     panels = {
         "accuracy": "correct rollouts",
         "reward": "own reward (not comparable)",
@@ -128,14 +130,28 @@ def learning_curves(curves: pd.DataFrame) -> go.Figure:
 # ---- evaluation
 
 
+def _lead(table: pd.DataFrame, by: str) -> str:
+    """Which method stands clear of the others: its interval lies above theirs. Ties and near misses lead nowhere."""
+    if table["method"].nunique() == 1:
+        low, high = table.loc[table["accuracy"].idxmin()], table.loc[table["accuracy"].idxmax()]
+        span = f"{percent(low['accuracy'])} ({low[by]}) to {percent(high['accuracy'])} ({high[by]})"
+        return f"{high['method']} is right on {span if len(table) > 1 else percent(high['accuracy'])}"
+    clear = []
+    groups = [g.sort_values("accuracy") for _, g in table.groupby(by) if len(g) > 1]
+    for group in groups:
+        if group["low"].iloc[-1] > group["high"].iloc[:-1].max():
+            clear.append(group["method"].iloc[-1])
+    if not clear:
+        return f"No method stands clear of all others on any of {len(groups)} {by}s"
+    leader = max(dict.fromkeys(clear), key=clear.count)
+    return f"{leader} stands clear of all others on {clear.count(leader)} of {len(groups)} {by}s"
+
+
 def accuracy(table: pd.DataFrame, by: str = "suite") -> go.Figure:
     """Accuracy with its interval, a row a method under each suite (or ``by="domain"``), of ``analysis.accuracy``."""
     if table.empty:
         return _empty("No accuracy: there are no evaluated rows", "run notebook 02_train first")
-    best = [g.loc[g["accuracy"].idxmax(), "method"] for _, g in table.dropna(subset=["accuracy"]).groupby(by)]
-    leader = max(dict.fromkeys(best), key=best.count) if best else "no method"
-    unit = by if len(best) == 1 else f"{by}s"
-    title = f"{leader} has the highest accuracy on {best.count(leader)} of {len(best)} {unit}"
+    title = _lead(table.dropna(subset=["accuracy"]), by)
     hover = [
         f"{text(m)} on {text(s)}: {percent(a, 1)} [{100 * lo:.0f}, {100 * hi:.0f}], {n} rows, {u} unjudged"
         for s, m, a, lo, hi, n, u in table[[by, "method", "accuracy", "low", "high", "n", "unjudged"]].itertuples(

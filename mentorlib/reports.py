@@ -401,7 +401,7 @@ def to_html(node: nbformat.NotebookNode) -> str:
 
 def _figure(figure: Mapping[str, Any], id_: str) -> str:
     height = figure.get("layout", {}).get("height") or 450
-    config = {**figure.get("config", {}), "responsive": True}
+    config = {**figure.get("config", {}), "responsive": True, "displayModeBar": False}
     arguments = json.dumps([figure.get("data", []), figure.get("layout", {}), config]).replace("<", "\\u003c")
     return (
         f'<div id="{id_}" class="plotly-graph-div" style="height:{height}px;width:100%"></div>'

@@ -41,7 +41,7 @@ def title(figure: go.Figure) -> str:
 
 
 def test_titles_state_the_finding(drawn: dict[str, go.Figure]) -> None:
-    assert title(drawn["accuracy"]).startswith("grpo-exact has the highest accuracy on 3 of 3 suites")
+    assert title(drawn["accuracy"]) == "No method stands clear of all others on any of 3 suites"
     assert title(drawn["similarity"]).startswith("grpo-exact calls tools most like the teacher")
     for name, figure in drawn.items():
         assert any(c.isdigit() for c in title(figure)), name
@@ -140,3 +140,11 @@ def test_no_failure_and_one_method(tmp_path: Path) -> None:
     assert "only one method" in title(figures.forest(analysis.paired(rows)))
     right = rows[rows["outcome"] == "correct"]
     assert title(figures.outcomes(analysis.shares(right))).startswith("Nothing failed")
+
+
+def test_accuracy_leads_only_where_intervals_part() -> None:
+    columns = ["suite", "method", "accuracy", "low", "high", "n", "unjudged"]
+    rows = [("a", "base", 0.2, 0.1, 0.3, 9, 0), ("a", "sft", 0.8, 0.7, 0.9, 9, 0), ("b", "base", 0.5, 0.4, 0.6, 9, 0)]
+    table = pd.DataFrame([*rows, ("b", "sft", 0.5, 0.4, 0.6, 9, 0)], columns=columns)
+    assert title(figures.accuracy(table)) == "sft stands clear of all others on 1 of 2 suites"
+    assert title(figures.accuracy(table[table["method"] == "base"])) == "base is right on 20% (a) to 50% (b)"

@@ -77,3 +77,28 @@ def test_padding_rows_to_their_like_changes_no_number(tmp_path, pairs, sandbox, 
     settings = {"steps": 1, "groups": 5, "group_size": 4, "max_tokens": 128}
     train_grpo(Run("same", root=tmp_path), model, tokenizer, pairs, sandbox, **settings)
     assert compared
+
+
+def test_a_killed_run_goes_on_as_if_nothing_happened(tmp_path, pairs, sandbox):
+    settings = {"steps": 4, "groups": 2, "group_size": 4, "learning_rate": 1e-3, "max_tokens": 96, "save_steps": 2}
+
+    def train(name, report=None):
+        model, tokenizer = load_student("nano")
+        run = Run(name, root=tmp_path)
+        trained = train_grpo(run, model, tokenizer, pairs, sandbox, report=report, **settings)
+        return run, trained
+
+    def killed(step, steps, metrics):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    whole, wanted = train("whole")
+    with pytest.raises(KeyboardInterrupt):
+        train("cut", killed)
+    cut, got = train("cut")
+    kept = [
+        [(r["step"], r["response"], r["advantage"]) for r in run.read_rows("rollouts.jsonl")] for run in (whole, cut)
+    ]
+    assert kept[0] == kept[1]
+    for a, b in zip(wanted.parameters(), got.parameters(), strict=True):
+        assert torch.equal(a, b)

@@ -131,8 +131,8 @@ class Trajectory:
 
     @property
     def ended(self) -> bool:
-        """Whether the last turn closed with the end token instead of being cut."""
-        return self.response.endswith(END)
+        """Whether the last turn closed with the end token (of whatever model) instead of being cut."""
+        return self.stop != "length"
 
     @classmethod
     def from_response(cls, response: str, task_id: str = "") -> "Trajectory":

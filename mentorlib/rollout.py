@@ -106,14 +106,17 @@ def _last_turn(ids: list[int], mask: list[int]) -> list[int]:
 
 
 def is_correct(task: Task, trajectory: Trajectory) -> bool | None:
-    """Whether the last turn's boxed answer is the task's; None where that is not the policy's to answer for.
+    """Whether the last box of an assistant turn holds the task's answer, as the rewards read it (a cut one never does).
 
-    None: an infrastructure fault, or an answer that the judge could not decide on.
+    None where that is not the policy's to answer for: an infrastructure fault, or an answer the judge cannot decide on.
     """
     if trajectory.stop == "infrastructure":
         return None
-    box = boxed(str(trajectory.messages[-1]["content"])) if trajectory.stop == "answered" else None
-    return False if box is None else judge(box, task.answer).correct
+    texts = [str(m["content"]) for m in trajectory.messages if m["role"] == "assistant"]
+    boxes = [box for text in texts if (box := boxed(text)) is not None]
+    if not boxes or not boxes[-1].strip() or not trajectory.ended:
+        return False
+    return judge(boxes[-1], task.answer).correct
 
 
 def row_of(task: Task, reference: Any, trajectory: Trajectory, **more: Any) -> dict[str, Any]:

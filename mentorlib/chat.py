@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from .core import InputError, Message
+from .core import Call, InputError, Message
 
 Schemas = list[Any]  # JSON schemas as dicts; transformers would also take functions
 
@@ -34,13 +34,13 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], sche
 def tool_turn(tokenizer: PreTrainedTokenizerBase, results: list[str]) -> str:
     """The text between an assistant turn's end token and the next assistant turn, holding tool results.
 
-    Rendered once with the template on a dummy chat: right for every prefix-preserving template.
+    What the template adds to a dummy chat: right for every prefix-preserving template.
 
     Raises:
         InputError: the chat template rewrites earlier turns when a tool result follows.
     """
-    call = {"type": "function", "function": {"name": "f", "arguments": {}}}
-    chat: list[Message] = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    called: Message = {"role": "assistant", "content": "", "tool_calls": [Call("f", {}).message]}
+    chat: list[Message] = [{"role": "user", "content": "q"}, called]
     before = render(tokenizer, chat, [], opening=False)
     after = render(
         tokenizer, [*chat, *({"role": "tool", "name": "f", "content": r} for r in results)], [], opening=True

@@ -35,6 +35,11 @@ class Call:
     name: str
     arguments: dict[str, Any]
 
+    @property
+    def message(self) -> dict[str, Any]:
+        """An entry of an assistant message's ``tool_calls``."""
+        return {"type": "function", "function": {**vars(self)}}
+
 
 def shown(value: Any) -> Any:
     """A number as a policy reads it: whole floats as integers, others to six decimals (8.0 -> 8, 5/3 -> 1.666667).
@@ -69,6 +74,11 @@ class Execution:
         return self.value if isinstance(self.value, str) else json.dumps(shown(self.value), ensure_ascii=False)
 
 
+def ask(question: str, system: str = SYSTEM) -> list[Message]:
+    """A question as a chat."""
+    return [{"role": "system", "content": system}, {"role": "user", "content": question}]
+
+
 @dataclass(frozen=True)
 class Task:
     """A question with a checkable answer and the tools that may be used on it."""
@@ -82,7 +92,7 @@ class Task:
 
     def prompt(self, system: str = SYSTEM) -> list[Message]:
         """The chat that a policy is asked to go on with."""
-        return [{"role": "system", "content": system}, {"role": "user", "content": self.question}]
+        return ask(self.question, system)
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,9 @@ class Reference:
     def tools(self) -> list[str]:
         """Names of the tools used, in order, with repeats."""
         return [call.name for call in self.calls]
+
+
+Pair = tuple[Task, Reference]
 
 
 @dataclass
@@ -178,6 +191,13 @@ def parse_call(raw: str) -> Call | None:
     return Call(call["name"], arguments) if isinstance(arguments, dict) else None
 
 
+def raw_calls(text: str) -> list[str]:
+    """The text inside each closed ``<tool_call>`` block of a turn, well-formed or not, in order."""
+    # Searched only up to the last closing tag: each opening tag without one would cost a scan of all the rest.
+    head, tag, _ = text.rpartition("</tool_call>")
+    return _CALL.findall(head + tag)
+
+
 def parse_turn(text: str) -> Message:
     """Turn one assistant turn's text into a message.
 
@@ -190,12 +210,10 @@ def parse_turn(text: str) -> Message:
         call = parse_call(match.group(1))
         if call is None:
             return match.group(0)
-        # Not asdict: it copies, and runs out of stack on arguments nested as deep as JSON can be read.
-        calls.append({"type": "function", "function": {"name": call.name, "arguments": call.arguments}})
+        calls.append(call.message)
         return ""
 
-    # Searched only up to the last closing tag: each opening tag without one would cost a scan of all the rest.
-    head, tag, tail = text.removesuffix("\n").removesuffix(END).rpartition("</tool_call>")
+    head, tag, tail = text.removesuffix("\n").removesuffix(END).rpartition("</tool_call>")  # see raw_calls
     message: Message = {"role": "assistant", "content": (_CALL.sub(take, head + tag) + tail).strip()}
     if calls:
         message["tool_calls"] = calls

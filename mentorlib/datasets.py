@@ -8,12 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from .core import Call, InputError, Reference, Task
+from .core import Call, InputError, Pair, Reference, Task
 from .runs import Run
 from .teachers import Rejected
 from .toolbox import Toolbox
 
-Pair = tuple[Task, Reference]
 COLUMNS = ["id", "suite", "split", "question", "answer", "toolbox", "messages", "calls"]
 
 
@@ -35,7 +34,7 @@ def save_tasks(
                 "answer": t.answer,
                 "toolbox": t.toolbox.to_json(),
                 "messages": json.dumps(r.messages),
-                "calls": json.dumps([{"name": c.name, "arguments": c.arguments} for c in r.calls]),
+                "calls": json.dumps([vars(c) for c in r.calls]),
             }
             for t, r in pairs
         ],
@@ -101,10 +100,12 @@ def load_tasks(
     pairs: list[Pair] = []
     for i, row in enumerate(frame.to_dict("records")):
         try:
-            if not row["answer"]:
-                raise InputError("no answer")
-            box = boxes.setdefault(row["toolbox"], Toolbox.from_json(row["toolbox"]))
-            task = Task(row["id"], row["question"], row["answer"], box, row["suite"], row["split"])
+            for column in ("question", "answer"):
+                if not isinstance(row[column], str) or not row[column].strip():  # a missing text is NaN
+                    raise InputError(f"no {column}")
+            if row["toolbox"] not in boxes:
+                boxes[row["toolbox"]] = Toolbox.from_json(row["toolbox"])
+            task = Task(row["id"], row["question"], row["answer"], boxes[row["toolbox"]], row["suite"], row["split"])
             calls = [Call(c["name"], c["arguments"]) for c in json.loads(row["calls"])]
             pairs.append((task, Reference(task.id, json.loads(row["messages"]), calls, task.answer)))
         except (ValueError, KeyError, TypeError) as e:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from .core import SYSTEM, Reference, Task
+from .core import SYSTEM, Pair
 from .engine import Engine
 from .rollout import rollout, row_of
 from .runs import Row, Run
@@ -11,7 +11,7 @@ from .sandbox import Sandbox
 
 def evaluate(
     engine: Engine,
-    pairs: list[tuple[Task, Reference]],
+    pairs: list[Pair],
     sandbox: Sandbox,
     *,
     run: Run | None = None,
@@ -57,5 +57,5 @@ def evaluate(
     order = {task.id: i for i, (task, _) in enumerate(pairs)}
     rows.sort(key=lambda row: (order[row["task_id"]], row["sample"]))
     if run is not None:
-        run.write_rows(f"eval/{name or (pairs[0][0].suite if pairs else 'empty')}.jsonl", rows)
+        run.write_rows(f"eval/{name or pairs[0][0].suite}.jsonl", rows)
     return rows

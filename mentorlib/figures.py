@@ -85,7 +85,8 @@ def learning_curves(curves: pd.DataFrame) -> go.Figure:
     gains = {m: g["accuracy"].iloc[-1] - g["accuracy"].iloc[0] for m, g in smooth.items()}
     best = max(gains, key=lambda m: gains[m])
     first, last = smooth[best]["accuracy"].iloc[[0, -1]]
-    title = f"{best} gains most while training: {percent(first)} → {percent(last)} of rollouts correct"
+    lead = f"{best} gains most while training" if len(gains) > 1 else f"{best} in training"
+    title = f"{lead}: {percent(first)} → {percent(last)} of rollouts correct"
     if gains[best] <= 0:
         title = "No method gets more rollouts right at the end of training than at its start"
     panels = {

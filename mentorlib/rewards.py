@@ -199,6 +199,11 @@ def _read(trajectory: Trajectory) -> _Reading:
     return _Reading(answer, calls[:answered_at], calls[answered_at:], malformed)
 
 
+def final_answer(trajectory: Trajectory) -> str | None:
+    """What the last box of an assistant's turn holds; None without one, with an empty one, and when it was cut."""
+    return _read(trajectory).answer if trajectory.ended else None
+
+
 def _corrected(
     name: str, trajectory: Trajectory, reference: Reference | None, answer: str, valid_tools: Sequence[str]
 ) -> Score:

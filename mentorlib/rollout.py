@@ -5,13 +5,13 @@ neither a call nor a box), turn_limit, length, malformed (a call that was never 
 infrastructure (we failed: never a reward). All calls of the rows that close a turn in the same step run concurrently.
 """
 
-import re
 from typing import Any
 
-from .answers import boxed, judge
+from .answers import judge
 from .chat import encode, prompt_ids, tool_turn
-from .core import SYSTEM, Message, Stop, Task, Trajectory, parse_turn
+from .core import SYSTEM, Message, Reference, Stop, Task, Trajectory, parse_turn, raw_calls
 from .engine import Engine
+from .rewards import final_answer
 from .sandbox import Sandbox
 from .toolbox import call_many
 
@@ -62,7 +62,7 @@ def rollout(
             text = str(tokenizer.decode(ids[:-1]))
             message = parse_turn(text)
             messages[row].append(message)
-            raw = re.findall(r"<tool_call>(.*?)</tool_call>", text, re.DOTALL)
+            raw = raw_calls(text)
             if raw and sum(m["role"] == "assistant" for m in messages[row]) < max_turns:
                 waiting.append((row, raw))
             elif raw:
@@ -106,20 +106,17 @@ def _last_turn(ids: list[int], mask: list[int]) -> list[int]:
 
 
 def is_correct(task: Task, trajectory: Trajectory) -> bool | None:
-    """Whether the last box of an assistant turn holds the task's answer, as the rewards read it (a cut one never does).
+    """Whether the answer, as the rewards read it, is the task's.
 
     None where that is not the policy's to answer for: an infrastructure fault, or an answer the judge cannot decide on.
     """
     if trajectory.stop == "infrastructure":
         return None
-    texts = [str(m["content"]) for m in trajectory.messages if m["role"] == "assistant"]
-    boxes = [box for text in texts if (box := boxed(text)) is not None]
-    if not boxes or not boxes[-1].strip() or not trajectory.ended:
-        return False
-    return judge(boxes[-1], task.answer).correct
+    answer = final_answer(trajectory)
+    return False if answer is None else judge(answer, task.answer).correct
 
 
-def row_of(task: Task, reference: Any, trajectory: Trajectory, **more: Any) -> dict[str, Any]:
+def row_of(task: Task, reference: Reference, trajectory: Trajectory, **more: Any) -> dict[str, Any]:
     """A trajectory as it is stored: one JSON object, readable without the objects it came from."""
     return {
         "task_id": task.id,
@@ -128,11 +125,11 @@ def row_of(task: Task, reference: Any, trajectory: Trajectory, **more: Any) -> d
         "question": task.question,
         "answer": task.answer,
         "teacher_tools": reference.tools,
-        "teacher_calls": [{"name": c.name, "arguments": c.arguments} for c in reference.calls],
+        "teacher_calls": [vars(c) for c in reference.calls],
         "tools": task.toolbox.names,
         "response": trajectory.response,
         "messages": trajectory.messages,
-        "calls": [{"name": c.name, "arguments": c.arguments} for c in trajectory.calls],
+        "calls": [vars(c) for c in trajectory.calls],
         "stop": trajectory.stop,
         "n_tokens": sum(trajectory.mask),
         "correct": is_correct(task, trajectory),

@@ -41,14 +41,7 @@ class Run:
     """
 
     def __init__(self, name: str, root: str | Path = "runs", **params: Any):
-        if (
-            not isinstance(name, str)
-            or not name
-            or name.startswith(".")
-            or not set(name).isdisjoint('/\\:\0\n\t*?"<>|')
-        ):
-            raise InputError(f"run name {name!r}: use letters, digits, '-', '_' and '.', with no path separator")
-        self.name, self.path = name, Path(root) / name
+        self.name, self.path = check_name(name), Path(root) / name
         params = json.loads(_dumps(params))
         if (self.path / "run.json").exists():
             self.info: dict[str, Any] = _read_json(self.path / "run.json")

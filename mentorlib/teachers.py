@@ -13,12 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .core import Call, Execution, InputError, Reference, Task, shown
+from .core import Call, Execution, InputError, Pair, Reference, Task, shown
 from .sandbox import Sandbox
 from .suites import CALCULATOR, messages_of
 from .toolbox import call_many
-
-Pair = tuple[Task, Reference]
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ def verify(pairs: Iterable[Pair], sandbox: Sandbox, batch: int = 2_000) -> tuple
     rejected: list[Rejected] = []
     for start in range(0, len(pairs), batch):
         part = pairs[start : start + batch]
-        raw = [json.dumps({"name": c.name, "arguments": c.arguments}) for _, r in part for c in r.calls]
+        raw = [json.dumps(vars(c)) for _, r in part for c in r.calls]
         boxes = [task.toolbox for task, r in part for _ in r.calls]
         done = iter(call_many(list(zip(boxes, raw, strict=True)), sandbox))
         for task, reference in part:

@@ -21,14 +21,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from .chat import encode_chat
-from .core import SYSTEM, InputError, Reference, Task, Trajectory
+from .core import SYSTEM, InputError, Pair, Trajectory
 from .engine import TorchEngine
 from .rewards import REWARDS, Score, as_trl
 from .rollout import rollout, row_of
 from .runs import Run
 from .sandbox import Sandbox
 
-Pair = tuple[Task, Reference]
 Report = Callable[[int, int, dict[str, Any]], None]  # step, steps, what was measured
 
 
@@ -47,6 +46,7 @@ def _merged(model: Any) -> PreTrainedModel:
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a model folder whole or not at all."""
     partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     shutil.rmtree(folder, ignore_errors=True)
@@ -81,6 +81,7 @@ def train_sft(
     learning_rate: float = 5e-5,
     lora_rank: int = 0,
     max_length: int = 1024,
+    micro_batch: int = 0,
     system: str = SYSTEM,
     seed: int = 0,
     report: Report | None = None,
@@ -90,17 +91,23 @@ def train_sft(
     Args:
         run: where metrics go.
         model, tokenizer: the student; trained in place.
-        pairs: tasks with references; those longer than max_length tokens are left out.
+        pairs: tasks with references; those longer than max_length tokens are left out, and counted in the results.
         steps, batch_size, learning_rate: of the optimizer (AdamW, linear decay).
         lora_rank: 0 trains all weights.
+        micro_batch: references a backward pass; 0 takes all of a step at once.
         system: the system message.
         seed: of order and dropout.
         report: told (step, steps, metrics) after each step.
+
+    Raises:
+        InputError: no reference is short enough, or sizes that do not divide.
     """
+    sizes = _sizes(batch_size, micro_batch)
     encoded = [encode_chat(tokenizer, t.prompt(system), r.messages, list(t.toolbox.schemas)) for t, r in pairs]
     encoded = [(ids, mask) for ids, mask in encoded if len(ids) <= max_length]
     if not encoded:
         raise InputError(f"none of the {len(pairs)} references fits into max_length={max_length} tokens")
+    run.record("references_too_long", len(pairs) - len(encoded), n=len(pairs))
     data = Dataset.from_dict(
         {
             "input_ids": [ids for ids, _ in encoded],
@@ -109,13 +116,13 @@ def train_sft(
     )
     arguments = SFTConfig(
         output_dir=str(run.path / "checkpoints"),
-        per_device_train_batch_size=batch_size,
+        **sizes,
         max_steps=steps,
         learning_rate=learning_rate,
         max_length=None,
         train_sampling_strategy="group_by_length",
         seed=seed,
-        **_common(model),
+        **_common(),
     )
     trainer = SFTTrainer(
         model=model, args=arguments, train_dataset=data, processing_class=tokenizer, peft_config=_lora(lora_rank)
@@ -178,20 +185,16 @@ def train_grpo(
         InputError: an unknown reward, or sizes that do not divide.
     """
     check_method("grpo", reward)
-    batch = groups * group_size
-    micro = micro_batch or batch
-    if batch % micro or group_size < 2:
-        raise InputError(
-            f"micro_batch={micro_batch} must divide groups x group_size = {batch}, and group_size be 2 at least"
-        )
+    if group_size < 2:
+        raise InputError(f"group_size={group_size}: a group needs 2 rollouts at least, to be compared")
+    sizes = _sizes(groups * group_size, micro_batch)
     known = {task.id: (task, reference) for task, reference in pairs}
     data = Dataset.from_list(
         [{"prompt": [*t.prompt(system)[:-1], {**t.prompt(system)[-1], "task_id": t.id}]} for t, _ in pairs]
     )
     arguments = GRPOConfig(
         output_dir=str(run.path / "checkpoints"),
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=batch // micro,
+        **sizes,
         num_generations=group_size,
         max_completion_length=max_tokens,
         max_steps=steps,
@@ -202,9 +205,9 @@ def train_grpo(
         temperature=temperature,
         loss_type="grpo",
         seed=seed,
-        **_common(model) | ({"save_strategy": "steps", "save_steps": save_steps} if save_steps else {}),
+        **_common() | ({"save_strategy": "steps", "save_steps": save_steps} if save_steps else {}),
     )
-    sampler = _Sampler(tokenizer, known, sandbox, reward, max_turns, max_tokens, temperature, system, seed)
+    sampler = _Sampler(tokenizer, known, sandbox, max_turns, max_tokens, temperature, system, seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*rollout_func.*")
         trainer = _Trainer(
@@ -271,16 +274,24 @@ def check_method(method: str, reward: str = "exact") -> None:
         raise InputError(f"unknown reward {reward!r}: choose one of {', '.join(REWARDS)}")
 
 
-def _common(model: PreTrainedModel) -> dict[str, Any]:
-    """Settings that both trainers share."""
+def _sizes(batch: int, micro_batch: int) -> dict[str, Any]:
+    """A step's batch as backward passes of micro_batch (0: one pass)."""
+    micro = micro_batch or batch
+    if batch < 1 or micro < 1 or batch % micro:
+        raise InputError(f"micro_batch={micro_batch} must divide the batch of {batch} (groups x group_size)")
+    return {"per_device_train_batch_size": micro, "gradient_accumulation_steps": batch // micro}
+
+
+def _common() -> dict[str, Any]:
+    """Settings that both trainers share; on a GPU float32 weights are computed with in bfloat16."""
     return {
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": [],
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),
-        "bf16": model.dtype == torch.bfloat16,
-        "gradient_checkpointing": False,
+        "bf16": torch.cuda.is_available(),
+        "activation_checkpointing": False,
     }
 
 
@@ -294,7 +305,6 @@ class _Sampler:
     tokenizer: PreTrainedTokenizerBase
     known: dict[str, Pair]
     sandbox: Sandbox
-    reward: str
     max_turns: int
     max_tokens: int
     temperature: float

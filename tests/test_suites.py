@@ -1,10 +1,12 @@
 """Suites: tasks are right by execution, splits never meet, and the teacher's path is one of several."""
 
+import random
+
 import pytest
 
 from mentorlib.core import InputError
-from mentorlib.suites import SUITES, generate
-from mentorlib.suites.calculator import run_plan
+from mentorlib.suites import SUITES, generate, split_of
+from mentorlib.suites.calculator import draw_problem, run_plan
 from mentorlib.teachers import verify
 
 
@@ -35,10 +37,6 @@ def test_generation_repeats_and_grows():
 
 
 def test_every_variant_of_a_step_gives_the_same_value():
-    import random
-
-    from mentorlib.suites.calculator import draw_problem
-
     rng = random.Random(5)
     several = 0
     for _ in range(200):
@@ -53,6 +51,13 @@ def test_every_variant_of_a_step_gives_the_same_value():
             several += len(step.variants) > 1
             value = results[0]
     assert several > 100
+
+
+def test_asking_for_more_tasks_than_there_are_is_one_line(monkeypatch):
+    drawn = SUITES["unseen"](random.Random(0))
+    monkeypatch.setitem(SUITES, "unseen", lambda rng: drawn)
+    with pytest.raises(InputError, match="ask for fewer than 2"):
+        generate("unseen", 2, split=split_of(drawn[-1]))
 
 
 def test_unknown_suite_is_one_line():

@@ -17,12 +17,19 @@ def pairs():
     return generate("calculator", 8, seed=1)
 
 
-@pytest.mark.parametrize("lora_rank", [0, 4])
-def test_grpo_keeps_every_rollout(tmp_path, pairs, sandbox, lora_rank):
+@pytest.mark.parametrize(("lora_rank", "micro_batch"), [(0, 0), (4, 0), (0, 4)])
+def test_grpo_keeps_every_rollout(tmp_path, pairs, sandbox, lora_rank, micro_batch):
     model, tokenizer = load_student("nano")
     before = model.model.layers[0].mlp.up_proj.weight.detach().clone()
     run = Run("grpo", root=tmp_path)
-    settings = {"steps": 2, "groups": 2, "group_size": 4, "learning_rate": 1e-3, "max_tokens": 96}
+    settings = {
+        "steps": 2,
+        "groups": 2,
+        "group_size": 4,
+        "learning_rate": 1e-3,
+        "max_tokens": 96,
+        "micro_batch": micro_batch,
+    }
     trained = train_grpo(run, model, tokenizer, pairs, sandbox, reward="sparse", lora_rank=lora_rank, **settings)
     rows = run.read_rows("rollouts.jsonl")
     assert len(rows) == 16 and {r["step"] for r in rows} == {1, 2}
@@ -37,10 +44,11 @@ def test_grpo_keeps_every_rollout(tmp_path, pairs, sandbox, lora_rank):
     assert not torch.equal(before, again.model.layers[0].mlp.up_proj.weight)
 
 
-def test_sft_lowers_the_loss(tmp_path, pairs):
+@pytest.mark.parametrize("micro_batch", [0, 4])
+def test_sft_lowers_the_loss(tmp_path, pairs, micro_batch):
     model, tokenizer = load_student("nano")
     run = Run("sft", root=tmp_path)
-    train_sft(run, model, tokenizer, pairs, steps=8, batch_size=8, learning_rate=1e-3)
+    train_sft(run, model, tokenizer, pairs, steps=8, batch_size=8, learning_rate=1e-3, micro_batch=micro_batch)
     losses = [m["loss"] for m in run.read_rows("metrics.jsonl")]
     assert losses[-1] < losses[0]
 

@@ -12,7 +12,7 @@ NANO = Path(__file__).parent / "nano"
 
 
 def load_student(
-    name: str = "nano", dtype: torch.dtype | None = None
+    name: str = "nano", dtype: torch.dtype = torch.float32
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a student: "nano" (shipped), a model folder (a run's ``model/``), or a hub name such as "Qwen/Qwen3-1.7B".
 
@@ -21,7 +21,8 @@ def load_student(
 
     Args:
         name: what to load.
-        dtype: of the weights; by default float32 on a CPU and bfloat16 on a GPU.
+        dtype: of the weights; float32 by default, also on a GPU, where training computes in bfloat16: an update of 1e-6
+            would vanish in bfloat16 weights.
 
     Raises:
         InputError: no such model.
@@ -34,7 +35,7 @@ def load_student(
         raise InputError(f"{name}: no model folder (it has no config.json): give a folder that save_pretrained wrote")
     try:
         where = str(source) if source.exists() else name
-        model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype or (torch.bfloat16 if gpu else torch.float32))
+        model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(where)
     except (OSError, ValueError, RuntimeError, KeyError) as e:
         reason = str(e).strip().splitlines()[0][:160] if str(e).strip() else e.__class__.__name__

@@ -10,7 +10,7 @@ import json
 import random
 from typing import Any
 
-from ..core import SYSTEM, Execution, Message
+from ..core import Call, Execution, Message, ask
 from ..suites import CALCULATOR, calculator, split_of
 
 Example = tuple[list[Message], list[Message], list[dict[str, Any]]]  # prompt, answer, schemas
@@ -172,18 +172,14 @@ def invent(rng: random.Random) -> tuple[dict[str, Any], str, dict[str, Any], Any
 class Demonstrator:
     """Writes one answer turn by turn, with the slips of a sloppy speaker of the format."""
 
-    def __init__(self, rng: random.Random, offered: list[str], slips: float = 1.0):
-        self.rng, self.offered, self.slips = rng, offered, slips
+    def __init__(self, rng: random.Random, offered: list[str]):
+        self.rng, self.offered = rng, offered
         self.messages: list[Message] = []
 
-    def _chance(self, p: float) -> bool:
-        return self.rng.random() < p * self.slips
-
-    def _say(self, content: str, call: tuple[str, dict[str, Any]] | None = None) -> None:
+    def _say(self, content: str, call: Call | None = None) -> None:
         message: Message = {"role": "assistant", "content": content}
         if call:
-            function = {"name": call[0], "arguments": call[1]}
-            message["tool_calls"] = [{"type": "function", "function": function}]
+            message["tool_calls"] = [call.message]
         self.messages.append(message)
 
     def _hear(self, text: str) -> None:
@@ -191,18 +187,18 @@ class Demonstrator:
 
     def call(self, name: str, arguments: dict[str, Any], result: Any) -> bool:
         """Make a call, perhaps with a slip before it; False if the demonstrator gave up."""
-        if self._chance(0.04) or name not in self.offered:
+        if self.rng.random() < 0.04 or name not in self.offered:
             invented = INVENTED_NAMES.get(name, name + "_all") if name in self.offered else name
-            self._say("", (invented, arguments))
+            self._say("", Call(invented, arguments))
             self._hear(f"error: no tool named '{invented}'; there are: {', '.join(self.offered)}")
             if name not in self.offered or self.rng.random() < 0.3:
                 self._say("I cannot solve this.")
                 return False
-        if self._chance(0.015):
+        if self.rng.random() < 0.015:
             text = json.dumps({"name": name, "arguments": arguments})
             self._say(f"<tool_call>\n{text[:-1]}\n</tool_call>")
             self._hear("error: the call is not valid JSON")
-        self._say("", (name, arguments))
+        self._say("", Call(name, arguments))
         self._hear(Execution(value=result).text)
         return True
 
@@ -252,9 +248,9 @@ def calculator_example(rng: random.Random) -> Example:
             break  # stops early: the answer so far is given as the last
         calls, value = calculator.run_plan(plan, value)
         if not all(speaker.call(*c) for c in calls):
-            return _prompt(problem.question), speaker.messages, list(toolbox.schemas)
+            return ask(problem.question), speaker.messages, list(toolbox.schemas)
     speaker.answer(value)
-    return _prompt(problem.question), speaker.messages, list(toolbox.schemas)
+    return ask(problem.question), speaker.messages, list(toolbox.schemas)
 
 
 def invented_example(rng: random.Random) -> Example:
@@ -281,11 +277,7 @@ def invented_example(rng: random.Random) -> Example:
         name = schema["function"]["name"]
     if speaker.call(name, arguments, result):
         speaker.answer(result)
-    return _prompt(question), speaker.messages, offered
-
-
-def _prompt(question: str) -> list[Message]:
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
+    return ask(question), speaker.messages, offered
 
 
 def examples(n: int, seed: int = 0, invented: float = 0.5) -> list[Example]:

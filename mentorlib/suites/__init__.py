@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from ..core import Call, Execution, InputError, Message, Reference, Task
+from ..core import Call, Execution, InputError, Message, Pair, Reference, Task
 from ..toolbox import Toolbox
 from ..tools import calculator as calculator_tools
 from . import calculator, unseen
@@ -61,30 +61,34 @@ def messages_of(calls: list[tuple[str, dict[str, Any], Any]], answer: str) -> li
     """Write a teacher's calls as chat turns, one call a turn, then the boxed answer."""
     messages: list[Message] = []
     for name, arguments, result in calls:
-        call = {"type": "function", "function": {"name": name, "arguments": arguments}}
-        messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
+        messages.append({"role": "assistant", "content": "", "tool_calls": [Call(name, arguments).message]})
         messages.append({"role": "tool", "name": name, "content": Execution(value=result).text})
     messages.append({"role": "assistant", "content": f"The answer is \\boxed{{{answer}}}."})
     return messages
 
 
-def generate(suite: str, n: int, seed: int = 0, split: str = "train") -> list[tuple[Task, Reference]]:
+def generate(suite: str, n: int, seed: int = 0, split: str = "train") -> list[Pair]:
     """Draw n different tasks of a suite's split with the scripted teacher's references.
 
     Raises:
-        InputError: an unknown suite or split.
+        InputError: an unknown suite or split, or more tasks than the suite has.
     """
     if suite not in SUITES:
         raise InputError(f"unknown suite {suite!r}: choose one of {', '.join(SUITES)}")
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     rng = random.Random(f"{suite}/{split}/{seed}")
-    pairs: list[tuple[Task, Reference]] = []
+    pairs: list[Pair] = []
     seen: set[str] = set()
+    misses = 0
     while len(pairs) < n:
         question, calls, result, toolbox, key = SUITES[suite](rng)
         if question in seen or split_of(key) != split:
+            misses += 1
+            if misses > 10_000:
+                raise InputError(f"suite {suite!r} has only about {len(pairs)} {split} tasks: ask for fewer than {n}")
             continue
+        misses = 0
         seen.add(question)
         answer = Execution(value=result).text
         task = Task(f"{suite}-{split}-{seed}-{len(pairs)}", question, answer, toolbox, suite, split)

@@ -5,7 +5,7 @@ Many steps have several right tool paths (sum_numbers or repeated add, power or 
 way), so that strict and flexible matching can differ. The first variant of a step is what the scripted teacher
 prefers: the most direct tool.
 
-Simplified: one name, one kind of thing, and whole numbers below about 1,000 in each problem.
+Simplified: one name, one kind of thing, and numbers from 0 to 5,000 in each problem.
 """
 
 import random
@@ -227,7 +227,7 @@ def draw_problem(
         held_out_wording: use the wordings that pretraining and distillation never show.
     """
     while True:
-        target = min(rng.choices(range(calls[0], calls[1] + 1), [2.0**-i for i in range(calls[1] - calls[0] + 1)]))
+        target = rng.choices(range(calls[0], calls[1] + 1), [2.0**-i for i in range(calls[1] - calls[0] + 1)])[0]
         words = {"name": rng.choice(NAMES), "things": rng.choice(THINGS), "boxes": rng.choice(BOXES)}
         steps: list[Step] = []
         value: Any = None

@@ -5,6 +5,8 @@ GRPO's settings follow MENTOR (arXiv 2510.18383) where they are known: KL 0.001,
 of two million parameters wants 1e-4).
 """
 
+import functools
+import itertools
 import shutil
 import time
 import warnings
@@ -20,6 +22,7 @@ from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
+from .attention import Packed, forward, shared_prompts, understands
 from .chat import encode_chat
 from .core import SYSTEM, InputError, Pair, Trajectory
 from .engine import TorchEngine
@@ -236,7 +239,8 @@ def train_grpo(
     for name in ("rollouts.jsonl", "metrics.jsonl"):  # what was done after the last checkpoint is done again
         if (run.path / name).exists():
             run.write_rows(name, [r for r in run.read_rows(name) if r["step"] <= last])
-    trainer.train(resume_from_checkpoint=bool(last) or None)
+    with shared_prompts(*(m for m in (trainer.model, trainer.ref_model) if m is not None)):
+        trainer.train(resume_from_checkpoint=bool(last) or None)
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     return _merged(trainer.model)
 
@@ -336,44 +340,84 @@ class _Sampler:
         }
 
 
-CHUNK = 8  # rows of like length that are padded together in a forward pass
-
-
 class _Trainer(GRPOTrainer):
-    """GRPOTrainer that keeps every rollout with its score and advantage, and pads rows only to their like."""
+    """GRPOTrainer that keeps every rollout with its score and advantage, and computes a group's prompt once."""
 
     run: Run
     reward: str
 
     def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **kwargs: Any
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """The stock method on chunks of rows sorted by length, each without the columns that only pad it.
+        """The stock method's numbers, from packed groups: no padding, and each different prompt once.
 
-        One long trajectory would otherwise pad the whole batch: on the nano student most of a step is padding.
-        Values at padded places are zeros here; the loss masks them.
+        The stock method reads every row from the start of its prompt and pads all to the longest. Values at padded
+        places are zeros here; the loss masks them.
         """
-        if kwargs.get("compute_aux_loss") or input_ids.size(0) <= CHUNK:
+        if compute_aux_loss or not understands(model):
             return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, **kwargs
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                batch_size,
+                compute_entropy,
+                compute_aux_loss,
+                **kwargs,
             )
-        kwargs.pop("batch_size", None)
         width = input_ids.size(1) - logits_to_keep
-        order = attention_mask.sum(1).argsort()
-        parts = []
-        for rows in order.split(CHUNK):
-            mask = attention_mask[rows]
-            used = mask.any(0).nonzero()[:, 0]
-            first, last = min(int(used[0]), width - 1), max(int(used[-1]) + 1, width + 1)
-            logps, entropies, _ = super()._get_per_token_logps_and_entropies(
-                model, input_ids[rows, first:last], mask[:, first:last], last - width, **kwargs
-            )
-            missing = (0, logits_to_keep - (last - width))
-            pad = torch.nn.functional.pad
-            parts.append((pad(logps, missing), None if entropies is None else pad(entropies, missing)))
-        back = order.argsort()
-        entropy = torch.cat([e for _, e in parts if e is not None])[back] if parts[0][1] is not None else None
-        return torch.cat([p for p, _ in parts])[back], entropy, None
+        starts = (width - attention_mask[:, :width].sum(1)).tolist()
+        lengths = attention_mask[:, width:].sum(1).tolist()
+        ids = input_ids.tolist()
+        order = sorted(range(len(ids)), key=lambda row: (ids[row][starts[row] : width], lengths[row]))
+        logps: list[torch.Tensor] = [input_ids.new_empty(0)] * len(ids)
+        entropies = list(logps)
+        size = batch_size or len(ids)
+        for rows in (order[i : i + size] for i in range(0, len(ids), size)):
+            tokens: list[int] = []
+            positions: list[int] = []
+            labels: list[int] = []
+            groups: list[tuple[int, list[int]]] = []
+            for _, group in itertools.groupby(rows, lambda row: ids[row][starts[row] : width]):
+                members = list(group)
+                start = starts[members[0]]
+                # The prompt's last token opens each row, since it predicts the row's first.
+                prompt = width - 1 - start
+                groups.append((prompt, [lengths[row] for row in members]))
+                tokens += ids[members[0]][start : width - 1]
+                positions += range(prompt)
+                labels += [-100] * prompt
+                for row in members:
+                    tokens += ids[row][width - 1 : width - 1 + lengths[row]]
+                    positions += range(prompt, prompt + lengths[row])
+                    labels += ids[row][width : width + lengths[row]]
+            as_tensor = functools.partial(torch.tensor, device=input_ids.device)
+            with self.accelerator.autocast():
+                output = forward(
+                    model,
+                    as_tensor(tokens),
+                    as_tensor(positions),
+                    Packed(groups),
+                    shift_labels=as_tensor(labels)[None],
+                    fused_lm_head=True,
+                )
+            sizes = [n for prompt, own in groups for n in (prompt, *own)]
+            firsts = itertools.accumulate((1 + len(own) for _, own in groups), initial=0)
+            prompts = set(firsts)
+            for values, into in ((output.log_probs, logps), (output.entropy, entropies)):
+                if values is not None:
+                    own_values = (x for i, x in enumerate(values[0].split(sizes)) if i not in prompts)
+                    for row, x in zip(rows, own_values, strict=True):
+                        into[row] = torch.nn.functional.pad(x, (0, logits_to_keep - len(x)))
+        return torch.stack(logps), torch.stack(entropies) if compute_entropy else None, None
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)

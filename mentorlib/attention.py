@@ -106,19 +106,22 @@ class Packed:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """See Layout.attend."""
-        heads, tokens, _ = query.shape
+        heads = query.size(0)
         key, value = _heads(key, heads), _heads(value, heads)
         # A group is one stretch of the sequence: heads, its tokens, size.
         sizes = [prompt + sum(rows) for prompt, rows in self.groups]
         parts = zip(self.groups, *(x.split(sizes, dim=1) for x in (query, key, value)), strict=True)
-        return torch.cat([out for group, q, k, v in parts for out in self._group(*group, q, k, v, scaling)])
+        return torch.cat(
+            [out for (prompt, rows), q, k, v in parts for out in self._group(prompt, rows, q, k, v, scaling)]
+        )
 
     def _group(
         self, prompt: int, rows: Sequence[int], q: Tensor, k: Tensor, v: Tensor, scaling: float
     ) -> Iterator[Tensor]:
         if prompt:
-            seen = (x[None, :, :prompt] for x in (q, k, v))
-            yield scaled_dot_product_attention(*seen, is_causal=True, scale=scaling)[0].transpose(0, 1)
+            yield scaled_dot_product_attention(
+                q[None, :, :prompt], k[None, :, :prompt], v[None, :, :prompt], is_causal=True, scale=scaling
+            )[0].transpose(0, 1)
         if not rows:
             return
         longest = max(rows)
@@ -136,3 +139,130 @@ class Packed:
         if all(n == longest for n in rows):
             return x.unflatten(1, (len(rows), longest)).transpose(0, 1)
         return torch.stack([pad(row, (0, 0, 0, longest - row.size(1))) for row in x.split(list(rows), dim=1)])
+
+
+class Prefill(Packed):
+    """Prompts one after another; keeps the keys and values of each layer for ``Decoding``."""
+
+    def __init__(self, prompts: Sequence[int]):
+        super().__init__([(n, ()) for n in prompts])
+        self.kept: list[tuple[Tensor, Tensor]] = []
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """See Layout.attend."""
+        self.kept.append((key, value))
+        return super().attend(layer, query, key, value, scaling)
+
+
+def compact(x: Tensor, kept: Tensor) -> Tensor:
+    """Drop the rows of x (rows, …) where ``kept`` is False: the last kept rows are moved into the holes, in place."""
+    n = int(kept.sum())
+    x[(~kept[:n]).nonzero()[:, 0]] = x[n:][kept[n:]]
+    return x[:n]
+
+
+class Decoding:
+    """The KV cache of a batch that is being sampled: each prompt kept once, and every row's own tokens.
+
+    A step's sequence is one token of each row, and then all tokens that some rows hear. The step is set by ``step``.
+
+    Args:
+        prefill: after a pass over the different prompts.
+        prompt_of: which of the prompts each row goes on from, shape (rows,).
+    """
+
+    def __init__(self, prefill: Prefill, prompt_of: Tensor):
+        sizes = [prompt for prompt, _ in prefill.groups]
+        key = prefill.kept[0][0]
+        own = (len(prompt_of), key.size(0), 64, key.size(2))  # rows, heads, places (grows), size
+        self.prompts = [[Packed._padded(x, sizes, max(sizes)) for x in both] for both in prefill.kept]
+        self.own = [[x.new_zeros(own) for x in both] for both in prefill.kept]
+        self.sizes = torch.tensor(sizes, device=key.device)
+        self.prompt_of = prompt_of.to(key.device)
+        self._seat()
+
+    def _seat(self) -> None:
+        """Give each row a seat at its prompt, so that the queries of a prompt's rows are one matrix."""
+        device = self.prompt_of.device
+        count = torch.bincount(self.prompt_of, minlength=len(self.sizes))
+        order = self.prompt_of.argsort(stable=True)
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(len(order), device=device) - (count.cumsum(0) - count)[self.prompt_of[order]]
+        self.seats = int(count.max())
+        self.seat = self.prompt_of * self.seats + rank
+        hidden = torch.arange(self.prompts[0][0].size(2), device=device) >= self.sizes[self.prompt_of, None]
+        self.prompt_mask = torch.zeros(hidden.shape, device=device).masked_fill(hidden, -torch.inf)
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop the rows where ``rows`` is False, by ``compact``, and the prompts that no row goes on from."""
+        rows = rows.to(self.prompt_of.device)
+        self.own = [[compact(x, rows) for x in both] for both in self.own]
+        self.prompt_of = compact(self.prompt_of, rows)
+        used = torch.bincount(self.prompt_of, minlength=len(self.sizes)) > 0
+        if not used.all():
+            self.prompts = [[compact(x, used) for x in both] for both in self.prompts]
+            self.sizes = compact(self.sizes, used)
+            now = compact(torch.arange(len(used), device=used.device), used)
+            place = torch.empty_like(used, dtype=torch.long)
+            place[now] = torch.arange(len(now), device=used.device)
+            self.prompt_of = place[self.prompt_of]
+        self._seat()
+
+    def step(self, at: Tensor, heard: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """Set the next pass; gives the row of each token of its sequence, and its place among the row's own tokens.
+
+        Args:
+            at: place of each row's one token, shape (rows,), on the CPU.
+            heard: (row, how many tokens follow there) of the rows that hear something.
+        """
+        device = self.prompt_of.device
+        self.heard = [(row, int(at[row]) + 1, n) for row, n in heard]
+        self.end = max([int(at.max()) + 1, *(start + n for _, start, n in self.heard)])
+        capacity = self.own[0][0].size(2)
+        if self.end > capacity:
+            more = max(self.end - capacity, capacity)
+            self.own = [[pad(x, (0, 0, 0, more)) for x in both] for both in self.own]
+        row = torch.cat([torch.arange(len(at)), *(torch.full((n,), row) for row, n in heard)])
+        at = torch.cat([at, *(torch.arange(start, start + n) for _, start, n in self.heard)])
+        self.row, self.at = row.to(device), at.to(device)
+        hidden = torch.arange(self.end, device=device) > self.at[: len(self.prompt_of), None]
+        own_mask = torch.zeros(hidden.shape, device=device).masked_fill(hidden, -torch.inf)
+        self.mask = torch.cat([self.prompt_mask, own_mask], dim=1)[:, None, None]
+        return row, at
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """See Layout.attend."""
+        own_k, own_v = self.own[layer]
+        own_k[self.row, :, self.at] = key.transpose(0, 1)
+        own_v[self.row, :, self.at] = value.transpose(0, 1)
+        prompt_k, prompt_v = self.prompts[layer]
+        rows, (prompts, kv_heads, longest, _) = len(own_k), prompt_k.shape
+        # Grouped queries: (rows, key and value heads, queries of each, size).
+        q = query[:, :rows].unflatten(0, (kv_heads, -1)).permute(2, 0, 1, 3) * scaling
+        seated = q.new_zeros(prompts * self.seats, *q.shape[1:])
+        seated[self.seat] = q
+        seated = seated.unflatten(0, (prompts, self.seats)).transpose(1, 2).flatten(2, 3)
+        to_prompt = (seated @ prompt_k.transpose(2, 3)).unflatten(2, (self.seats, -1))
+        to_prompt = to_prompt.transpose(1, 2).flatten(0, 1)[self.seat]
+        to_own = q @ own_k[:, :, : self.end].transpose(2, 3)
+        weights = (torch.cat([to_prompt, to_own], dim=3) + self.mask).softmax(-1).to(q.dtype)
+        seated = weights.new_zeros(prompts * self.seats, *weights.shape[1:3], longest)
+        seated[self.seat] = weights[..., :longest]
+        seated = seated.unflatten(0, (prompts, self.seats)).transpose(1, 2).flatten(2, 3)
+        out = (seated @ prompt_v).unflatten(2, (self.seats, -1)).transpose(1, 2).flatten(0, 1)[self.seat]
+        out = (out + weights[..., longest:] @ own_v[:, :, : self.end]).flatten(1, 2)
+        if not self.heard:
+            return out
+        return torch.cat([out, *self._hearing(layer, query[:, rows:], scaling)])
+
+    def _hearing(self, layer: int, query: Tensor, scaling: float) -> Iterator[Tensor]:
+        """Each hearing row by itself: its tokens see the prompt, what the row had, and the tokens before them."""
+        (own_k, own_v), (prompt_k, prompt_v) = self.own[layer], self.prompts[layer]
+        for (row, start, n), q in zip(self.heard, query.split([n for *_, n in self.heard], dim=1), strict=True):
+            prompt = self.prompt_of[row]
+            size = self.sizes[prompt]
+            k = torch.cat([prompt_k[prompt, :, :size], own_k[row, :, : start + n]], dim=1)
+            v = torch.cat([prompt_v[prompt, :, :size], own_v[row, :, : start + n]], dim=1)
+            k, v = _heads(k, len(q)), _heads(v, len(q))
+            mask = _causal(n, k.size(1), q.device)
+            yield scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling).transpose(0, 1)

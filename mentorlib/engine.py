@@ -1,19 +1,20 @@
 """From prompts' token ids to sampled token ids, several turns in one pass over the model.
 
-All rows of a batch advance in lockstep, one token a forward pass: a row that is speaking takes a sampled token, a row
-that hears a tool result takes the result's next token. So the KV cache never leaves the batch, turns of different
-length need no padding between them, and nothing is ever tokenised twice. A prompt shared by a group is prefilled once;
-finished rows leave the batch.
-
-Simplified: a long tool result is heard one token a step (right, but slow for kilobytes of text).
+Each step is one forward pass: a token of every row, and all tokens that rows were given since (tool results, the next
+turn's opening). The KV cache lives as long as the batch, so nothing is read or tokenised twice; a prompt that a group
+shares is read once and kept once; finished rows leave the batch.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .attention import Decoding, Prefill, compact, forward, shared_prompts, supported
+from .core import InputError
 
 OnTurns = Callable[[list[tuple[int, list[int]]]], list[list[int] | None]]
 
@@ -54,9 +55,17 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """An engine on a transformers model in this process, CPU or GPU; the model is used as it is, never copied."""
+    """An engine on a transformers model in this process, CPU or GPU; the model is used as it is, never copied.
+
+    Raises:
+        InputError: a model whose attention cannot be told about shared prompts.
+    """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
+        if not supported(model):
+            raise InputError(
+                f"the attention of {type(model).__name__} is not plain full attention: take a model like Qwen3 or Llama"
+            )
         self.model, self.tokenizer = model, tokenizer
         ends = getattr(model.generation_config, "eos_token_id", None)
         ends = ends if isinstance(ends, list) else [ends]
@@ -79,7 +88,8 @@ class TorchEngine:
         was_training = self.model.training
         self.model.eval()
         try:
-            return self._run(prompts, on_turns, temperature, max_tokens, seed)
+            with shared_prompts(self.model):
+                return self._run(prompts, on_turns, temperature, max_tokens, seed)
         finally:
             self.model.train(was_training)
 
@@ -91,91 +101,85 @@ class TorchEngine:
         if seed is not None:
             generator = torch.Generator(device=device)
             generator.manual_seed(seed)
-        logits, cache, mask, positions = self._prefill(prompts)
-        rows = list(range(len(prompts)))  # which prompt each row of the batch belongs to
-        out = [Sampled() for _ in prompts]
-        limits = [min(max_tokens, self.context - len(p)) for p in prompts]
-        queues: list[list[int]] = [[] for _ in prompts]  # given tokens still to be heard, reversed
-        starts = [0 for _ in prompts]  # where the row's present turn starts
-        while rows:
-            tokens, logprobs = _sample(logits, temperature, generator)
-            fed: list[int] = []
-            closed: list[tuple[int, list[int]]] = []
-            for i, row in enumerate(rows):
-                state, queue = out[row], queues[row]
-                token = queue.pop() if queue else tokens[i]
-                given = len(state.token_ids) < starts[row]
-                state.token_ids.append(token)
-                state.mask.append(int(not given))
-                state.logprobs.append(0.0 if given else logprobs[i])
-                fed.append(token)
-                if not given and token in self.end_ids:
-                    closed.append((row, state.token_ids[starts[row] :]))
-            ended = set()
+        ends = torch.tensor(sorted(self.end_ids))
+        sizes = torch.tensor([len(p) for p in prompts])
+        limits = (self.context - sizes).clamp(max=max_tokens)
+        # What each prompt's row has so far: tokens, which of them were sampled, their log-probabilities.
+        ids = torch.zeros(len(prompts), int(limits.max()), dtype=torch.long)
+        mask, logprobs = torch.zeros_like(ids), torch.zeros(ids.shape)
+        lengths, starts = torch.zeros_like(sizes), torch.zeros_like(sizes)  # starts: of the present turns
+        done = torch.zeros_like(sizes, dtype=torch.bool)
+        cache, logits = self._prefill(prompts)
+        rows = torch.arange(len(prompts))  # which prompt each row of the batch belongs to
+        while True:
+            tokens, chosen = (x.cpu() for x in sample(logits, temperature, generator))
+            at = lengths[rows]
+            ids[rows, at], logprobs[rows, at], mask[rows, at] = tokens, chosen, 1
+            lengths[rows] += 1
+            heard: dict[int, int] = {}  # row: how many tokens it was given
+            closed = rows[torch.isin(tokens, ends)].tolist()
             if closed:
-                for (row, _), following in zip(closed, on_turns(closed), strict=True):
-                    if following is None:
-                        ended.add(row)
-                    else:
-                        queues[row] = following[::-1]
-                        starts[row] = len(out[row].token_ids) + len(following)
-            for row in rows:
-                if row not in ended and len(out[row].token_ids) >= limits[row]:
-                    out[row].cut = True
-                    ended.add(row)
-            if ended:
-                keep = [i for i, row in enumerate(rows) if row not in ended]
-                rows = [rows[i] for i in keep]
-                fed = [fed[i] for i in keep]
-                if not rows:
-                    break
-                index = torch.tensor(keep, device=device)
-                mask, positions = mask[index], positions[index]
-                cache.batch_select_indices(index)
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-            logits = self.model(
-                input_ids=torch.tensor(fed, device=device)[:, None],
-                attention_mask=mask,
-                position_ids=positions[:, None],
-                past_key_values=cache,
-                use_cache=True,
-            ).logits[:, -1]
-            positions = positions + 1
-        return out
+                turns = [(row, ids[row, starts[row] : lengths[row]].tolist()) for row in closed]
+                for row, answer in zip(closed, on_turns(turns), strict=True):
+                    if answer is None:
+                        done[row] = True
+                        continue
+                    given = torch.tensor(answer, dtype=torch.long)[: limits[row] - lengths[row]]
+                    heard[row] = len(given)
+                    starts[row] = lengths[row] + len(given)
+                    ids[row, lengths[row] : starts[row]] = given
+                    lengths[row] = starts[row]
+            going = ~done[rows] & (lengths[rows] < limits[rows])
+            if not going.any():
+                break
+            if not going.all():
+                cache.keep(going)
+                rows = compact(rows, going)
+            hearing = [(i, heard[row]) for i, row in enumerate(rows.tolist()) if heard.get(row)] if heard else []
+            at, last = lengths[rows] - 1, torch.arange(len(rows))
+            end = len(rows)
+            for i, n in hearing:
+                at[i] -= n
+                end += n
+                last[i] = end - 1
+            row, place = cache.step(at, hearing)
+            row = rows[row]
+            logits = forward(
+                self.model,
+                ids[row, place].to(device),
+                (sizes[row] + place).to(device),
+                cache,
+                use_cache=False,
+                logits_to_keep=last.to(device),
+            ).logits[0]
+        return [
+            Sampled(ids[i, :n].tolist(), mask[i, :n].tolist(), logprobs[i, :n].tolist(), cut=not done[i])
+            for i, n in enumerate(lengths.tolist())
+        ]
 
-    def _prefill(self, prompts: list[list[int]]) -> tuple[torch.Tensor, Any, torch.Tensor, torch.Tensor]:
-        """Run each different prompt once, left-padded, and spread the result over its rows."""
-        unique = list(dict.fromkeys(map(tuple, prompts)))
-        index = {p: i for i, p in enumerate(unique)}
-        width = max(map(len, unique))
+    def _prefill(self, prompts: list[list[int]]) -> tuple[Decoding, Tensor]:
+        """Read each different prompt once; gives the cache and the first tokens' logits, (rows, vocabulary)."""
         device = self.model.device
-        ids = torch.full((len(unique), width), self.tokenizer.pad_token_id or 0, dtype=torch.long)
-        mask = torch.zeros(len(unique), width, dtype=torch.long)
-        for i, prompt in enumerate(unique):
-            ids[i, width - len(prompt) :] = torch.tensor(prompt)
-            mask[i, width - len(prompt) :] = 1
-        ids, mask = ids.to(device), mask.to(device)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        output = self.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1
-        )
-        spread = torch.tensor([index[tuple(p)] for p in prompts], device=device)
-        cache = output.past_key_values
-        if len(unique) < len(prompts):
-            cache.batch_select_indices(spread)
-            mask = mask[spread]
-        else:
-            spread = torch.arange(len(prompts), device=device)
-        return output.logits[spread, -1], cache, mask, positions[spread, -1] + 1
+        unique = list(dict.fromkeys(map(tuple, prompts)))
+        index = {prompt: i for i, prompt in enumerate(unique)}
+        layout = Prefill([len(prompt) for prompt in unique])
+        ids = torch.tensor([token for prompt in unique for token in prompt], device=device)
+        positions = torch.cat([torch.arange(len(prompt)) for prompt in unique]).to(device)
+        last = torch.tensor([len(prompt) for prompt in unique], device=device).cumsum(0) - 1
+        logits = forward(self.model, ids, positions, layout, use_cache=False, logits_to_keep=last).logits[0]
+        prompt_of = torch.tensor([index[tuple(prompt)] for prompt in prompts], device=device)
+        return Decoding(layout, prompt_of), logits[prompt_of]
 
 
-def _sample(
-    logits: torch.Tensor, temperature: float, generator: torch.Generator | None
-) -> tuple[list[int], list[float]]:
-    """One token a row and its log-probability, from logits of shape (rows, vocabulary)."""
+def sample(logits: Tensor, temperature: float, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """One token a row and its log-probability, each of shape (rows,), from logits of shape (rows, vocabulary)."""
     logprobs = torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
     if temperature:
-        tokens = torch.multinomial(logprobs.exp(), 1, generator=generator)
+        # The first token at which the summed probabilities reach a number drawn from (0, 1]. torch.multinomial draws
+        # a number for each token instead, which on a CPU takes longer than a small model's forward pass.
+        reached = logprobs.exp().cumsum(-1)
+        drawn = 1 - torch.rand(len(logits), 1, generator=generator, device=logits.device)
+        tokens = torch.searchsorted(reached, drawn * reached[:, -1:])
     else:
         tokens = logprobs.argmax(-1, keepdim=True)
-    return tokens[:, 0].tolist(), logprobs.gather(1, tokens)[:, 0].tolist()
+    return tokens[:, 0], logprobs.gather(1, tokens)[:, 0]

@@ -7,6 +7,7 @@ confined child for each call; else it confines itself once and answers many.
 
 import ast
 import builtins
+import contextlib
 import ctypes
 import errno
 import gc
@@ -15,13 +16,15 @@ import io
 import json
 import os
 import platform
-import resource
 import select
 import signal
 import struct
 import sys
 import time
 from typing import Any
+
+with contextlib.suppress(ImportError):  # Windows, where this file is read but never run
+    import resource
 
 # Imported before the door closes: with seccomp alone no file can be opened later, so only these can be imported.
 PRELOAD = """
@@ -38,7 +41,7 @@ MAX_REPLY = 2 * MAX_VALUE + 12 * MAX_STDOUT  # bytes of a whole reply: JSON esca
 
 # --- confinement ---------------------------------------------------------------------------------------------------
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_libc: Any = ctypes.CDLL(None, use_errno=True) if sys.platform != "win32" else None
 _MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}  # audit architecture, column below
 _PLAIN = {  # what any Python code needs, and nothing that reaches beyond the process; -1: not on this machine
     "read": (0, 63), "write": (1, 64), "close": (3, 57), "fstat": (5, 80), "poll": (7, -1), "lseek": (8, 62),
@@ -280,7 +283,7 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def frame(nonce: bytes, kind: bytes, body: bytes) -> bytes:
-    """One reply. Kinds: r reply, R reply of a worker that wants to be replaced, s our own failure."""
+    """One message. Requests: q a job, k stop it. Replies: r done, R done and replace me, t stopped, s our failure."""
     return struct.pack("=I", 9 + len(body)) + nonce + kind + body
 
 
@@ -288,7 +291,7 @@ def read_request(fd: int) -> tuple[bytes, dict[str, Any]] | None:
     """The next request's nonce and job, or None when the caller is gone."""
     head = read_exactly(fd, 4)
     body = head and read_exactly(fd, struct.unpack("=I", head)[0])
-    return (body[:8], json.loads(body[9:])) if body else None
+    return (body[:8], json.loads(body[9:])) if body else None  # the job is None in a message to stop
 
 
 # --- many calls in one confined process ----------------------------------------------------------------------------
@@ -305,26 +308,30 @@ def imported(source: str) -> list[str]:
     return sorted(names)
 
 
-def fingerprint(modules: list[Any]) -> list[Any]:
-    """What a call could have poisoned: the names of the modules it imports, of their classes, of builtins and sys."""
-    state: list[Any] = [sys.getrecursionlimit(), sys.get_int_max_str_digits(), gc.isenabled()]
+def watched(modules: list[Any]) -> list[tuple[Any, dict[str, Any]]]:
+    """What a call could poison, as (live names, a copy of them): those of the modules and of their classes."""
+    spaces = [vars(module) for module in modules]
     for module in modules:
-        state.append(dict(vars(module)))
-        state += [
-            dict(vars(v)) for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__
-        ]
-    return state
+        # 1 << 8: a class of C that cannot be changed
+        kinds = [v for v in vars(module).values() if isinstance(v, type) and not v.__flags__ & 1 << 8]
+        spaces += [vars(kind) for kind in kinds if kind.__module__ == module.__name__]
+    return [(space, dict(space)) for space in spaces]
 
 
-def intact(before: list[Any], now: list[Any]) -> bool:
+def settings_of_interpreter() -> tuple[Any, ...]:
+    """The same for what is not a name in a module."""
+    return sys.getrecursionlimit(), sys.get_int_max_str_digits(), gc.isenabled()
+
+
+def intact(spaces: list[tuple[Any, dict[str, Any]]]) -> bool:
     """Whether nothing was poisoned; a submodule that came to hang on its package by an import is harmless."""
-    if before == now:
-        return True
-    module = type(sys)
-    return len(before) == len(now) and all(
-        a == b or (isinstance(a, dict) and a == {k: v for k, v in b.items() if k in a or not isinstance(v, module)})
-        for a, b in zip(before, now, strict=True)
-    )
+    for live, copy in spaces:
+        if live != copy:
+            new = {k: v for k, v in live.items() if k not in copy and isinstance(v, type(sys))}
+            if live != copy | new:
+                return False
+            copy.update(new)
+    return True
 
 
 def serve(requests: int, replies: int, output: Capped) -> None:
@@ -333,29 +340,30 @@ def serve(requests: int, replies: int, output: Capped) -> None:
     The tool source runs afresh for each call in a new namespace. A call that changed a module, or ran out of
     memory, is answered and its worker replaced.
     """
-    known: dict[str, tuple[Any, list[Any], list[Any]]] = {}  # source -> code, modules, their fingerprint
+    known: dict[str, tuple[Any, list[tuple[Any, dict[str, Any]]]]] = {}  # source -> code, what it could poison
+    settings = settings_of_interpreter()
     while (request := read_request(requests)) is not None:
         nonce, job = request
         source = job["source"]
-        code, modules, before = known.get(source, (None, [], []))
+        code, spaces = known.get(source, (None, []))
         if code is None:
             try:
                 code = compile(source, "<tool>", "exec")
-                modules = [builtins, sys]
+                modules = [builtins, sys, sys.modules[__name__]]
                 for name in imported(source):
                     try:
                         modules.append(importlib.import_module(name))
                     except Exception:  # the call itself will say so
                         continue
-                before = fingerprint(modules)
+                spaces = watched(modules)
                 if len(known) == 256:
                     known.clear()
+                known[source] = code, spaces
             except Exception:  # a syntax error, say: the call itself will say so
                 code = None
         body = execute(job, code, output)
-        now = fingerprint(modules)
-        clean = code is not None and intact(before, now) and b'"error": "MemoryError' not in body
-        known[source] = code, modules, now
+        clean = code is not None and settings == settings_of_interpreter() and intact(spaces)
+        clean = clean and b'"error": "MemoryError' not in body
         write_all(replies, frame(nonce, b"r" if clean else b"R", body))
 
 
@@ -382,18 +390,17 @@ def run_child(job: dict[str, Any], reply: int, null: int, program: bytes, limit:
         os._exit(status)
 
 
-def collect(reply: int, pid: int, limit: float) -> tuple[bytes, bytes]:
-    """Read a child's reply until it closes the pipe, then end the child: (kind, body).
+def collect(reply: int, pid: int, requests: int) -> tuple[bytes, bytes]:
+    """Read a child's reply until it closes the pipe or the caller says stop, then end the child: (kind, body).
 
     The reply counts only as one exact frame followed by the end, so that what a hostile call writes to the pipe
     spoils its own answer and nothing else.
     """
-    deadline = time.monotonic() + limit
     data = bytearray()
     ended = False
     while not ended and len(data) <= MAX_REPLY:
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([reply], [], [], left)[0]:
+        ready = select.select([reply, requests], [], [])[0]
+        if requests in ready:
             break
         part = os.read(reply, 65_536)
         data += part
@@ -413,8 +420,10 @@ def collect(reply: int, pid: int, limit: float) -> tuple[bytes, bytes]:
         os.waitpid(pid, 0)
     if whole:
         return b"r", bytes(data[4:])
+    if not ended and len(data) <= MAX_REPLY:
+        return b"t", b""
     if not ended:
-        text = f"timed out after {limit:g} s" if len(data) <= MAX_REPLY else "the code flooded its reply"
+        text = "the code flooded its reply"
     elif status is None or data:
         text = "the code broke the channel its reply goes through"
     elif os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
@@ -431,6 +440,8 @@ def serve_forks(requests: int, replies: int, null: int, program: bytes, limit: f
     gc.freeze()
     while (request := read_request(requests)) is not None:
         nonce, job = request
+        if job is None:
+            continue  # it came too late to stop anything
         reply, write = os.pipe()
         try:
             pid = os.fork()
@@ -441,7 +452,7 @@ def serve_forks(requests: int, replies: int, null: int, program: bytes, limit: f
             if pid == 0:
                 run_child(job, write, null, program, limit, output)
             os.close(write)
-            kind, body = collect(reply, pid, limit)
+            kind, body = collect(reply, pid, requests)
         os.close(reply)
         write_all(replies, frame(nonce, kind, body))
 

@@ -28,6 +28,7 @@ import struct
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
 import time
 from collections import deque
@@ -35,6 +36,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from . import _worker
@@ -46,6 +48,7 @@ HINTS = {
     "bubblewrap": "install bubblewrap (apt install bubblewrap) and allow user namespaces",
 }
 RECYCLE = 5_000  # calls after which a worker of declared tools is replaced
+PATIENCE = 10  # time limits that a call may take by the clock on a machine too busy to run it
 MAX_SOURCE = 1_000_000  # characters of source and arguments of one job
 _SCRIPT = os.path.abspath(_worker.__file__)
 # Workers ask to die with the thread that started them (Linux ties it to the thread): one that lives as long as we do.
@@ -143,6 +146,11 @@ class _Worker:
         self.calls = 0
         self.ready = False
         self.nonce = b""
+        self.pid = self.process.pid
+        self.schedule = -1
+        self.job = -1  # of the job at hand: its number, when it began, how long the process had queued by then,
+        self.start = self.queued_before = self.deadline = 0.0  # when to look at it again,
+        self.late: str | None = None  # and why it was told to stop
 
     def wait_ready(self) -> None:
         """Wait for a new process to say that it is confined; InputError if it could not confine itself."""
@@ -153,15 +161,39 @@ class _Worker:
                 raise _Gone("the worker did not start")
         if reply[0] != b"r":
             raise InputError(f"the sandbox cannot confine its worker ({reply[1].decode(errors='replace')})")
+        while inner := _children(self.pid):  # bubblewrap has put two processes above ours
+            self.pid = inner[0]
+        with contextlib.suppress(OSError):
+            self.schedule = os.open(f"/proc/{self.pid}/schedstat", os.O_RDONLY)
         self.ready = True
 
-    def send(self, body: bytes) -> None:
+    def begin(self, job: int, body: bytes, limit: float) -> None:
         """Hand a job to the process. Raises _Gone when it cannot take it."""
         if not self.ready:
             self.wait_ready()
+        if self.receive() is not None or self.data:
+            raise _Gone("the call before it left something behind")
         self.calls += 1
         self.nonce = os.urandom(8)
-        data = memoryview(_worker.frame(self.nonce, b"q", body))
+        self.job, self.late = job, None
+        self.queued_before = self.queued()
+        self.send(_worker.frame(self.nonce, b"q", body))
+        self.start = time.monotonic()
+        self.deadline = self.start + limit
+
+    def queued(self) -> float:
+        """Seconds that the process and a call's child have been ready to run while other processes had the cores."""
+        if self.schedule < 0:
+            return 0.0  # /proc does not say: the clock decides
+        nanoseconds = int(os.pread(self.schedule, 100, 0).split()[1])
+        for child in _children(self.pid) if self.fork else ():
+            with contextlib.suppress(OSError):  # it ended just now
+                nanoseconds += int(Path(f"/proc/{child}/schedstat").read_text().split()[1])
+        return nanoseconds / 1e9
+
+    def send(self, frame: bytes) -> None:
+        """Write to the process. Raises _Gone when it takes nothing."""
+        data = memoryview(frame)
         deadline = time.monotonic() + 5
         try:
             while data:
@@ -211,9 +243,24 @@ class _Worker:
             if self.process.poll() is None:
                 os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+    def discard(self) -> None:
+        """The same, and close our ends of its pipes: only for the thread that uses the worker."""
+        self.kill()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe:
                 pipe.close()
+        if self.schedule >= 0:
+            os.close(self.schedule)
+            self.schedule = -1
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that this one started; none where /proc does not say."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def _poll(fd: int, event: int, deadline: float) -> bool:
@@ -251,6 +298,8 @@ def _execution(body: bytes, seconds: float) -> Execution:
         stdout = stdout[: _worker.MAX_STDOUT].encode("utf-8", "replace").decode()
         if error is None:
             check_value(value)
+            if len(body) > _worker.MAX_VALUE and len(json.dumps(value)) > _worker.MAX_VALUE:
+                raise ValueError("it is too large")  # the worker measures it too, but this one was forged
             return Execution(value, stdout, None, seconds)
         error = " ".join(error.encode("utf-8", "replace").decode().split())[:500] or "error"
         return Execution(None, stdout, error, seconds, "model")
@@ -291,7 +340,8 @@ class Sandbox:
             raise InputError("sandbox: workers must be at least 1, time_limit above 0, memory_mb at least 64")
         self.workers, self.time_limit, self.memory_mb = workers, time_limit, memory_mb
         self.layers = sorted(wanted)
-        self._change = threading.Condition()
+        self._lock = threading.Lock()
+        self._freed = {kind: threading.Condition(self._lock) for kind in (False, True)}
         self._idle: dict[bool, list[_Worker]] = {False: [], True: []}
         self._count = {False: 0, True: 0}
         self._all: set[_Worker] = set()
@@ -305,12 +355,18 @@ class Sandbox:
 
     def close(self) -> None:
         """End every process. Jobs that run now end as faults of the sandbox."""
-        with self._change:
+        with self._lock:
             self._closed = True
-            everyone = list(self._all)
-            self._change.notify_all()
-        for worker in everyone:
-            worker.kill()
+            idle = self._idle[False] + self._idle[True]
+            busy = self._all - set(idle)
+            self._all -= set(idle)
+            self._idle = {False: [], True: []}
+            for freed in self._freed.values():
+                freed.notify_all()
+        for worker in idle:
+            worker.discard()
+        for worker in busy:
+            worker.kill()  # its thread then discards it
 
     def run(self, job: Job) -> Execution:
         """Run one job. Never raises for what the job does."""
@@ -321,24 +377,33 @@ class Sandbox:
 
         A failure of ours (a process killed from outside, no memory to fork) is tried once more, then told by
         ``fault="sandbox"``.
+
+        Raises:
+            RuntimeError: the sandbox is closed.
+            InputError: a process could not confine itself, or a job's arguments are not JSON.
         """
+        if self._closed:
+            raise RuntimeError("the sandbox is closed")
         done: list[Execution | None] = [None] * len(jobs)
         tried = [0] * len(jobs)
         waiting: dict[bool, deque[int]] = {False: deque(), True: deque()}
         bodies: list[bytes] = []
         for i, job in enumerate(jobs):
-            body = json.dumps({"source": job.source, "name": job.name, "arguments": job.arguments or {}}).encode()
+            try:
+                body = json.dumps({"source": job.source, "name": job.name, "arguments": job.arguments or {}}).encode()
+            except (TypeError, ValueError, RecursionError) as e:
+                raise InputError(f"sandbox: the arguments of job {i} are not JSON: {e}") from None
             bodies.append(body)
             if len(body) > MAX_SOURCE:
                 done[i] = Execution(error=f"the code is too long: at most {MAX_SOURCE:,} bytes", fault="model")
             else:
                 waiting[job.isolate or job.name is None].append(i)
-        busy: dict[int, tuple[_Worker, int, float]] = {}  # reply pipe -> worker, job, start
+        busy: dict[int, _Worker] = {}  # by reply pipe
         poller = select.poll()
 
         def ours(i: int, kind: bool, why: str) -> None:
             tried[i] += 1
-            if tried[i] < 2:
+            if tried[i] < 2 and not self._closed:
                 waiting[kind].append(i)
             else:
                 done[i] = Execution(error=f"the sandbox failed: {why}", fault="sandbox")
@@ -348,6 +413,13 @@ class Sandbox:
             del busy[worker.replies]
             self._give(worker, keep)
 
+        def finish_late(worker: _Worker, now: float) -> None:
+            if worker.late:
+                ours(worker.job, worker.fork, worker.late)
+            else:
+                why, seconds = f"timed out after {self.time_limit:g} s", now - worker.start
+                done[worker.job] = Execution(error=why, seconds=seconds, fault="model")
+
         try:
             while busy or waiting[False] or waiting[True]:
                 for kind, queue in waiting.items():
@@ -355,26 +427,25 @@ class Sandbox:
                         try:
                             if (worker := self._take(kind, wait=not busy)) is None:
                                 break
-                        except OSError as e:  # no process or memory left to start one
+                        except (OSError, _Gone) as e:  # no process or memory left to start one, or closed just now
                             ours(queue.popleft(), kind, str(e))
                             continue
                         i = queue.popleft()
-                        busy[worker.replies] = (worker, i, time.monotonic())
+                        busy[worker.replies] = worker
                         poller.register(worker.replies, select.POLLIN)
                         try:
-                            worker.send(bodies[i])
-                            busy[worker.replies] = (worker, i, time.monotonic())
+                            worker.begin(i, bodies[i], self.time_limit)
                         except _Gone as e:
                             release(worker, keep=False)
                             ours(i, kind, str(e))
                 if not busy:
                     continue
-                # The fork server keeps the limit itself; should it not answer, we end it a second later.
-                deadline = min(start + self.time_limit + worker.fork for worker, _, start in busy.values())
+                deadline = min(worker.deadline for worker in busy.values())
                 events = poller.poll(max(0.0, deadline - time.monotonic()) * 1000 + 1)
                 now = time.monotonic()
                 for fd, _ in events:
-                    worker, i, start = busy[fd]
+                    worker = busy[fd]
+                    i = worker.job
                     try:
                         reply = worker.receive()
                         if reply is None:
@@ -382,8 +453,10 @@ class Sandbox:
                         release(worker, keep=reply[0] != b"R" and worker.calls < RECYCLE)
                         if reply[0] == b"s":
                             ours(i, worker.fork, reply[1].decode(errors="replace"))
+                        elif reply[0] == b"t":
+                            finish_late(worker, now)
                         else:
-                            done[i] = _execution(reply[1], now - start)
+                            done[i] = _execution(reply[1], now - worker.start)
                     except _Gone as e:
                         status = worker.status()
                         release(worker, keep=False)
@@ -391,23 +464,43 @@ class Sandbox:
                             ours(i, worker.fork, str(e))
                         else:
                             how = "spoiled its reply" if status is None else f"ended its process (status {status})"
-                            done[i] = Execution(error=f"the call {how}", seconds=now - start, fault="model")
-                for worker, i, start in [*busy.values()]:
-                    if now - start > self.time_limit + worker.fork:
+                            done[i] = Execution(error=f"the call {how}", seconds=now - worker.start, fault="model")
+                for worker in [*busy.values()]:
+                    if now >= worker.deadline and self._expired(worker, now):
                         release(worker, keep=False)
-                        why = f"timed out after {self.time_limit:g} s"
-                        done[i] = Execution(error=why, seconds=now - start, fault="model")
+                        finish_late(worker, now)
         finally:
-            for worker, _, _ in [*busy.values()]:
+            for worker in [*busy.values()]:
                 release(worker, keep=False)
         return [execution for execution in done if execution is not None]
 
+    def _expired(self, worker: _Worker, now: float) -> bool:
+        """Whether to end this worker, its deadline past. Else sets the next deadline.
+
+        A call's time is the clock's less what it spent waiting for a core, so that a busy machine ends no honest
+        call; asleep or computing is its own choice. One that gets no core for long is our failure.
+        """
+        if worker.late is not None:
+            return True  # the fork server was told, and does not answer
+        seconds = now - worker.start
+        used = seconds - max(0.0, worker.queued() - worker.queued_before)
+        if used < self.time_limit and seconds < PATIENCE * self.time_limit:
+            worker.deadline = now + max(0.005, self.time_limit - used)
+            return False
+        worker.late = "" if used >= self.time_limit else "this machine is too busy"
+        worker.deadline = now + 1
+        if worker.fork:
+            with contextlib.suppress(_Gone):
+                worker.send(_worker.frame(worker.nonce, b"k", b"null"))
+                return False
+        return True
+
     def _take(self, kind: bool, wait: bool) -> _Worker | None:
         """An idle worker, or a new one where there are fewer than allowed, or None (``wait``: wait for one)."""
-        with self._change:
+        with self._lock:
             while True:
                 if self._closed:
-                    raise RuntimeError("the sandbox is closed")
+                    raise _Gone("it was closed")
                 if self._idle[kind]:
                     return self._idle[kind].pop()
                 if self._count[kind] < self.workers:
@@ -415,26 +508,111 @@ class Sandbox:
                     break
                 if not wait:
                     return None
-                self._change.wait()
+                self._freed[kind].wait()
         try:
             worker = _Worker(self, kind)
         except BaseException:
-            with self._change:
+            with self._lock:
                 self._count[kind] -= 1
-                self._change.notify()
+                self._freed[kind].notify()
             raise
-        with self._change:
+        with self._lock:
             self._all.add(worker)
+            closed = self._closed
+        if closed:
+            self._give(worker, keep=False)
+            raise _Gone("it was closed")
         return worker
 
     def _give(self, worker: _Worker, keep: bool) -> None:
         """Take a worker back, or end it."""
-        with self._change:
+        with self._lock:
             if keep and not self._closed:
                 self._idle[worker.fork].append(worker)
             else:
                 self._count[worker.fork] -= 1
                 self._all.discard(worker)
-            self._change.notify()
+                keep = False
+            self._freed[worker.fork].notify()
         if not keep:
-            worker.kill()
+            worker.discard()
+
+
+# --- a test of each layer ------------------------------------------------------------------------------------------
+
+_TRY = """
+import ctypes, errno, os
+libc = ctypes.CDLL(None, use_errno=True)
+
+def said(act):
+    try:
+        done = act()
+        return errno.errorcode[ctypes.get_errno()] if done == -1 else "done"
+    except OSError as e:
+        return errno.errorcode[e.errno]
+
+def fork():
+    return os.fork() or os._exit(0)
+
+"""
+_PROBES: dict[str, tuple[str, dict[str, str], str]] = {  # layer -> code, what it must give, in words
+    "seccomp": (
+        "{'fork': said(fork), 'socket': said(lambda: libc.socket(1, 1, 0)), 'kill': said(lambda: os.kill(1, 0)),"
+        " 'open': said(lambda: os.open('/', 0)), 'prctl': said(lambda: libc.prctl(3, 0, 0, 0, 0))}",
+        dict.fromkeys(("fork", "socket", "kill", "open", "prctl"), "EPERM"),
+        "no process, socket, signal or file",
+    ),
+    "landlock": (
+        "{'a file of ours': said(lambda: os.open(FILE, 0)), 'the root folder': said(lambda: os.open('/', 0)),"
+        ' "Python\'s library": said(lambda: os.open(os.__file__, 0))}',
+        {"a file of ours": "EACCES", "the root folder": "EACCES", "Python's library": "done"},
+        "no file but Python's library",
+    ),
+    "bubblewrap": (
+        "{'a file of ours': said(lambda: os.open(FILE, 0)), '/proc': said(lambda: os.open('/proc', 0)),"
+        ' "Python\'s library": said(lambda: os.open(os.__file__, 0))}',
+        {"a file of ours": "ENOENT", "/proc": "ENOENT", "Python's library": "done"},
+        "no other file or process exists",
+    ),
+}
+
+
+def self_test() -> list[tuple[str, str, str]]:
+    """Try what each layer must deny: (layer, ``pass``, ``FAIL`` or ``missing``, in words), the limits among them.
+
+    Seccomp and the limits are needed; landlock and bubblewrap may be missing.
+    """
+    if sys.platform != "linux":
+        return [("sandbox", "FAIL", "no tool can run here: it needs Linux; use a Linux machine, or a container")]
+    report = []
+    for layer, there in _available().items():
+        code, expected, words = _PROBES[layer]
+        if not there:
+            report.append((layer, "FAIL" if layer == "seccomp" else "missing", HINTS[layer]))
+            continue
+        try:
+            with tempfile.NamedTemporaryFile() as file, Sandbox(1, 5.0, layers=[layer]) as box:
+                got = box.run(Job(f"{_TRY}FILE = {file.name!r}\nresult = {code}"))
+            wrong = {k: v for k, v in (got.value or {"the probe": got.error}).items() if expected.get(k) != v}
+        except InputError as e:
+            wrong = {"the start": str(e)}
+        report.append((layer, "FAIL" if wrong else "pass", ", ".join(f"{k}: {v}" for k, v in wrong.items()) or words))
+    return report + (_limits() if report[0][1] == "pass" else [])
+
+
+def _limits() -> list[tuple[str, str, str]]:
+    """The same for what a process gives up besides: privileges, memory, time, output."""
+    with Sandbox(1, 0.3, layers=[]) as box:
+        memory = box.run(Job(f"result = len(bytearray({box.memory_mb} << 20))"))
+        loop, sleep = box.run(Job("while True: pass")), box.run(Job("import time\ntime.sleep(60)"))
+        flood = box.run(Job("print('x' * 10**6)\nresult = 1"))
+        status = Path(f"/proc/{next(iter(box._all)).pid}/status").read_text().split("\n")
+    held = dict(line.split(":\t", 1) for line in status if ":\t" in line)
+    tests = [
+        ("no_new_privs", held.get("NoNewPrivs") == "1", "no program gives privileges back"),
+        ("capabilities", int(held.get("CapEff", "1"), 16) == 0, "none is left, also as root"),
+        ("memory", str(memory.error).startswith("MemoryError"), f"ends at {box.memory_mb} MiB"),
+        ("time", all("timed out" in str(e.error) for e in (loop, sleep)), "ends a loop and a sleep"),
+        ("output", len(flood.stdout) == _worker.MAX_STDOUT, f"is cut at {_worker.MAX_STDOUT:,} characters"),
+    ]
+    return [(name, "pass" if ok else "FAIL", words) for name, ok, words in tests]

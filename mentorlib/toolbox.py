@@ -295,7 +295,8 @@ def _check_object(path: str, tool: str, value: dict[str, Any], schema: Schema) -
             where = f"argument {path}.{key}" if path else f"argument {key}"
             raise ToolError(f"{where} of {tool} is missing: expected {_expected(properties.get(key, {}))}")
     for key, item in value.items():
-        where = f"{path}.{key}" if path else key
+        shown = key if key.isidentifier() and len(key) <= 60 else _brief(key)  # a key may hold lines, or books
+        where = f"{path}.{shown}" if path else shown
         if key in properties:
             _check(where, tool, item, properties[key])
         elif isinstance(others, dict):

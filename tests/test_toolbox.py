@@ -109,6 +109,8 @@ def test_functions_that_cannot_be_carried() -> None:
         (raw("price", amount=1, kind="in", x=1), 'price has no argument "x"; it takes: amount, kind, note, parts'),
         (raw("any_of", a=1.5, b={}, c=[1, "y"]), "argument a of any_of: expected an integer or a text, got 1.5"),
         (raw("any_of", a=1, b={"k": "v"}, c=[1, "y"]), 'argument b.k of any_of: expected an integer, got "v"'),
+        (raw("any_of", a=1, b={"k\nl": "v"}, c=[]), 'argument b."k\\nl" of any_of: expected an integer, got "v"'),
+        (raw("any_of", a=1, b={"k" * 9999: "v"}, c=[]), 'argument b."kkk'),
         (raw("any_of", a=1, b={}, c=[1]), "argument c of any_of: expected 2 items, got 1"),
         ('{"name": "price", "arguments": {"amount": NaN, "kind": "in"}}', "the call holds NaN"),
         ('{"name": "price", "arguments": {"amount": 1e999, "kind": "in"}}', "not finite"),

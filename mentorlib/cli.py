@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("target", help="a run's name or folder, a report.html, or a study's report or folder")
     verify.set_defaults(command=_verify)
 
-    doctor = commands.add_parser("doctor", help="versions, cores, memory and sandbox layers of this machine")
+    doctor = commands.add_parser("doctor", help="versions and cores of this machine, and a test of each sandbox layer")
     doctor.set_defaults(command=_doctor)
     return parser
 
@@ -198,9 +198,11 @@ def _doctor(options: argparse.Namespace) -> int:
     from . import sandbox
     from .runs import git_revision, versions
 
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    memory = ""
+    if hasattr(os, "sysconf"):  # not on Windows
+        memory = f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB memory"
     print(f"python     {platform.python_version()} ({sys.executable})")
-    print(f"machine    {platform.platform()}, {os.cpu_count()} cores, {memory:.1f} GiB memory")
+    print(f"machine    {platform.platform()}, {os.cpu_count()} cores{memory}")
     try:
         import torch
 
@@ -210,12 +212,10 @@ def _doctor(options: argparse.Namespace) -> int:
         print("gpu        torch is not installed: run `make study` or pip install -c constraints.txt -e .")
     print(f"code       {git_revision() or 'not a git checkout'}")
     print(f"packages   {', '.join(f'{name} {version}' for name, version in versions().items())}")
-    layers = sandbox.layers()
-    print(f"sandbox    {', '.join(f'{name} ' + ('yes' if has else 'NO') for name, has in layers.items())}")
-    for name, has in layers.items():
-        if not has:
-            print(f"           {name}: {sandbox.HINTS[name]}")
-    return 0
+    tests = sandbox.self_test()
+    for i, (name, verdict, words) in enumerate(tests):
+        print(f"{'' if i else 'sandbox':<10} {name:<12} {verdict:<7} {words}")
+    return 1 if any(verdict == "FAIL" for _, verdict, _ in tests) else 0
 
 
 def _end_with_parent() -> None:

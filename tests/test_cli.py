@@ -120,3 +120,10 @@ def test_doctor(capfd):
     assert main(["doctor"]) == 0
     out = capfd.readouterr().out
     assert "sandbox" in out and "seccomp" in out and "cores" in out and "trl " in out
+
+
+def test_doctor_fails_with_a_layer(capfd, monkeypatch):
+    tests = [("seccomp", "pass", "no file"), ("landlock", "FAIL", "open: done"), ("bubblewrap", "missing", "install")]
+    monkeypatch.setattr("mentorlib.sandbox.self_test", lambda: tests)
+    assert main(["doctor"]) == 1
+    assert "landlock     FAIL    open: done" in capfd.readouterr().out

@@ -1,10 +1,14 @@
-"""Run a folder of attack cases against the sandbox: ``python tests/run_attacks.py FOLDER [--layers seccomp,landlock]``.
+"""Run folders of attack cases against the sandbox: ``python tests/run_attacks.py FOLDER… [--layers seccomp,landlock]``.
 
-A case is one JSON file (the format and the rule are in the corpus's README): a hostile program or call, and what
-must not happen. Prints what failed and, last, ``contained N of M``; exits with 1 unless all are contained.
+A case is a JSON object: a hostile program or call, and what must not happen. A file holds one, or a list of them:
+``id``; ``kind`` code (``code``: the program, or its lines) or call (``raw``: the call's JSON); ``status`` error, ok
+(then ``value`` is the result) or any; and what else ``judge`` reads. ``{canary}`` stands for a folder whose
+secret.txt must not be read and which must not change, ``@PORT@`` for a port that must not be reached. The rule for
+all: an answer within 3 s, no secret in it, nothing changed, nothing left running, and the next calls right. Prints
+what failed and, last, ``contained N of M``; exits with 1 unless all are contained.
 
-It starts itself again inside a PID namespace of its own with a memory limit, which needs root or user namespaces;
-``--nobody`` then gives up root before anything runs.
+It starts itself again inside a PID namespace of its own with a memory limit, which needs root or user namespaces
+(exits with 2 and runs nothing without); ``--nobody`` then gives up root before anything runs.
 """
 
 import argparse
@@ -80,6 +84,7 @@ def to_json(xs: list[float]) -> str:
 def count_to(n: int) -> int:
     return sum(range(n))
 """
+MEMORY = 3e9  # bytes that all processes together may take before all is stopped
 NUMBERS = {"type": "array", "items": {"type": "number"}}
 TOOLS: dict[str, dict[str, Any]] = {
     "add": {"a": "integer", "b": "integer"},
@@ -141,6 +146,9 @@ class Watch(threading.Thread):
             self.processes = max(self.processes, processes)
             self.threads = max(self.threads, threads)
             self.memory = max(self.memory, memory)
+            if memory > MEMORY:
+                print(f"stopped: {memory / 1e9:.1f} GB of memory in use", flush=True)
+                os._exit(1)  # we are the first process of the namespace: all others end with us
             time.sleep(0.03)
 
 
@@ -172,7 +180,8 @@ def judge(
     broken: list[str] = []
     hits, before = port.hits, watch.sample()[0]
     watch.reset()
-    text = (case.get("code") or case.get("raw") or "").replace("{canary}", str(canary))
+    text = case.get("code") or case.get("raw") or ""
+    text = ("\n".join(text) if isinstance(text, list) else text).replace("{canary}", str(canary))
     text = text.replace("@PORT@", str(port.number))
     start = time.monotonic()
     execution = sandbox.run(Job(text)) if case["kind"] == "code" else tools.call(text, sandbox)
@@ -225,16 +234,18 @@ def inside(options: argparse.Namespace) -> int:
     """Run all cases; we are in a namespace of our own."""
     resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))  # ours, and of whatever would get out
     os.environ["MENTOR_SECRET"] = f"CANARY-ENV-{os.urandom(8).hex()}"
-    files = sorted(options.folder.glob("*.json"))
+    cases = []
+    for file in [file for folder in options.folder for file in sorted(folder.glob("*.json"))]:
+        loaded = json.loads(file.read_text())
+        cases += loaded if isinstance(loaded, list) else [loaded]
     tools, port, watch = toolbox(), Port(), Watch()
     watch.start()
     found: dict[str, list[str]] = {}
     late: list[tuple[str, Path]] = []
     layers = options.layers.split(",") if options.layers else None
-    with tempfile.TemporaryDirectory() as folder, Sandbox(2, time_limit=1.0, layers=layers) as sandbox:
+    with tempfile.TemporaryDirectory() as folder, Sandbox(2, options.limit, layers=layers) as sandbox:
         print(f"layers: {', '.join(sandbox.layers)}; user {os.getuid()}")
-        for file in files:
-            case = json.loads(file.read_text())
+        for case in cases:
             canary = Path(folder) / case["id"]
             canary.mkdir()
             canary.chmod(0o777)
@@ -267,16 +278,17 @@ def inside(options: argparse.Namespace) -> int:
         if broken:
             print(f"{name}: {'; '.join(broken)}")
     contained = sum(not broken for broken in found.values())
-    print(f"contained {contained} of {len(files)}")
-    return 0 if files and contained == len(files) else 1
+    print(f"contained {contained} of {len(cases)}")
+    return 0 if cases and contained == len(cases) else 1
 
 
 def main() -> int:
     """Start again in a PID namespace, then run the cases."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="+")
     parser.add_argument("--layers", help="comma-separated: require just these (seccomp is always on)")
     parser.add_argument("--nobody", action="store_true", help="run as an unprivileged user (needs root to become it)")
+    parser.add_argument("--limit", type=float, default=1.0, help="seconds that a case may take (default: 1)")
     parser.add_argument("--verbose", action="store_true", help="print every case's answer")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -289,6 +301,10 @@ def main() -> int:
     command = [unshare, "--pid", "--fork", "--mount-proc", "--kill-child"]
     if os.getuid() != 0:
         command.insert(1, "--map-root-user")
+    tried = subprocess.run([*command, "true"], capture_output=True, text=True)
+    if tried.returncode != 0:
+        print(f"run_attacks: no PID namespace to be had here: {tried.stderr.strip()}", file=sys.stderr)
+        return 2
     if options.nobody:
         command += ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]
     return subprocess.run([*command, sys.executable, *sys.argv, "--inside"]).returncode

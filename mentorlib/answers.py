@@ -54,6 +54,7 @@ class Verdict:
 _BOX = re.compile(r"\\boxed\s*\{|\\\\(?!boxed)|\\[{}]|[{}]")
 
 
+@lru_cache(maxsize=64)  # the rewards of a transcript all ask
 def boxed(text: str) -> str | None:
     r"""What the last balanced ``\boxed{…}`` of the text holds, None without one; the inner of two nested boxes.
 
@@ -75,8 +76,21 @@ def boxed(text: str) -> str | None:
     return None if found is None else text[slice(*found)]
 
 
-_DECIMAL = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,6})?")
-_FRACTION = re.compile(r"(-?)\\frac\{(-?[0-9]{1,15})\}\{(-?[0-9]{1,15})\}|(-?[0-9]{1,15})/([0-9]{1,15})")
+_WHOLE = "(?:0|[1-9][0-9]{0,14})"  # sympy stops at some leading zeros, so that they are not for here
+_DECIMAL = re.compile(rf"-?{_WHOLE}(?:\.[0-9]{{1,6}})?")
+_FRACTION = re.compile(rf"(-?)\\frac\{{(-?{_WHOLE})\}}\{{(-?{_WHOLE})\}}|(-?{_WHOLE})/({_WHOLE})")
+
+# How math-verify 0.9.0 finds a number in text (its lazy_expr_regex), for texts short enough that a search that goes
+# back and forth costs nothing. What begins its LaTeX, or a place where it prefers to look, is left to it.
+_SHORT = 200
+_LATEX = re.compile(r"\$|\\[\[(]|\\boxed|\\frac|\s\[|(?i:answer)")
+_EXPRESSION = re.compile(
+    r"(?:^|\s|=)(?:\*\*)?-?\(?-?\d[\d.\s+\-*/^()]*[+\-*/^()][\d.\s+\-*/^()]+\)?(?:\*\*)?(?:\.|,|:|\s|\)|\$|$)"
+)
+_IN_TEXT = re.compile(
+    r"(?:^|\s|=)(?:\*\*)?(?:(-?[1-9]\d{0,2}(?:[ ,]\d{3})+)(\.\d+)?|(-?\d+)([.,]\d+)|(\.\d+)|(-?\d+))"
+    r"(\s*(?:%|[Pp]ercent|\s*[Pp]ercentage|\s*[Pp]ct))?"
+)
 
 
 def _number(text: str) -> Fraction | None:
@@ -90,18 +104,48 @@ def _number(text: str) -> Fraction | None:
     return None
 
 
+def _parsed(text: str) -> list[Fraction] | None:
+    """What math-verify's parse reads in a text, a number or nothing; None where only math-verify can tell.
+
+    In ``x=42``, ``42 apples`` and ``40, 42`` it reads 42, the last number that follows a space, "=" or nothing.
+    """
+    if len(text) > _SHORT or not text.isascii():
+        return None
+    bare = text.strip()
+    if (number := _number(bare)) is not None:
+        return [number]
+    if _LATEX.search(text):
+        inner = _number(bare[1:-1]) if bare[:1] == bare[-1:] == "$" else None
+        return None if inner is None else [inner]
+    if _EXPRESSION.search(text):
+        return None
+    found = _IN_TEXT.findall(text)
+    if not found:
+        return []
+    thousands, decimals, whole, part, fraction, integer, percent = found[-1]
+    digits = (thousands or whole or integer or "0").replace(",", "").replace(" ", "")
+    number = _number(digits + (decimals or part or fraction).replace(",", "."))
+    return None if percent or number is None else [number]
+
+
+@lru_cache(maxsize=10_000)
 def _fast(prediction: str, gold: str, official: bool) -> Verdict | None:
     """The verdict where it needs no library, and only where the libraries surely agree."""
-    prediction, gold = prediction.strip(), gold.strip()
-    if prediction == gold and not official:  # mathruler's rule; math-verify cannot read every text
+    if not official and prediction.strip() == gold.strip():  # mathruler's rule; math-verify cannot read every text
         return Verdict(True, "identical")
-    a, b = _number(prediction), _number(gold)
-    if a is None or b is None:
+    said = _parsed(prediction)
+    if said is None:
         return None
-    if a == b:
+    if not said:  # nothing read is equal to nothing
+        return Verdict(False, "different") if official else None
+    value = _number(gold.strip())
+    if said == ([value] if value is not None else _parsed(gold)):
         return Verdict(True, "number")
-    # Closer numbers are equal or not by rounding to six places, which is math-verify's to say.
-    return Verdict(False, "number") if abs(a - b) > Fraction(1, 10_000) else None
+    # Closer numbers are equal or not by rounding to six places, which is math-verify's to say; and mathruler has its
+    # own way with a number in a text.
+    if value is not None and abs(said[0] - value) > Fraction(1, 10_000):
+        return Verdict(False, "number") if official or _number(prediction.strip()) is not None else None
+    return None
 
 
 def judge(prediction: str, gold: str, official: bool = False, time_limit: float = TIME_LIMIT) -> Verdict:
@@ -111,10 +155,10 @@ def judge(prediction: str, gold: str, official: bool = False, time_limit: float 
     wait for one another (one helper a process). In a coroutine call it through ``asyncio.to_thread``, since it may
     block for ``time_limit`` seconds.
     """
-    verdict = _fast(prediction, gold, official)
-    if verdict is None and len(prediction) + len(gold) > MAX_LENGTH:
-        verdict = Verdict(None, "too long")
-    if verdict is not None:
+    if len(prediction) + len(gold) > MAX_LENGTH:
+        same = not official and prediction.strip() == gold.strip()
+        return Verdict(True, "identical") if same else Verdict(None, "too long")
+    if (verdict := _fast(prediction, gold, official)) is not None:
         return verdict
     try:
         return _slow(prediction, gold, official, time_limit)
@@ -126,7 +170,7 @@ class _Unjudged(Exception):
     """The helper failed for a reason that need not hold the next time, so that the outcome is not remembered."""
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=10_000)
 def _slow(prediction: str, gold: str, official: bool, time_limit: float) -> Verdict:
     return _helper.ask(prediction, gold, official, time_limit)
 
@@ -271,34 +315,37 @@ def _serve() -> None:
     log.setLevel(logging.DEBUG)
     log.propagate = False
 
-    golds: dict[tuple[str, Any], list[Any]] = {}
+    read: dict[tuple[str, Any], list[Any]] = {}
 
-    def parsed(gold: str, targets: Any) -> list[Any]:
-        """Parsing the gold is most of the work, and many answers share one."""
-        if (gold, targets) in golds:
-            return golds[gold, targets]
-        found: list[Any] = parse(gold, targets)
-        if watch.seen is None and len(golds) < 10_000:
-            golds[gold, targets] = found
+    def parsed(text: str, targets: Any) -> list[Any]:
+        """Parsing is most of the work. Many answers share a gold, and both rules read the same answer."""
+        if (text, targets) in read:
+            return read[text, targets]
+        found: list[Any] = parse(text, targets)
+        if watch.seen is None and len(read) < 10_000:
+            read[text, targets] = found
         return found
 
-    @timeout(2)
     def write(found: list[Any]) -> None:
         for one in found:
             str(one)
 
     def metric(bare: str, prediction: str) -> bool:
         """math-verify's metric, which fails on what has no gold or cannot be written out; with the gold remembered."""
-        answer = parse(prediction, (expression, latex))
+        # The metric prefers expressions to LaTeX where both end at one place, which takes the word "answer".
+        prefer_expressions = re.search("answer", prediction, re.IGNORECASE)
+        answer = parsed(prediction, (expression, latex) if prefer_expressions else (latex, expression))
         if not answer:
             return False  # nothing read is equal to nothing: spares the gold
         gold = parsed(f"\\boxed{{{bare}}}", (latex,))
+        if not verify(gold, answer):
+            return False
         with contextlib.suppress(TimeoutException):
-            write(answer + gold)
-        return bool(gold) and bool(verify(gold, answer))
+            timeout(2)(write)(answer + gold)
+        return True
 
     def parse_and_verify(bare: str, prediction: str) -> bool:
-        answer = parse(prediction)
+        answer = parsed(prediction, (latex, expression))
         return bool(answer) and bool(verify(parsed(bare, (latex, expression)), answer))
 
     def rules(prediction: str, gold: str, official: bool) -> Any:
@@ -306,8 +353,9 @@ def _serve() -> None:
         bare = gold if inner is None else inner
         if not official:  # mathruler's first step: cheap, and it cannot hang
             yield "mathruler", lambda: normalize_answer(prediction) == normalize_answer(gold)
-        yield "metric", lambda: metric(bare, prediction)
+        # The release asks the metric first; this way round the gold's LaTeX is often not needed at all.
         yield "verify", lambda: parse_and_verify(bare, prediction)
+        yield "metric", lambda: metric(bare, prediction)
         if not official:
             yield "mathruler", lambda: grade_answer(prediction, gold)
 

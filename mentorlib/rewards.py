@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -334,22 +335,29 @@ def _official(name: str, trajectory: Trajectory, reference: Reference | None, an
     """What the release computes from the text, with the same precedence of its early exits."""
     match, rule = TABLE[name]
     weights = rule | {"fallback": FALLBACK}
-    text = trajectory.response
-    if not text.endswith(END):
+    prediction, called = _official_read(trajectory.response)
+    if prediction is None:
         return _score(weights, {}, "cut off before the end token")
-    prediction = _official_box(text)
-    if prediction is None or not prediction.strip():
+    if not prediction.strip():
         return _score(weights, {"fallback": 1.0}, "no answer in a box")
     verdict = judge(prediction, answer, official=True)
     right = verdict.correct is True
     if match and not (reference and reference.calls):
         return _score(weights, {"fallback": 1.0}, "the teacher used no tool", verdict.correct is not None)
-    called = [] if name == "sparse" else _official_names(text)
     student = [Call(tool, {}) for tool in called if tool in CALCULATOR_TOOLS]
     terms = {"correct": float(right), "answered": 1.0, "clean": float(len(student) == len(called))}
     if match and reference and student:
         terms["tools"] = match(student, reference.calls) * (1.0 if right else WRONG_SHARE)
     return _score(weights, terms, _said(verdict), verdict.correct is not None)
+
+
+@lru_cache(maxsize=16)
+def _official_read(text: str) -> tuple[str | None, list[Any]]:
+    """The answer (None: cut off; empty: none) and the names called: what the five rewards share of a transcript."""
+    if not text.endswith(END):
+        return None, []
+    prediction = _official_box(text) or ""
+    return prediction, _official_names(text) if prediction.strip() else []
 
 
 def _official_box(text: str) -> str | None:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fuzzed import GOLDS, fuzzed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -266,57 +267,22 @@ def test_layout_of_a_call_makes_no_difference(calls: list[tuple[str, dict[str, A
 
 # --- fuzz ---
 
-PIECES = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>", END]
-PIECES += [
-    "<|im_start|>user\n",
-    "<|im_start|>assistant\n",
-    "\\boxed{",
-    "\\boxed ",
-    "\\fbox{",
-    "\\boxed",
-    "{",
-    "}",
-    "\\{",
-]
-PIECES += ['{"name": "add", "arguments": {"a": 1}}', '{"name": "guess", "arguments": {}}', '{"name": ["add"]}']
-PIECES += [
-    '{"name": {"a": 1}}',
-    '{"name": null}',
-    '"name"',
-    '["name"]',
-    "5",
-    "NaN",
-    '"name":\\"add"',
-    "$",
-    "\x00",
-    "\ud800",
-]
-PIECES += ["é中🙂\u202e", "[" * 3000, '{"a":' * 1200, "1" * 5000, "\\frac{1}{2}", " ", "\n"]
 
-
-def fuzzed(rng: random.Random) -> str:
-    kind = rng.random()
-    if kind < 0.6:
-        text = "".join(rng.choice(PIECES) for _ in range(rng.randint(0, 30)))
-    elif kind < 0.9:  # a sound transcript, cut or broken at one place
-        text = call() + NEXT + call("multiply") + NEXT + ANSWER
-        at = rng.randrange(len(text))
-        text = text[:at] + rng.choice([*PIECES, ""]) + text[at + rng.randint(0, 20) :]
-    else:
-        text = rng.choice(PIECES) * rng.choice([1, 100, 20_000])
-        text = text[:1_000_000]
-    return text + rng.choice([END, ""])
-
-
-def test_fuzzed_outputs() -> None:
+@pytest.mark.slow
+def test_fuzzed_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """10,000 outputs under every reward: no exception, every score in its bounds. benchmarks/rewards.py times them."""
+    judge = module.judge
+    monkeypatch.setattr(module, "judge", lambda p, g, official=False: judge(p, g, official, time_limit=1.0))
     rng = random.Random(7)
-    for _ in range(500):
-        text = fuzzed(rng)
-        trajectory = Trajectory.from_response(text)
-        for name, reward in REWARDS.items():
-            check_bounds(name, reward(trajectory, teacher("add", "multiply"), answer="5"))
-        for reward in OFFICIAL.values():
-            reward(trajectory, teacher("add"), answer="5")
+    unlike = 0
+    for _ in range(10_000):
+        trajectory, gold = Trajectory.from_response(fuzzed(rng)), rng.choice(GOLDS)
+        for version in (REWARDS, OFFICIAL):
+            for name, reward in version.items():
+                result = reward(trajectory, teacher("add", "multiply"), answer=gold)
+                check_bounds(name, result)
+                unlike += result.total not in (0.0, 0.1, -3.0)
+    assert unlike > 10_000  # not all of them fall at the first step
 
 
 def test_megabytes() -> None:

@@ -240,14 +240,15 @@ def one_line(error: BaseException) -> str:
     return f"{text} (line {line})" if line else text
 
 
-def execute(job: dict[str, Any], code: Any, output: Capped) -> bytes:
+def execute(source: bytes, job: dict[str, Any], code: Any, output: Capped) -> bytes:
     """Run one job and give the reply's JSON. Catches all that the job raises."""
     value, error = "null", None
     try:
         name = job["name"]
         space: dict[str, Any] = {"__name__": "__main__" if name is None else "tool", "__builtins__": builtins}
         if code is None:
-            code = compile(job["source"], "<code>" if name is None else "<tool>", "exec")
+            text = source.decode("utf-8", "surrogatepass")
+            code = compile(text, "<code>" if name is None else "<tool>", "exec")
         exec(code, space)
         if name is None and "result" not in space:
             raise NameError("the code did not set `result`")
@@ -262,7 +263,8 @@ def execute(job: dict[str, Any], code: Any, output: Capped) -> bytes:
     return f'{{"value": {value}, {rest[1:]}'.encode()
 
 
-# --- frames: length (4 bytes, of what follows), nonce (8 bytes), kind (1 byte), JSON --------------------------------
+# --- frames: length (4 bytes, of what follows), nonce (8 bytes), kind (1 byte), body --------------------------------
+# A job's body: length of its source (4 bytes), the source, JSON of its name and arguments. A reply's: JSON.
 
 
 def read_exactly(fd: int, n: int) -> bytes | None:
@@ -287,11 +289,16 @@ def frame(nonce: bytes, kind: bytes, body: bytes) -> bytes:
     return struct.pack("=I", 9 + len(body)) + nonce + kind + body
 
 
-def read_request(fd: int) -> tuple[bytes, dict[str, Any]] | None:
-    """The next request's nonce and job, or None when the caller is gone."""
+def read_request(fd: int) -> tuple[bytes, bytes, dict[str, Any]] | None:
+    """The next request's nonce, source and job (empty in one to stop), or None when the caller is gone."""
     head = read_exactly(fd, 4)
     body = head and read_exactly(fd, struct.unpack("=I", head)[0])
-    return (body[:8], json.loads(body[9:])) if body else None  # the job is None in a message to stop
+    if not body:
+        return None
+    if body[8:9] == b"k":
+        return body[:8], b"", {}
+    source = 13 + struct.unpack_from("=I", body, 9)[0]
+    return body[:8], body[13:source], json.loads(body[source:])
 
 
 # --- many calls in one confined process ----------------------------------------------------------------------------
@@ -340,17 +347,17 @@ def serve(requests: int, replies: int, output: Capped) -> None:
     The tool source runs afresh for each call in a new namespace. A call that changed a module, or ran out of
     memory, is answered and its worker replaced.
     """
-    known: dict[str, tuple[Any, list[tuple[Any, dict[str, Any]]]]] = {}  # source -> code, what it could poison
+    known: dict[bytes, tuple[Any, list[tuple[Any, dict[str, Any]]]]] = {}  # source -> code, what it could poison
     settings = settings_of_interpreter()
     while (request := read_request(requests)) is not None:
-        nonce, job = request
-        source = job["source"]
+        nonce, source, job = request
         code, spaces = known.get(source, (None, []))
         if code is None:
             try:
-                code = compile(source, "<tool>", "exec")
+                text = source.decode()
+                code = compile(text, "<tool>", "exec")
                 modules = [builtins, sys, sys.modules[__name__]]
-                for name in imported(source):
+                for name in imported(text):
                     try:
                         modules.append(importlib.import_module(name))
                     except Exception:  # the call itself will say so
@@ -361,7 +368,7 @@ def serve(requests: int, replies: int, output: Capped) -> None:
                 known[source] = code, spaces
             except Exception:  # a syntax error, say: the call itself will say so
                 code = None
-        body = execute(job, code, output)
+        body = execute(source, job, code, output)
         clean = code is not None and settings == settings_of_interpreter() and intact(spaces)
         clean = clean and b'"error": "MemoryError' not in body
         write_all(replies, frame(nonce, b"r" if clean else b"R", body))
@@ -370,7 +377,9 @@ def serve(requests: int, replies: int, output: Capped) -> None:
 # --- one child a call ----------------------------------------------------------------------------------------------
 
 
-def run_child(job: dict[str, Any], reply: int, null: int, program: bytes, limit: float, output: Capped) -> None:
+def run_child(
+    source: bytes, job: dict[str, Any], reply: int, null: int, program: bytes, limit: float, output: Capped
+) -> None:
     """In the forked child: keep one pipe, close the door, run, answer, end. Never returns."""
     status = 1
     try:
@@ -383,7 +392,7 @@ def run_child(job: dict[str, Any], reply: int, null: int, program: bytes, limit:
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
         apply_seccomp(program)
-        body = execute(job, None, output)
+        body = execute(source, job, None, output)
         write_all(3, struct.pack("=I", len(body)) + body)
         status = 0
     finally:
@@ -437,10 +446,9 @@ def collect(reply: int, pid: int, requests: int) -> tuple[bytes, bytes]:
 
 def serve_forks(requests: int, replies: int, null: int, program: bytes, limit: float, output: Capped) -> None:
     """Fork one confined child for each call until the caller closes the pipe."""
-    gc.freeze()
     while (request := read_request(requests)) is not None:
-        nonce, job = request
-        if job is None:
+        nonce, source, job = request
+        if not job:
             continue  # it came too late to stop anything
         reply, write = os.pipe()
         try:
@@ -450,7 +458,7 @@ def serve_forks(requests: int, replies: int, null: int, program: bytes, limit: f
             kind, body = b"s", f"cannot fork: {e.strerror}".encode()
         else:
             if pid == 0:
-                run_child(job, write, null, program, limit, output)
+                run_child(source, job, write, null, program, limit, output)
             os.close(write)
             kind, body = collect(reply, pid, requests)
         os.close(reply)
@@ -474,6 +482,7 @@ def main() -> None:
     except Exception as e:
         write_all(replies, frame(bytes(8), b"s", f"{type(e).__name__}: {e}".encode()))
         return
+    gc.freeze()  # what is here now is never garbage
     output = Capped()
     sys.stdout = sys.stderr = output
     write_all(replies, frame(bytes(8), b"r", b"ready"))

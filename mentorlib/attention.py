@@ -94,6 +94,20 @@ def _causal(queries: int, keys: int, device: torch.device) -> Tensor:
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
+def _mask(hidden: Tensor) -> Tensor:
+    """To be added to scores: minus infinity where hidden."""
+    return torch.zeros(hidden.shape, device=hidden.device).masked_fill(hidden, -torch.inf)
+
+
+def _alike(sizes: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Stretches of rows that are padded together: none half as long again as the first (rows come sorted)."""
+    start = 0
+    for i in range(1, len(sizes) + 1):
+        if i == len(sizes) or sizes[i] > 1.5 * sizes[start]:
+            yield sizes[start:i]
+            start = i
+
+
 class Packed:
     """Groups one after another, each its prompt and then its rows: a row sees the prompt and itself.
 
@@ -122,16 +136,19 @@ class Packed:
             yield scaled_dot_product_attention(
                 q[None, :, :prompt], k[None, :, :prompt], v[None, :, :prompt], is_causal=True, scale=scaling
             )[0].transpose(0, 1)
-        if not rows:
-            return
-        longest = max(rows)
-        mask = _causal(longest, prompt + longest, q.device)
-        q, own_k, own_v = (self._padded(x[:, prompt:], rows, longest) for x in (q, k, v))
-        shared_k, shared_v = (x[None, :, :prompt].expand(len(rows), -1, -1, -1) for x in (k, v))
-        keys, values = torch.cat([shared_k, own_k], dim=2), torch.cat([shared_v, own_v], dim=2)
-        # Padding is at the rows' ends, where no token looks, so that one mask does for all rows.
-        out = scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=scaling).transpose(1, 2)
-        yield from (row[:n] for row, n in zip(out, rows, strict=True))
+        at = prompt
+        for alike in _alike(rows):
+            n, longest = len(alike), max(alike)
+            mask = _causal(longest, prompt + longest, q.device)
+            own = [self._padded(x[:, at : at + sum(alike)], alike, longest) for x in (q, k, v)]
+            keys, values = (
+                torch.cat([x[None, :, :prompt].expand(n, -1, -1, -1), mine], dim=2)
+                for x, mine in zip((k, v), own[1:], strict=True)
+            )
+            # Padding is at the rows' ends, where no token looks, so that one mask does for all rows.
+            out = scaled_dot_product_attention(own[0], keys, values, attn_mask=mask, scale=scaling).transpose(1, 2)
+            yield from (row[:size] for row, size in zip(out, alike, strict=True))
+            at += sum(alike)
 
     @staticmethod
     def _padded(x: Tensor, rows: Sequence[int], longest: int) -> Tensor:
@@ -151,6 +168,7 @@ class Prefill(Packed):
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """See Layout.attend."""
         self.kept.append((key, value))
+        self.queries = len(query) // len(key)  # heads of queries to one of keys
         return super().attend(layer, query, key, value, scaling)
 
 
@@ -177,6 +195,7 @@ class Decoding:
         own = (len(prompt_of), key.size(0), 64, key.size(2))  # rows, heads, places (grows), size
         self.prompts = [[Packed._padded(x, sizes, max(sizes)) for x in both] for both in prefill.kept]
         self.own = [[x.new_zeros(own) for x in both] for both in prefill.kept]
+        self.queries = prefill.queries
         self.sizes = torch.tensor(sizes, device=key.device)
         self.prompt_of = prompt_of.to(key.device)
         self._seat()
@@ -190,8 +209,8 @@ class Decoding:
         rank[order] = torch.arange(len(order), device=device) - (count.cumsum(0) - count)[self.prompt_of[order]]
         self.seats = int(count.max())
         self.seat = self.prompt_of * self.seats + rank
-        hidden = torch.arange(self.prompts[0][0].size(2), device=device) >= self.sizes[self.prompt_of, None]
-        self.prompt_mask = torch.zeros(hidden.shape, device=device).masked_fill(hidden, -torch.inf)
+        hidden = torch.arange(self.prompts[0][0].size(2), device=device) >= self.sizes[:, None]
+        self.prompt_mask = _mask(hidden)[:, None, None]
 
     def keep(self, rows: Tensor) -> None:
         """Drop the rows where ``rows`` is False, by ``compact``, and the prompts that no row goes on from."""
@@ -216,18 +235,24 @@ class Decoding:
             heard: (row, how many tokens follow there) of the rows that hear something.
         """
         device = self.prompt_of.device
-        self.heard = [(row, int(at[row]) + 1, n) for row, n in heard]
-        self.end = max([int(at.max()) + 1, *(start + n for _, start, n in self.heard)])
+        counts = torch.tensor([n for _, n in heard], dtype=torch.long)
+        hearers = torch.tensor([row for row, _ in heard], dtype=torch.long)
+        number = torch.arange(int(counts.max()) if heard else 0)
+        is_heard = number < counts[:, None]  # (hearing rows, tokens of the one that hears most)
+        places = at[hearers, None] + 1 + number
+        self.end = int(torch.cat([at, places[is_heard]]).max()) + 1
         capacity = self.own[0][0].size(2)
         if self.end > capacity:
             more = max(self.end - capacity, capacity)
             self.own = [[pad(x, (0, 0, 0, more)) for x in both] for both in self.own]
-        row = torch.cat([torch.arange(len(at)), *(torch.full((n,), row) for row, n in heard)])
-        at = torch.cat([at, *(torch.arange(start, start + n) for _, start, n in self.heard)])
-        self.row, self.at = row.to(device), at.to(device)
-        hidden = torch.arange(self.end, device=device) > self.at[: len(self.prompt_of), None]
-        own_mask = torch.zeros(hidden.shape, device=device).masked_fill(hidden, -torch.inf)
-        self.mask = torch.cat([self.prompt_mask, own_mask], dim=1)[:, None, None]
+        row = torch.cat([torch.arange(len(at)), hearers[:, None].expand_as(places)[is_heard]])
+        self.row, self.hearers, self.is_heard = row.to(device), hearers.to(device), is_heard.to(device)
+        self.heard = torch.where(is_heard, is_heard.flatten().cumsum(0).view_as(places) - 1, 0).to(device)
+        every = torch.arange(self.end)
+        self.own_mask = _mask(every > at[:, None])[:, None, None].to(device)
+        self.heard_mask = _mask(every > places[:, :, None])[:, None].repeat(1, 1, self.queries, 1).to(device)
+        at = torch.cat([at, places[is_heard]])
+        self.at = at.to(device)
         return row, at
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
@@ -236,33 +261,41 @@ class Decoding:
         own_k[self.row, :, self.at] = key.transpose(0, 1)
         own_v[self.row, :, self.at] = value.transpose(0, 1)
         prompt_k, prompt_v = self.prompts[layer]
-        rows, (prompts, kv_heads, longest, _) = len(own_k), prompt_k.shape
-        # Grouped queries: (rows, key and value heads, queries of each, size).
-        q = query[:, :rows].unflatten(0, (kv_heads, -1)).permute(2, 0, 1, 3) * scaling
+        rows, (prompts, kv_heads, *_) = len(own_k), prompt_k.shape
+        # Grouped queries: (rows, key and value heads, queries of each, size); at a prompt, those of all its seats.
+        query = query.unflatten(0, (kv_heads, -1)) * scaling
+        q = query[:, :, :rows].permute(2, 0, 1, 3)
         seated = q.new_zeros(prompts * self.seats, *q.shape[1:])
         seated[self.seat] = q
         seated = seated.unflatten(0, (prompts, self.seats)).transpose(1, 2).flatten(2, 3)
-        to_prompt = (seated @ prompt_k.transpose(2, 3)).unflatten(2, (self.seats, -1))
-        to_prompt = to_prompt.transpose(1, 2).flatten(0, 1)[self.seat]
-        to_own = q @ own_k[:, :, : self.end].transpose(2, 3)
-        weights = (torch.cat([to_prompt, to_own], dim=3) + self.mask).softmax(-1).to(q.dtype)
-        seated = weights.new_zeros(prompts * self.seats, *weights.shape[1:3], longest)
-        seated[self.seat] = weights[..., :longest]
-        seated = seated.unflatten(0, (prompts, self.seats)).transpose(1, 2).flatten(2, 3)
-        out = (seated @ prompt_v).unflatten(2, (self.seats, -1)).transpose(1, 2).flatten(0, 1)[self.seat]
-        out = (out + weights[..., longest:] @ own_v[:, :, : self.end]).flatten(1, 2)
-        if not self.heard:
+        shared, shared_weight = (
+            x.unflatten(2, (self.seats, -1)).transpose(1, 2).flatten(0, 1)[self.seat]
+            for x in _part(seated, prompt_k, prompt_v, self.prompt_mask)
+        )
+        own = _part(q, own_k[:, :, : self.end], own_v[:, :, : self.end], self.own_mask)
+        out = _merged(shared, shared_weight, *own).flatten(1, 2)
+        if not len(self.hearers):
             return out
-        return torch.cat([out, *self._hearing(layer, query[:, rows:], scaling)])
+        # Hearing rows: each with its own copy of the prompt's keys, and padded to the one that hears most.
+        q = query[:, :, rows:][:, :, self.heard].permute(2, 0, 1, 3, 4).flatten(2, 3)
+        prompt = self.prompt_of[self.hearers]
+        shared, shared_weight = _part(q, prompt_k[prompt], prompt_v[prompt], self.prompt_mask[prompt])
+        own = _part(q, own_k[self.hearers, :, : self.end], own_v[self.hearers, :, : self.end], self.heard_mask)
+        heard = _merged(shared, shared_weight, *own).unflatten(2, (-1, self.heard.size(1)))
+        return torch.cat([out, heard.permute(0, 3, 1, 2, 4)[self.is_heard].flatten(1, 2)])
 
-    def _hearing(self, layer: int, query: Tensor, scaling: float) -> Iterator[Tensor]:
-        """Each hearing row by itself: its tokens see the prompt, what the row had, and the tokens before them."""
-        (own_k, own_v), (prompt_k, prompt_v) = self.own[layer], self.prompts[layer]
-        for (row, start, n), q in zip(self.heard, query.split([n for *_, n in self.heard], dim=1), strict=True):
-            prompt = self.prompt_of[row]
-            size = self.sizes[prompt]
-            k = torch.cat([prompt_k[prompt, :, :size], own_k[row, :, : start + n]], dim=1)
-            v = torch.cat([prompt_v[prompt, :, :size], own_v[row, :, : start + n]], dim=1)
-            k, v = _heads(k, len(q)), _heads(v, len(q))
-            mask = _causal(n, k.size(1), q.device)
-            yield scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling).transpose(0, 1)
+
+def _part(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Attention over some of the keys, and the logarithm of the weight that these keys have in all, (…, queries, 1)."""
+    scores = (q @ k.transpose(-2, -1)).float()
+    if mask is not None:
+        scores = scores + mask
+    weights = scores.softmax(-1)
+    # The largest weight is exp(largest score - total): cheaper than logsumexp, which would do all of softmax again.
+    total = scores.amax(-1, keepdim=True) - weights.amax(-1, keepdim=True).log()
+    return weights.to(v.dtype) @ v, total
+
+
+def _merged(one: Tensor, one_total: Tensor, other: Tensor, other_total: Tensor) -> Tensor:
+    """Attention over the keys of two parts."""
+    return torch.lerp(other, one, (one_total - other_total).sigmoid().to(one.dtype))

@@ -288,10 +288,13 @@ def check_value(value: Any, depth: int = _worker.MAX_DEPTH) -> None:
             check_value(item, depth - 1)
 
 
+_read = json.JSONDecoder(parse_constant=_refuse).decode
+
+
 def _execution(body: bytes, seconds: float) -> Execution:
     """A reply's JSON as an Execution. The process may be hostile: believes nothing."""
     try:
-        reply = json.loads(body.decode(), parse_constant=_refuse)
+        reply = _read(body.decode())
         value, stdout, error = reply["value"], reply["stdout"], reply["error"]
         if not isinstance(stdout, str) or not isinstance(error, str | None):
             raise ValueError("it has the wrong form")
@@ -390,9 +393,11 @@ class Sandbox:
         bodies: list[bytes] = []
         for i, job in enumerate(jobs):
             try:
-                body = json.dumps({"source": job.source, "name": job.name, "arguments": job.arguments or {}}).encode()
+                body = json.dumps({"name": job.name, "arguments": job.arguments or {}}).encode()
             except (TypeError, ValueError, RecursionError) as e:
                 raise InputError(f"sandbox: the arguments of job {i} are not JSON: {e}") from None
+            source = job.source.encode("utf-8", "surrogatepass")
+            body = struct.pack("=I", len(source)) + source + body
             bodies.append(body)
             if len(body) > MAX_SOURCE:
                 done[i] = Execution(error=f"the code is too long: at most {MAX_SOURCE:,} bytes", fault="model")
@@ -491,7 +496,7 @@ class Sandbox:
         worker.deadline = now + 1
         if worker.fork:
             with contextlib.suppress(_Gone):
-                worker.send(_worker.frame(worker.nonce, b"k", b"null"))
+                worker.send(_worker.frame(worker.nonce, b"k", b""))
                 return False
         return True
 

@@ -185,12 +185,15 @@ def _constant(text: str) -> Any:
     raise ToolError(f"the call holds {text}, which is not JSON: numbers must be finite")
 
 
+_read = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_integer, parse_constant=_constant).decode
+
+
 def _parse(raw: str) -> dict[str, Any]:
     """The call's JSON as ``{"name": str, "arguments": dict}`` or ToolError."""
     if len(raw) > MAX_CALL:
         raise ToolError(f"the call is {len(raw):,} characters long: at most {MAX_CALL:,}")
     try:
-        call = json.loads(raw, object_pairs_hook=_unique, parse_int=_integer, parse_constant=_constant)
+        call = _read(raw)
         check_value(call)
     except ToolError:
         raise

@@ -221,7 +221,11 @@ def judge(
             broken.append(f"{name} afterwards gave {after.error or after.value!r:.80}")
     if port.hits != hits:
         broken.append("reached the port")
-    if (canary / "precious.txt").read_text() != "precious" or list(canary.glob("pwned*")):
+    try:
+        touched = (canary / "precious.txt").read_text() != "precious" or list(canary.glob("pwned*"))
+    except OSError:
+        touched = True
+    if touched:
         broken.append("touched files")
     if watch.processes - before > case.get("max_procs", 20) or watch.threads - before > case.get("max_threads", 100):
         broken.append(f"{watch.processes} processes, {watch.threads} threads")

@@ -327,7 +327,7 @@ def watched(modules: list[Any]) -> list[tuple[Any, dict[str, Any]]]:
 
 def settings_of_interpreter() -> tuple[Any, ...]:
     """The same for what is not a name in a module."""
-    return sys.getrecursionlimit(), sys.get_int_max_str_digits(), gc.isenabled()
+    return sys.getrecursionlimit(), sys.get_int_max_str_digits(), gc.isenabled(), sys.gettrace(), sys.getprofile()
 
 
 def intact(spaces: list[tuple[Any, dict[str, Any]]]) -> bool:

@@ -1,6 +1,6 @@
 """The command line: ``python -m mentorlib COMMAND``, also ``mentor COMMAND``.
 
-Exit codes: 0 done; 1 something failed (a notebook's cell, a stage, a number that does not verify); 2 the input is wrong
+Exit codes: 0 done; 1 something failed (a notebook's cell, a stage, a number that does not verify, a row to score); 2 the input is wrong
 (one line on stderr says which file, row or key, and the mend).
 """
 
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument(
         "--valid-tools", type=lambda text: [t.strip() for t in text.split(",") if t.strip()], metavar="a,b,c"
     )
-    score.add_argument("-o", "--output", help="default: FILE with .scored.jsonl")
+    score.add_argument("-o", "--output", help="default: FILE with .scored.jsonl; bad rows go to OUT.rejected.jsonl")
     score.set_defaults(command=_score)
 
     view = commands.add_parser("view", help="read a run's trajectories")
@@ -122,7 +122,7 @@ def _score(options: argparse.Namespace) -> int:
 
     counts = score_file(options.file, options.output, options.reward, options.version, options.valid_tools)
     print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
-    return 0
+    return 1 if counts["rejected"] else 0
 
 
 def _view(options: argparse.Namespace) -> int:

@@ -83,15 +83,26 @@ class TorchEngine:
         seed: int | None = None,
     ) -> list[Sampled]:
         """See Engine.run."""
-        if not prompts:
-            return []
+        # A prompt that fills the model's context leaves nothing to sample: a trainer still wants a token, so it gets an
+        # end that is not the policy's.
+        out = [Sampled([max(self.end_ids)], [0], [0.0], cut=True) for _ in prompts]
+        fits = [i for i, prompt in enumerate(prompts) if len(prompt) < self.context]
+        if not fits:
+            return out
+
+        def of_fitting(closed: list[tuple[int, list[int]]]) -> list[list[int] | None]:
+            return on_turns([(fits[row], ids) for row, ids in closed])
+
         was_training = self.model.training
         self.model.eval()
         try:
             with shared_prompts(self.model):
-                return self._run(prompts, on_turns, temperature, max_tokens, seed)
+                sampled = self._run([prompts[i] for i in fits], of_fitting, temperature, max_tokens, seed)
         finally:
             self.model.train(was_training)
+        for i, row in zip(fits, sampled, strict=True):
+            out[i] = row
+        return out
 
     def _run(
         self, prompts: list[list[int]], on_turns: OnTurns, temperature: float, max_tokens: int, seed: int | None
@@ -169,6 +180,61 @@ class TorchEngine:
         logits = forward(self.model, ids, positions, layout, use_cache=False, logits_to_keep=last).logits[0]
         prompt_of = torch.tensor([index[tuple(prompt)] for prompt in prompts], device=device)
         return Decoding(layout, prompt_of), logits[prompt_of]
+
+
+Complete = Callable[[list[list[int]]], tuple[list[list[int]], list[list[float]]]]
+
+
+class TurnEngine:
+    """An engine on a server that completes prompts of token ids, a turn at a time; vLLM keeps the KV cache itself.
+
+    Args:
+        complete: prompts to the sampled ids of one turn each, end token included unless it was cut, and their
+            log-probabilities. What temperature and seed it samples with is its own to know.
+        tokenizer: of the model behind it; its end token ends a turn.
+        context: most tokens of prompt and completion together.
+    """
+
+    def __init__(self, complete: Complete, tokenizer: PreTrainedTokenizerBase, context: int = 1 << 30):
+        self.complete, self.tokenizer, self.context = complete, tokenizer, context
+
+    def run(
+        self,
+        prompts: list[list[int]],
+        on_turns: OnTurns,
+        *,
+        temperature: float = 1.0,
+        max_tokens: int = 512,
+        seed: int | None = None,
+    ) -> list[Sampled]:
+        """See Engine.run; temperature and seed are the server's."""
+        out = [Sampled(cut=True) for _ in prompts]
+        limits = [min(max_tokens, self.context - len(prompt)) for prompt in prompts]
+        rows = list(range(len(prompts)))
+        while rows:
+            turns = self.complete([prompts[row] + out[row].token_ids for row in rows])
+            closed: list[tuple[int, list[int]]] = []
+            for row, ids, logprobs in zip(rows, *turns, strict=True):
+                room = limits[row] - len(out[row].token_ids)
+                _append(out[row], ids[:room], logprobs[:room])
+                if ids and ids[-1] == self.tokenizer.eos_token_id and len(ids) <= room:
+                    closed.append((row, ids))
+            rows = []
+            for (row, _), answer in zip(closed, on_turns(closed) if closed else [], strict=True):
+                if answer is None:
+                    out[row].cut = False
+                    continue
+                _append(out[row], answer[: limits[row] - len(out[row].token_ids)])
+                if len(out[row].token_ids) < limits[row]:
+                    rows.append(row)
+        return out
+
+
+def _append(row: Sampled, ids: list[int], logprobs: list[float] | None = None) -> None:
+    """Add sampled tokens, or given ones where there are no log-probabilities."""
+    row.token_ids += ids
+    row.mask += [int(logprobs is not None)] * len(ids)
+    row.logprobs += [0.0] * len(ids) if logprobs is None else logprobs
 
 
 def sample(logits: Tensor, temperature: float, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:

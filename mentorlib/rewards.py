@@ -515,7 +515,10 @@ def score_file(
         InputError: an argument is wrong, or the file cannot be read.
     """
     source = Path(path)
-    target = Path(out) if out is not None else source.with_suffix(".scored.jsonl")
+    target = Path(out) if out is not None else source.parent / f"{source.stem}.scored.jsonl"
+    for path in (source, target):
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; give a file")
     if target.resolve() == source.resolve():
         raise InputError(f"{target}: would overwrite the rows it is made from; give another name")
     if version == "official" and valid_tools is not None:
@@ -543,7 +546,7 @@ def score_file(
                     if rewards and len(wanted) < len(chosen):
                         raise InputError("strict and toolrl compare arguments: give the row teacher_calls")
                     counts["without_calls"] += len(wanted) < len(chosen)
-                offered = row.get("tools", valid_tools or CALCULATOR_TOOLS)
+                offered = row.get("tools", CALCULATOR_TOOLS if valid_tools is None else valid_tools)
                 results = {
                     reward.name: reward(trajectory, reference, answer=row["answer"], valid_tools=offered)
                     for reward in wanted
@@ -605,10 +608,16 @@ def _no_constant(text: str) -> Any:
     raise ValueError(f"{text} is not JSON")
 
 
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):  # would be written back as Infinity, which is not JSON
+        raise ValueError(f"{text} is too large a number")
+    return number
+
+
 def _parse_row(line: bytes, version: str) -> tuple[dict[str, Any], Trajectory, Reference]:
     """One stored row, checked. Raises InputError with what is wrong and what to give."""
     try:
-        row = json.loads(line.decode("utf-8"), parse_constant=_no_constant)
+        row = json.loads(line.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise InputError(f"not a JSON object in UTF-8: {error}") from error
     if not isinstance(row, dict):

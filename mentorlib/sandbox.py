@@ -4,13 +4,18 @@ Covered: a call cannot open a file outside Python's own library folders (without
 all), write to any file, start a process or thread, open a socket, signal or trace a process, see the caller's
 environment or memory, use more memory or time than it is given, flood its output, poison later calls, or hand back
 anything but bounded JSON. Seccomp (an allow-list), no_new_privs, dropped capabilities and resource limits do this;
-landlock and bubblewrap come on top where the machine has them.
+landlock and bubblewrap come on top where the machine has them; ``python -m mentorlib doctor`` tries each of them.
+A call's time is the clock's less what it waited for a core (where Linux keeps /proc/PID/schedstat), so that a busy
+machine fails no honest call; on one far too busy, the failure is counted as ours, not the model's.
 
 Not covered: bugs of the kernel and of the CPU (side channels), and a caller that runs what the code *says*. File
 names and sizes below the library folders can be seen, and with landlock those of any path can be probed. Declared
-tools (``isolate=False``) share a process: a tool that changes a module retires it, but state hidden inside C
-modules (a decimal context, a random seed) lives until the process is recycled; take ``isolate=True`` for tools you
-did not write. macOS and Windows have none of these layers: use a Linux machine, or a container there.
+tools (``isolate=False``) share a process and are trusted with it: one that changes a module retires it, but state
+hidden inside C modules (a decimal context, a random seed) lives until the process is recycled, and a tool bent on it
+could answer for the calls after it; take ``isolate=True`` for tools you did not write. The limits are each
+process's own: together, ``workers`` calls of each kind can fill as many cores and as many times ``memory_mb``.
+
+macOS and Windows have none of these layers: use a Linux machine, or a container there.
 
 Two kinds of worker process, both started by exec with an empty environment, so that nothing of the caller is in
 them (see _worker.py): one answers many calls of declared tools and is confined for good; the other is a fork server
@@ -123,7 +128,8 @@ class _Worker:
             "readable": _readable(),
         }
         command = [sys.executable, "-I", "-B", "-X", "utf8", _SCRIPT, json.dumps(settings)]
-        if "bubblewrap" in sandbox.layers:
+        self.wrapped = "bubblewrap" in sandbox.layers
+        if self.wrapped:
             command = _bubblewrap() + command
         environment = {"PATH": os.defpath, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LANG": "C.UTF-8"}
         self.process = _spawner.submit(
@@ -235,7 +241,7 @@ class _Worker:
             status = self.process.wait(0.2)
         except subprocess.TimeoutExpired:
             return None
-        return 128 - status if status > 128 else status  # bubblewrap passes a signal on as 128 + its number
+        return 128 - status if status > 128 and self.wrapped else status  # how bubblewrap passes a signal on
 
     def kill(self) -> None:
         """End the process and whatever is in its group."""
@@ -315,7 +321,8 @@ class Sandbox:
 
     Args:
         workers: processes of each kind, at most; jobs that run at the same time.
-        time_limit: seconds that a job may take.
+        time_limit: seconds that a job may take, computing or asleep; waiting for a core is not counted, but ends
+            the job as a failure of ours after ten times as long.
         memory_mb: address space of a process, in MiB.
         layers: layers to require besides seccomp, which always is; None takes all that this machine has.
 

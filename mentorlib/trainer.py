@@ -6,6 +6,7 @@ of two million parameters wants 1e-4).
 """
 
 import functools
+import importlib.util
 import itertools
 import shutil
 import time
@@ -25,7 +26,7 @@ from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 from .attention import Packed, forward, shared_prompts, understands
 from .chat import encode_chat
 from .core import SYSTEM, InputError, Pair, Trajectory
-from .engine import TorchEngine
+from .engine import Engine, TorchEngine, TurnEngine
 from .rewards import REWARDS, Score, as_trl
 from .rollout import rollout, row_of
 from .runs import Run
@@ -158,6 +159,7 @@ def train_grpo(
     lora_rank: int = 0,
     micro_batch: int = 0,
     save_steps: int = 0,
+    vllm: str = "",
     system: str = SYSTEM,
     seed: int = 0,
     report: Report | None = None,
@@ -181,6 +183,8 @@ def train_grpo(
         lora_rank: 0 trains all weights.
         micro_batch: completions a backward pass; 0 takes all of a step at once.
         save_steps: checkpoint every so many steps; a run killed and called again goes on from the last. 0: none.
+        vllm: "colocate" or "server" samples with vLLM through TRL (on a GPU with vLLM installed; not run on our
+            machines); "" samples with the student in this process.
         seed: of task order and sampling; each step samples from (seed, step), so that a resumed run repeats nothing.
         report: told (step, steps, metrics) after each step.
 
@@ -191,6 +195,10 @@ def train_grpo(
     if group_size < 2:
         raise InputError(f"group_size={group_size}: a group needs 2 rollouts at least, to be compared")
     sizes = _sizes(groups * group_size, micro_batch)
+    if vllm not in ("", "colocate", "server"):
+        raise InputError(f'vllm={vllm!r}: choose "colocate", "server", or "" for none')
+    if vllm and importlib.util.find_spec("vllm") is None:
+        raise InputError(f"vllm={vllm!r} needs vLLM: pip install 'trl[vllm]'")
     known = {task.id: (task, reference) for task, reference in pairs}
     data = Dataset.from_list(
         [{"prompt": [*t.prompt(system)[:-1], {**t.prompt(system)[-1], "task_id": t.id}]} for t, _ in pairs]
@@ -208,6 +216,8 @@ def train_grpo(
         temperature=temperature,
         loss_type="grpo",
         seed=seed,
+        use_vllm=bool(vllm),
+        vllm_mode=vllm or "colocate",
         **_common() | ({"save_strategy": "steps", "save_steps": save_steps} if save_steps else {}),
     )
     sampler = _Sampler(tokenizer, known, sandbox, max_turns, max_tokens, temperature, system, seed)
@@ -316,11 +326,22 @@ class _Sampler:
     seed: int
     __name__ = "mentorlib_rollout"
 
+    def engine(self, trainer: GRPOTrainer) -> Engine:
+        """The student itself, or vLLM holding its weights (TRL keeps them in step)."""
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        if not trainer.use_vllm:
+            return TorchEngine(model, self.tokenizer)
+
+        def complete(prompts: list[list[int]]) -> tuple[list[list[int]], list[list[float]]]:
+            _, ids, logprobs, _ = trainer.vllm_generation.generate(prompts=prompts, images=None, num_generations=1)
+            return ids, [[best[0] for best in row] for row in logprobs]
+
+        return TurnEngine(complete, self.tokenizer, model.config.max_position_embeddings)
+
     def __call__(self, prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
         pairs = [self.known[prompt[-1]["task_id"]] for prompt in prompts]
-        model = trainer.accelerator.unwrap_model(trainer.model)
         trajectories = rollout(
-            TorchEngine(model, self.tokenizer),
+            self.engine(trainer),
             [task for task, _ in pairs],
             self.sandbox,
             max_turns=self.max_turns,

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import os
 import random
@@ -142,6 +143,29 @@ def test_threads() -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda pair: judge(*pair).correct, pairs))
     assert found == [True] * 16 + [False] * 16
+
+
+def test_async() -> None:
+    """In a coroutine judge goes through a thread, and the loop stays free meanwhile."""
+
+    async def all_at_once() -> tuple[list[bool | None], int]:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                ticks += 1
+                await asyncio.sleep(0.01)
+
+        clock = asyncio.create_task(tick())
+        asked = [asyncio.to_thread(judge, f"${n}z+1$", f"1+{n}z") for n in range(2, 8)]
+        asked.append(asyncio.to_thread(judge, "9**9**9**9", "7", time_limit=1.0))
+        found = await asyncio.gather(*asked)
+        clock.cancel()
+        return [verdict.correct for verdict in found], ticks
+
+    found, ticks = asyncio.run(all_at_once())
+    assert found == [True] * 6 + [None] and ticks > 10
 
 
 def test_a_killed_helper_is_named_and_replaced() -> None:

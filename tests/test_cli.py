@@ -114,6 +114,13 @@ def test_score(capfd):
     assert main(["score", "rows.jsonl", "--reward", "sparse", "-o", "out.jsonl"]) == 0
     assert "1 rows" in capfd.readouterr().out
     assert "sparse" in json.loads(Path("out.jsonl").read_text())["scores"]
+    with Path("rows.jsonl").open("a") as rows:
+        rows.write('{"response": 5}\n')
+    words = "score rows.jsonl --reward sparse exact --reward f1 --valid-tools add,guess -o out.jsonl".split()
+    assert main(words) == 1  # a row was quarantined, the others are scored
+    assert "2 rows, 1 scored, 1 rejected" in capfd.readouterr().out
+    assert json.loads(Path("out.jsonl.rejected.jsonl").read_text())["line"] == 2
+    assert list(json.loads(Path("out.jsonl").read_text())["scores"]) == ["sparse", "exact", "f1"]
 
 
 def test_doctor(capfd):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from mentorlib import rewards as module
 from mentorlib.core import END, Call, Execution, InputError, Reference, Trajectory
 from mentorlib.rewards import CALCULATOR_TOOLS, OFFICIAL, REWARDS, TABLE, Score, as_trl, assign, named, score_file
+from mentorlib.rollout import row_of
 from mentorlib.suites import SUITES, generate
 from mentorlib.teachers import gsm8k
 
@@ -128,7 +129,7 @@ def as_trajectory(reference: Reference) -> Trajectory:
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_reference_scores_the_maximum(suite: str) -> None:
-    for task, reference in generate(suite, 20, seed=1):
+    for task, reference in generate(suite, 200, seed=1):
         for name, reward in REWARDS.items():
             result = reward(as_trajectory(reference), reference, answer=task.answer, valid_tools=task.toolbox.names)
             assert result.total == pytest.approx(reward.maximum), (suite, name, result)
@@ -136,7 +137,8 @@ def test_the_reference_scores_the_maximum(suite: str) -> None:
 
 def test_the_reference_scores_the_maximum_on_gsm8k() -> None:
     pairs, _ = gsm8k(SHARED / "data" / "gsm8k" / "train.jsonl")
-    for task, reference in random.Random(0).sample(pairs, 100):
+    assert len(pairs) > 5000
+    for task, reference in pairs:
         for name, reward in REWARDS.items():
             result = reward(as_trajectory(reference), reference, answer=task.answer, valid_tools=task.toolbox.names)
             assert result.total == pytest.approx(reward.maximum), (task.id, name, result)
@@ -377,10 +379,12 @@ def test_score_file(tmp_path: Path) -> None:
         b"\xff\xfe",
         good | {"teacher_calls": [{"name": "subtract", "arguments": {}}]},
         b'{"response": NaN}',
+        json.dumps(good).encode()[:-1] + b', "x": 1e999}',
+        json.dumps(good).encode()[:-1] + b', "x": ' + b"[" * 100_000 + b"}",
         good | {"stop": "infrastructure"},
     ]
     source, out = write(tmp_path / "rows.jsonl", rows), tmp_path / "out.jsonl"
-    assert score_file(source, out) == {"rows": 11, "scored": 3, "rejected": 8, "unjudged": 1, "without_calls": 2}
+    assert score_file(source, out) == {"rows": 13, "scored": 3, "rejected": 10, "unjudged": 1, "without_calls": 2}
     first, second, third = (json.loads(line) for line in out.read_text().splitlines())
     assert first["id"] == 7 and set(first["scores"]) == set(REWARDS) - {"strict", "toolrl"}
     assert first["scores"]["exact"]["total"] == pytest.approx(1.1)
@@ -388,7 +392,7 @@ def test_score_file(tmp_path: Path) -> None:
     assert second["scores"]["strict"]["total"] == pytest.approx(1.1) and second["scores"]["toolrl"]["total"] == 4.0
     assert third["scores"]["exact"]["total"] is None
     rejected = [json.loads(line) for line in (tmp_path / "out.jsonl.rejected.jsonl").read_text().splitlines()]
-    assert [row["line"] for row in rejected] == [3, 5, 6, 7, 8, 9, 10, 11]
+    assert [row["line"] for row in rejected] == [3, 5, 6, 7, 8, 9, 10, 11, 12, 13]
     assert all(row["reason"] for row in rejected) and rejected[0]["text"] == "{not json"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.jsonl.rejected.jsonl", "rows.jsonl"]
 
@@ -409,6 +413,20 @@ def test_score_file_official_reads_the_prompt(tmp_path: Path) -> None:
     assert json.loads(out.read_text())["scores"]["sparse"]["total"] == 0.0
 
 
+def test_score_file_takes_rollouts(tmp_path: Path) -> None:
+    """Rows as rollout.row_of stores them, so that a run's rollouts can be scored as they are."""
+    rows = []
+    for task, reference in generate("unseen", 5, seed=3):
+        text = call(reference.calls[0].name, json.dumps(reference.calls[0].arguments)) + NEXT
+        trajectory = Trajectory.from_response(f"{text}\\boxed{{{task.answer}}}{END}")
+        rows.append(row_of(task, reference, trajectory, step=1, total=0.0))
+    source, out = write(tmp_path / "rollouts.jsonl", rows), tmp_path / "out.jsonl"
+    assert score_file(source, out) == {"rows": 5, "scored": 5, "rejected": 0, "unjudged": 0, "without_calls": 0}
+    for row in map(json.loads, out.read_text().splitlines()):
+        totals = {name: found["total"] for name, found in row["scores"].items()}
+        assert totals == pytest.approx({name: reward.maximum for name, reward in REWARDS.items()})
+
+
 def test_score_file_valid_tools(tmp_path: Path) -> None:
     row = {"response": call("convert") + NEXT + ANSWER, "answer": "5", "teacher_tools": ["convert"]}
     source, out = write(tmp_path / "rows.jsonl", [row]), tmp_path / "out.jsonl"
@@ -426,9 +444,12 @@ def test_score_file_bad_arguments(tmp_path: Path) -> None:
         ({"version": "paper"}, "paper"),
         ({"version": "official", "valid_tools": ["add"]}, "twelve"),
         ({"out": tmp_path / "no" / "out.jsonl"}, "written"),
+        ({"out": tmp_path}, "folder"),
     ):
         with pytest.raises(InputError, match=said):
             score_file(source, **kwargs)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="cannot be read"):
         score_file(tmp_path / "none.jsonl")
+    with pytest.raises(InputError, match="folder"):
+        score_file(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]

@@ -1,12 +1,14 @@
 """Engine and rollout on the shipped student: exact against transformers' generate, turn by turn."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from mentorlib.chat import encode, encode_chat, prompt_ids, tool_turn
 from mentorlib.core import InputError
-from mentorlib.engine import TorchEngine
-from mentorlib.rollout import heard, rollout
+from mentorlib.engine import Sampled, TorchEngine, TurnEngine, sample
+from mentorlib.rollout import heard, is_correct, rollout
 from mentorlib.students import load_student
 from mentorlib.suites import generate
 
@@ -61,6 +63,104 @@ def test_logprobs_equal_a_fresh_forward_pass(nano, pairs, sandbox):
         assert torch.allclose(fresh[sampled], torch.tensor(t.logprobs)[sampled], atol=1e-4)
 
 
+ANSWERS = [[], [7], [40, 41, 42], list(range(100, 170))]  # tool results of no, one, a few and many tokens
+
+
+def scripted(row: int, turn: int) -> list[int] | None:
+    """What row hears after its turn: rows differ in turns and in what they hear."""
+    return None if turn == row % 4 else ANSWERS[(row + turn) % 4]
+
+
+def run_scripted(engine, prompts, **settings) -> list[Sampled]:
+    turns = [0] * len(prompts)
+
+    def on_turns(closed):
+        answers = [scripted(row, turns[row]) for row, _ in closed]
+        for row, _ in closed:
+            turns[row] += 1
+        return answers
+
+    return engine.run(prompts, on_turns, **settings)
+
+
+def ragged(tokenizer, pairs):
+    """Prompts of many lengths; some are shared by two or three rows."""
+    whole = [prompt_ids(tokenizer, t.prompt(), list(t.toolbox.schemas)) for t, _ in pairs[:6]]
+    return [
+        whole[i][: len(whole[i]) - cut] for i, cut in ((0, 0), (1, 30), (0, 0), (2, 5), (3, 0), (1, 30), (4, 1), (0, 0))
+    ]
+
+
+@pytest.mark.parametrize("max_tokens", [3, 40, 75, 200])
+def test_ragged_batches_equal_generate(nano, pairs, max_tokens):
+    """Prompts of many lengths, several turns, results of no to many tokens, limits in the middle of either."""
+    model, tokenizer = nano
+    prompts = ragged(tokenizer, pairs)
+    for row, (prompt, ours) in enumerate(
+        zip(prompts, run_scripted(TorchEngine(*nano), prompts, temperature=0.0, max_tokens=max_tokens), strict=True)
+    ):
+        ids, mask, turn, cut = list(prompt), [], 0, True
+        while (room := max_tokens - len(mask)) > 0:
+            chat = torch.tensor([ids])
+            more = model.generate(chat, attention_mask=torch.ones_like(chat), do_sample=False, max_new_tokens=room)
+            turn_ids = more[0, len(ids) :].tolist()
+            ids, mask = ids + turn_ids, mask + [1] * len(turn_ids)
+            if turn_ids[-1] != tokenizer.eos_token_id:
+                break
+            heard = scripted(row, turn)
+            turn += 1
+            if heard is None:
+                cut = False
+                break
+            heard = heard[: max_tokens - len(mask)]
+            ids, mask = ids + heard, mask + [0] * len(heard)
+        assert (ours.token_ids, ours.mask, ours.cut) == (ids[len(prompt) :], mask, cut), row
+
+
+def test_ragged_logprobs_equal_a_fresh_forward_pass(nano, pairs):
+    model, tokenizer = nano
+    prompts = ragged(tokenizer, pairs)
+    sampled = run_scripted(TorchEngine(*nano), prompts, temperature=1.3, max_tokens=120, seed=4)
+    assert len({tuple(s.token_ids) for s in sampled}) == len(sampled)
+    for prompt, s in zip(prompts, sampled, strict=True):
+        ids = torch.tensor([prompt + s.token_ids])
+        with torch.no_grad():
+            logps = torch.log_softmax(model(ids).logits[0, :-1] / 1.3, -1).gather(1, ids[0, 1:, None])[:, 0]
+        mask = torch.tensor(s.mask, dtype=torch.bool)
+        assert torch.allclose(logps[len(prompt) - 1 :][mask], torch.tensor(s.logprobs)[mask], atol=1e-4)
+        assert not torch.tensor(s.logprobs)[~mask].any()
+
+
+def test_sampling_follows_the_distribution():
+    logits = torch.tensor([[0.0, 2.0, -30.0, 1.0]]).expand(20_000, -1)
+    tokens, logprobs = sample(logits, 0.5, torch.Generator().manual_seed(0))
+    wanted = torch.softmax(logits[0] / 0.5, -1)
+    seen = torch.bincount(tokens, minlength=4) / len(tokens)
+    assert torch.allclose(seen, wanted, atol=0.01) and seen[2] == 0
+    assert torch.allclose(logprobs.exp(), wanted[tokens])
+
+
+@pytest.mark.parametrize("max_tokens", [3, 40, 200])
+def test_a_server_of_turns_gives_the_same(nano, pairs, max_tokens):
+    model, tokenizer = nano
+
+    def complete(prompts):
+        turns = []
+        for prompt in prompts:
+            chat = torch.tensor([prompt])
+            more = model.generate(chat, attention_mask=torch.ones_like(chat), do_sample=False, max_new_tokens=200)
+            turns.append(more[0, len(prompt) :].tolist())
+        return turns, [[-1.0] * len(turn) for turn in turns]
+
+    prompts = ragged(tokenizer, pairs)
+    ours, theirs = (
+        run_scripted(engine, prompts, temperature=0.0, max_tokens=max_tokens)
+        for engine in (TorchEngine(*nano), TurnEngine(complete, tokenizer))
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a.token_ids, a.mask, a.cut) == (b.token_ids, b.mask, b.cut)
+
+
 def test_the_same_seed_samples_the_same(nano, pairs, sandbox):
     tasks = [t for t, _ in pairs]
     one, two = (rollout(TorchEngine(*nano), tasks, sandbox, seed=3) for _ in range(2))
@@ -73,6 +173,15 @@ def test_limits_end_a_trajectory_with_a_stop(nano, pairs, sandbox):
         assert t.stop == "length" and len(t.token_ids) == 5
     stops = {t.stop for t in rollout(TorchEngine(*nano), tasks, sandbox, temperature=0.0, max_turns=1)}
     assert stops <= {"turn_limit", "answered", "gave_up"} and "turn_limit" in stops
+
+
+def test_a_prompt_that_fills_the_context_does_not_stop_the_rest(nano, pairs, sandbox):
+    tasks = [t for t, _ in pairs[:3]]
+    long = replace(tasks[1], id="long", question="1 " * 3_000)
+    got = rollout(TorchEngine(*nano), [tasks[0], long, tasks[2]], sandbox, temperature=0.0)
+    alone = rollout(TorchEngine(*nano), [tasks[0], tasks[2]], sandbox, temperature=0.0)
+    assert [t.token_ids for t in (got[0], got[2])] == [t.token_ids for t in alone]
+    assert got[1].stop == "length" and got[1].mask == [0] and is_correct(long, got[1]) is False
 
 
 def test_a_reference_is_tokenised_as_a_rollout_would_be(nano, pairs):

@@ -1,8 +1,13 @@
 """Training on tiny settings: TRL runs our rollout, keeps every trajectory, and the weights move."""
 
+import importlib.util
+import inspect
+from dataclasses import replace
+
 import pytest
 import torch
 from trl import GRPOTrainer
+from trl.generation.vllm_generation import VLLMGeneration
 
 from mentorlib import trainer as trainer_module
 from mentorlib.core import InputError
@@ -60,6 +65,30 @@ def test_bad_settings_are_one_line(tmp_path, pairs, sandbox):
         train_grpo(run, model, tokenizer, pairs, sandbox, reward="nice")
     with pytest.raises(InputError, match="must divide"):
         train_grpo(run, model, tokenizer, pairs, sandbox, groups=2, group_size=4, micro_batch=3)
+    with pytest.raises(InputError, match='choose "colocate"'):
+        train_grpo(run, model, tokenizer, pairs, sandbox, vllm="yes")
+    if importlib.util.find_spec("vllm") is None:
+        with pytest.raises(InputError, match="needs vLLM"):
+            train_grpo(run, model, tokenizer, pairs, sandbox, vllm="server")
+
+
+def test_trl_speaks_to_vllm_as_we_expect():
+    """Where vLLM cannot run, hold at least the call that train_grpo makes to TRL's own definition."""
+    parameters = list(inspect.signature(VLLMGeneration.generate).parameters)
+    assert parameters[1:4] == ["prompts", "images", "num_generations"]
+
+
+def test_a_trajectory_longer_than_the_context_does_not_stop_training(tmp_path, pairs, sandbox):
+    model, tokenizer = load_student("nano")
+    (task, reference), *others = pairs
+    mixed = [(replace(task, question="1 " * 3_000), reference), *others]
+    run = Run("long", root=tmp_path)
+    train_grpo(
+        run, model, tokenizer, mixed, sandbox, steps=4, groups=2, group_size=4, max_tokens=48, learning_rate=1e-4
+    )
+    rows = run.read_rows("rollouts.jsonl")
+    assert {r["stop"] for r in rows if r["task_id"] == task.id} == {"length"}
+    assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
 def test_padding_rows_to_their_like_changes_no_number(tmp_path, pairs, sandbox, monkeypatch):

@@ -1,7 +1,7 @@
 """The command line: ``python -m mentorlib COMMAND``, also ``mentor COMMAND``.
 
-Exit codes: 0 done; 1 something failed (a notebook's cell, a stage, a number that does not verify, a row to score); 2 the input is wrong
-(one line on stderr says which file, row or key, and the mend).
+Exit codes: 0 done; 1 something failed (a notebook's cell, a stage, a number that does not verify, a row that cannot be
+scored); 2 the input is wrong (one line on stderr says which file, row or key, and the mend).
 """
 
 import argparse

@@ -7,6 +7,7 @@ A tool is a typed Python function with a Google docstring. What a policy writes 
 import ast
 import inspect
 import json
+import re
 import sys
 import textwrap
 import types
@@ -19,6 +20,7 @@ from .core import MAX_CALL, Call, Execution, InputError
 from .sandbox import Job, Sandbox, check_value
 
 MAX_INTEGER = 1_000  # digits of an integer that a call may hold
+MAX_DOCSTRING = 10_000  # characters, of a tool that someone else wrote
 Schema = dict[str, Any]
 
 
@@ -415,8 +417,13 @@ def _schema_of(toolbox: str, node: ast.FunctionDef) -> Schema:
     positional = [*spec.posonlyargs, *spec.args]
     optional = {a.arg for a in positional[len(positional) - len(spec.defaults) :]}
     optional |= {a.arg for a, d in zip(spec.kwonlyargs, spec.kw_defaults, strict=True) if d is not None}
-    stand_in.__name__, stand_in.__doc__ = node.name, ast.get_docstring(node)
+    # Spaces are squeezed: the time of transformers' patterns grows with the square of their number.
+    lines = [re.sub(r"(?<=\S)\s+", " ", line.rstrip()) for line in (ast.get_docstring(node) or "").splitlines()]
+    doc = re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
+    stand_in.__name__, stand_in.__doc__ = node.name, doc
     try:
+        if len(doc) > MAX_DOCSTRING:
+            raise ValueError(f"its docstring is {len(doc):,} characters long: at most {MAX_DOCSTRING:,}")
         if spec.vararg or spec.kwarg:
             raise ValueError("it takes * or ** arguments")
         hints = {a.arg: _hint(a.annotation) for a in [*positional, *spec.kwonlyargs] if a.annotation}

@@ -202,6 +202,8 @@ def test_foreign_source_is_read_not_run(tmp_path: Any, monkeypatch: pytest.Monke
         "clean", "def twice(n: int):\n    return 2 * n", [{"name": "twice", "parameters": None}]
     )
     assert clean.validate('{"name": "twice", "arguments": {}}') == Call("twice", {})
+    wide = f'def f(x: int):\n    """Find.{" " * 200_000}It.\n\n    Args:\n        x: it\n    """'  # took minutes
+    assert Toolbox.from_source("wide", wide).schemas[0]["function"]["description"] == "Find. It."
     bfcl = {"name": "twice", "parameters": {"type": "dict", "properties": {"n": {"type": "float"}}, "required": ["n"]}}
     clean = Toolbox.from_source("clean", "def twice(n: int):\n    return 2 * n", [bfcl])
     assert clean.call(raw("twice", n=1.5), sandbox).value == 3.0
@@ -215,6 +217,7 @@ def test_foreign_source_is_read_not_run(tmp_path: Any, monkeypatch: pytest.Monke
         ("\0", None, "not Python"),
         ("def f(x):\n    '''F.'''", None, "no schema for f"),
         ("def f(x: os.system('true')):\n    '''F.'''", None, "no schema for f"),
+        (f"def f(x: int):\n    '''{'word ' * 3000}'''", None, "its docstring is 14,999 characters long"),
         ("def f(*x: int):\n    '''F.'''", None, "it takes * or ** arguments"),
         ("x = 1", [{"name": "f"}], 'the source defines no function for the schema {"type": "function"'),
         ("def f(): ...", [{"function": 3}], "no function for the schema"),

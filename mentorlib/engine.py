@@ -95,8 +95,10 @@ class TorchEngine:
 
         was_training = self.model.training
         self.model.eval()
+        # On a GPU float32 weights are cast to bfloat16 once for the whole run: decoding waits for memory.
+        kind = self.model.device.type
         try:
-            with shared_prompts(self.model):
+            with shared_prompts(self.model), torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
                 sampled = self._run([prompts[i] for i in fits], of_fitting, temperature, max_tokens, seed)
         finally:
             self.model.train(was_training)

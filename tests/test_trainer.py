@@ -1,18 +1,22 @@
 """Training on tiny settings: TRL runs our rollout, keeps every trajectory, and the weights move."""
 
+import gc
 import importlib.util
 import inspect
+import resource
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 from trl import GRPOTrainer
 from trl.generation.vllm_generation import VLLMGeneration
 
 from mentorlib import trainer as trainer_module
 from mentorlib.core import InputError
 from mentorlib.runs import Run
-from mentorlib.students import load_student
+from mentorlib.students import NANO, load_student
 from mentorlib.suites import generate
 from mentorlib.trainer import save_model, train_grpo, train_sft
 
@@ -139,3 +143,20 @@ def test_a_killed_run_goes_on_as_if_nothing_happened(tmp_path, pairs, sandbox):
     assert kept[0] == kept[1]
     for a, b in zip(wanted.parameters(), got.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_500_steps(tmp_path, pairs, sandbox):
+    _, tokenizer = load_student("nano")
+    config = AutoConfig.from_pretrained(NANO, num_hidden_layers=1, layer_types=["full_attention"], hidden_size=32)
+    model = AutoModelForCausalLM.from_config(config)
+    used = {}
+
+    def report(step, steps, metrics):
+        if step in (100, 500):
+            gc.collect()
+            used[step] = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+    sizes = {"steps": 500, "groups": 1, "group_size": 2, "max_tokens": 8}
+    train_grpo(Run("long", root=tmp_path), model, tokenizer, pairs, sandbox, report=report, **sizes)
+    assert used[500] - used[100] < 20, used  # MiB

@@ -106,7 +106,7 @@ def test_fast_path_agrees_with_math_verify() -> None:
 
 
 DRESSES = "{}| {} |${}$|x={}|={} |{} apples|{}\\text{{ cm}}|{0}, {0}|{}%|{} percent|({})|\\text{{{}}}|-{}|+{}|{},000"
-DRESSES += "|{} 000|0{}|{}.0|{}.|{}5|{}^2|{}+1|answer: {} or 7|{}\n7|**{}**|\\${}|$ {} $|.{}|a {}|{}x|{}: [1]|1 {}|\\({}\\)"
+DRESSES += "|{} 000|0{}|{}.0|{}.|{}5|{}^2|{}+1|answer: {} or 7|{}\n7|**{}**|\\${}|$ {} $|.{}|a {}|{}x|{}: [1]|1 {}"
 
 
 def test_fast_path_agrees_with_the_slow() -> None:

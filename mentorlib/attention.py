@@ -1,4 +1,5 @@
-"""Attention for rows that share a prompt: the samples of a GRPO group, whose prompt is then computed once.
+"""Attention for rows that share a beginning: the samples of a GRPO group share a prompt, and prompts of one toolbox the
+system message with all its schemas. What is shared is computed once.
 
 A transformers model takes a packed sequence, one row of tokens without padding, and a ``layout`` that says who may see
 whom; everything but attention works on the tokens as they come. ``Packed`` is a layout for training (whole groups, with
@@ -94,6 +95,16 @@ def _causal(queries: int, keys: int, device: torch.device) -> Tensor:
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
+def _seen(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> Tensor:
+    """Causal attention of the last tokens, as many as q has, of (heads, tokens, size); gives (tokens, heads, size)."""
+    n, whole = q.size(1), k.size(1)
+    if not n:
+        return q.transpose(0, 1)
+    mask = None if n == whole else _causal(n, whole, q.device)
+    out = scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=mask, is_causal=mask is None, scale=scaling)
+    return out[0].transpose(0, 1)
+
+
 def _mask(hidden: Tensor) -> Tensor:
     """To be added to scores: minus infinity where hidden."""
     return torch.zeros(hidden.shape, device=hidden.device).masked_fill(hidden, -torch.inf)
@@ -108,47 +119,61 @@ def _alike(sizes: Sequence[int]) -> Iterator[Sequence[int]]:
             start = i
 
 
+def common(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with, so that each keeps one of its own; 0 where sharing them would not pay."""
+    if len(prompts) < 2:
+        return 0
+    least = min(map(len, prompts)) - 1
+    shared = next((i for i, column in enumerate(zip(*prompts, strict=False)) if len(set(column)) > 1), least)
+    return min(shared, least) if shared >= 32 else 0
+
+
 class Packed:
-    """Groups one after another, each its prompt and then its rows: a row sees the prompt and itself.
+    """What all share, then groups one after another, each the rest of its prompt and then its rows.
+
+    A token sees what all share, its group's prompt and its own row, up to itself.
 
     Args:
-        groups: (tokens of the prompt, tokens of each row) of every group, in the order of the sequence.
+        groups: (tokens of the rest of the prompt, tokens of each row) of every group, in the order of the sequence.
+        start: tokens that all prompts begin with.
     """
 
-    def __init__(self, groups: Sequence[tuple[int, Sequence[int]]]):
-        self.groups = groups
+    def __init__(self, groups: Sequence[tuple[int, Sequence[int]]], start: int = 0):
+        self.groups, self.start = groups, start
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """See Layout.attend."""
         heads = query.size(0)
         key, value = _heads(key, heads), _heads(value, heads)
         # A group is one stretch of the sequence: heads, its tokens, size.
-        sizes = [prompt + sum(rows) for prompt, rows in self.groups]
-        parts = zip(self.groups, *(x.split(sizes, dim=1) for x in (query, key, value)), strict=True)
-        return torch.cat(
-            [out for (prompt, rows), q, k, v in parts for out in self._group(prompt, rows, q, k, v, scaling)]
-        )
+        sizes = [self.start, *(prompt + sum(rows) for prompt, rows in self.groups)]
+        (q, *queries), (k, *keys), (v, *values) = (x.split(sizes, dim=1) for x in (query, key, value))
+        out = [_seen(q, k, v, scaling)]
+        for (prompt, rows), own_q, own_k, own_v in zip(self.groups, queries, keys, values, strict=True):
+            out += self._group(prompt, rows, own_q, torch.cat([k, own_k], 1), torch.cat([v, own_v], 1), scaling)
+        return torch.cat(out)
 
     def _group(
         self, prompt: int, rows: Sequence[int], q: Tensor, k: Tensor, v: Tensor, scaling: float
     ) -> Iterator[Tensor]:
-        if prompt:
-            yield scaled_dot_product_attention(
-                q[None, :, :prompt], k[None, :, :prompt], v[None, :, :prompt], is_causal=True, scale=scaling
-            )[0].transpose(0, 1)
+        """Keys and values begin with those that all share."""
+        shared = self.start + prompt
+        yield _seen(q[:, :prompt], k[:, :shared], v[:, :shared], scaling)
         at = prompt
         for alike in _alike(rows):
-            n, longest = len(alike), max(alike)
-            mask = _causal(longest, prompt + longest, q.device)
-            own = [self._padded(x[:, at : at + sum(alike)], alike, longest) for x in (q, k, v)]
-            keys, values = (
-                torch.cat([x[None, :, :prompt].expand(n, -1, -1, -1), mine], dim=2)
-                for x, mine in zip((k, v), own[1:], strict=True)
+            here, longest = slice(at, at + sum(alike)), max(alike)
+            own_q, own_k, own_v = (
+                self._padded(x[:, here], alike, longest) for x in (q, k[:, self.start :], v[:, self.start :])
+            )
+            all_k, all_v = (
+                torch.cat([x[None, :, :shared].expand(len(alike), -1, -1, -1), own], dim=2)
+                for x, own in ((k, own_k), (v, own_v))
             )
             # Padding is at the rows' ends, where no token looks, so that one mask does for all rows.
-            out = scaled_dot_product_attention(own[0], keys, values, attn_mask=mask, scale=scaling).transpose(1, 2)
+            mask = _causal(longest, shared + longest, q.device)
+            out = scaled_dot_product_attention(own_q, all_k, all_v, attn_mask=mask, scale=scaling).transpose(1, 2)
             yield from (row[:size] for row, size in zip(out, alike, strict=True))
-            at += sum(alike)
+            at = here.stop
 
     @staticmethod
     def _padded(x: Tensor, rows: Sequence[int], longest: int) -> Tensor:
@@ -159,10 +184,10 @@ class Packed:
 
 
 class Prefill(Packed):
-    """Prompts one after another; keeps the keys and values of each layer for ``Decoding``."""
+    """Prompts' rests one after another; keeps the keys and values of each layer for ``Decoding``."""
 
-    def __init__(self, prompts: Sequence[int]):
-        super().__init__([(n, ()) for n in prompts])
+    def __init__(self, prompts: Sequence[int], start: int = 0):
+        super().__init__([(n, ()) for n in prompts], start)
         self.kept: list[tuple[Tensor, Tensor]] = []
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
@@ -180,7 +205,7 @@ def compact(x: Tensor, kept: Tensor) -> Tensor:
 
 
 class Decoding:
-    """The KV cache of a batch that is being sampled: each prompt kept once, and every row's own tokens.
+    """The KV cache of a batch that is being sampled: what all share, each prompt's rest, and every row's own tokens.
 
     A step's sequence is one token of each row, and then all tokens that some rows hear. The step is set by ``step``.
 
@@ -193,7 +218,10 @@ class Decoding:
         sizes = [prompt for prompt, _ in prefill.groups]
         key = prefill.kept[0][0]
         own = (len(prompt_of), key.size(0), 64, key.size(2))  # rows, heads, places (grows), size
-        self.prompts = [[Packed._padded(x, sizes, max(sizes)) for x in both] for both in prefill.kept]
+        self.start = [[x[:, : prefill.start] for x in both] for both in prefill.kept]
+        self.prompts = [
+            [Packed._padded(x[:, prefill.start :], sizes, max(sizes)) for x in both] for both in prefill.kept
+        ]
         self.own = [[x.new_zeros(own) for x in both] for both in prefill.kept]
         self.queries = prefill.queries
         self.sizes = torch.tensor(sizes, device=key.device)
@@ -268,24 +296,30 @@ class Decoding:
         seated = q.new_zeros(prompts * self.seats, *q.shape[1:])
         seated[self.seat] = q
         seated = seated.unflatten(0, (prompts, self.seats)).transpose(1, 2).flatten(2, 3)
-        shared, shared_weight = (
+        at_prompt = tuple(
             x.unflatten(2, (self.seats, -1)).transpose(1, 2).flatten(0, 1)[self.seat]
             for x in _part(seated, prompt_k, prompt_v, self.prompt_mask)
         )
-        own = _part(q, own_k[:, :, : self.end], own_v[:, :, : self.end], self.own_mask)
-        out = _merged(shared, shared_weight, *own).flatten(1, 2)
-        if not len(self.hearers):
-            return out
-        # Hearing rows: each with its own copy of the prompt's keys, and padded to the one that hears most.
-        q = query[:, :, rows:][:, :, self.heard].permute(2, 0, 1, 3, 4).flatten(2, 3)
-        prompt = self.prompt_of[self.hearers]
-        shared, shared_weight = _part(q, prompt_k[prompt], prompt_v[prompt], self.prompt_mask[prompt])
-        own = _part(q, own_k[self.hearers, :, : self.end], own_v[self.hearers, :, : self.end], self.heard_mask)
-        heard = _merged(shared, shared_weight, *own).unflatten(2, (-1, self.heard.size(1)))
-        return torch.cat([out, heard.permute(0, 3, 1, 2, 4)[self.is_heard].flatten(1, 2)])
+        out = _merged(at_prompt, _part(q, own_k[:, :, : self.end], own_v[:, :, : self.end], self.own_mask))
+        if len(self.hearers):
+            # Hearing rows: each with a copy of its prompt's keys, and padded to the one that hears most.
+            q = query[:, :, rows:][:, :, self.heard].permute(2, 0, 1, 3, 4).flatten(2, 3)
+            prompt = self.prompt_of[self.hearers]
+            at_prompt = _part(q, prompt_k[prompt], prompt_v[prompt], self.prompt_mask[prompt])
+            own_k, own_v = own_k[self.hearers, :, : self.end], own_v[self.hearers, :, : self.end]
+            heard = (
+                x.unflatten(2, (-1, self.heard.size(1))).permute(0, 3, 1, 2, 4)[self.is_heard]
+                for x in _merged(at_prompt, _part(q, own_k, own_v, self.heard_mask))
+            )
+            out = tuple(torch.cat(both) for both in zip(out, heard, strict=True))
+        start_k, start_v = self.start[layer]
+        if start_k.size(1):
+            at_start = _part(query.flatten(1, 2), start_k, start_v, None)
+            out = _merged(tuple(x.unflatten(1, query.shape[1:3]).permute(2, 0, 1, 3) for x in at_start), out)
+        return out[0].flatten(1, 2)
 
 
-def _part(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def _part(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
     """Attention over some of the keys, and the logarithm of the weight that these keys have in all, (…, queries, 1)."""
     scores = (q @ k.transpose(-2, -1)).float()
     if mask is not None:
@@ -296,6 +330,7 @@ def _part(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor,
     return weights.to(v.dtype) @ v, total
 
 
-def _merged(one: Tensor, one_total: Tensor, other: Tensor, other_total: Tensor) -> Tensor:
+def _merged(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Attention over the keys of two parts."""
-    return torch.lerp(other, one, (one_total - other_total).sigmoid().to(one.dtype))
+    share = (one[1] - other[1]).sigmoid().to(one[0].dtype)
+    return torch.lerp(other[0], one[0], share), torch.logaddexp(one[1], other[1])

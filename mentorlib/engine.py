@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .attention import Decoding, Prefill, compact, forward, shared_prompts, supported
+from .attention import Decoding, Prefill, common, compact, forward, shared_prompts, supported
 from .core import InputError
 
 OnTurns = Callable[[list[tuple[int, list[int]]]], list[list[int] | None]]
@@ -171,14 +171,19 @@ class TorchEngine:
         ]
 
     def _prefill(self, prompts: list[list[int]]) -> tuple[Decoding, Tensor]:
-        """Read each different prompt once; gives the cache and the first tokens' logits, (rows, vocabulary)."""
+        """Read each different prompt once, and what all begin with once.
+
+        Gives the cache and the logits of the first tokens, of shape (rows, vocabulary).
+        """
         device = self.model.device
         unique = list(dict.fromkeys(map(tuple, prompts)))
         index = {prompt: i for i, prompt in enumerate(unique)}
-        layout = Prefill([len(prompt) for prompt in unique])
-        ids = torch.tensor([token for prompt in unique for token in prompt], device=device)
-        positions = torch.cat([torch.arange(len(prompt)) for prompt in unique]).to(device)
-        last = torch.tensor([len(prompt) for prompt in unique], device=device).cumsum(0) - 1
+        start = common(unique)
+        layout = Prefill([len(prompt) - start for prompt in unique], start)
+        pieces = [(0, unique[0][:start]), *((start, prompt[start:]) for prompt in unique)]
+        ids = torch.tensor([token for _, piece in pieces for token in piece], device=device)
+        positions = torch.cat([torch.arange(at, at + len(piece)) for at, piece in pieces]).to(device)
+        last = torch.tensor([len(piece) for _, piece in pieces], device=device).cumsum(0)[1:] - 1
         logits = forward(self.model, ids, positions, layout, use_cache=False, logits_to_keep=last).logits[0]
         prompt_of = torch.tensor([index[tuple(prompt)] for prompt in prompts], device=device)
         return Decoding(layout, prompt_of), logits[prompt_of]

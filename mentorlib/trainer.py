@@ -23,7 +23,7 @@ from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
-from .attention import Packed, forward, shared_prompts, understands
+from .attention import Packed, common, forward, shared_prompts, understands
 from .chat import encode_chat
 from .core import SYSTEM, InputError, Pair, Trajectory
 from .engine import Engine, TorchEngine, TurnEngine
@@ -403,39 +403,39 @@ class _Trainer(GRPOTrainer):
         entropies = list(logps)
         size = batch_size or len(ids)
         for rows in (order[i : i + size] for i in range(0, len(ids), size)):
-            tokens: list[int] = []
-            positions: list[int] = []
-            labels: list[int] = []
-            groups: list[tuple[int, list[int]]] = []
-            for _, group in itertools.groupby(rows, lambda row: ids[row][starts[row] : width]):
-                members = list(group)
-                start = starts[members[0]]
-                # The prompt's last token opens each row, since it predicts the row's first.
-                prompt = width - 1 - start
-                groups.append((prompt, [lengths[row] for row in members]))
-                tokens += ids[members[0]][start : width - 1]
-                positions += range(prompt)
-                labels += [-100] * prompt
-                for row in members:
+            members = [list(group) for _, group in itertools.groupby(rows, lambda row: ids[row][starts[row] : width])]
+            # The prompt's last token opens each row, since it predicts the row's first.
+            prompts = [ids[group[0]][starts[group[0]] : width - 1] for group in members]
+            start = common(prompts)
+            tokens, positions = prompts[0][:start], list(range(start))
+            labels = [-100] * start
+            for group, prompt in zip(members, prompts, strict=True):
+                tokens += prompt[start:]
+                positions += range(start, len(prompt))
+                labels += [-100] * (len(prompt) - start)
+                for row in group:
                     tokens += ids[row][width - 1 : width - 1 + lengths[row]]
-                    positions += range(prompt, prompt + lengths[row])
+                    positions += range(len(prompt), len(prompt) + lengths[row])
                     labels += ids[row][width : width + lengths[row]]
+            groups = [
+                (len(prompt) - start, [lengths[row] for row in group])
+                for group, prompt in zip(members, prompts, strict=True)
+            ]
             as_tensor = functools.partial(torch.tensor, device=input_ids.device)
             with self.accelerator.autocast():
                 output = forward(
                     model,
                     as_tensor(tokens),
                     as_tensor(positions),
-                    Packed(groups),
+                    Packed(groups, start),
                     shift_labels=as_tensor(labels)[None],
                     fused_lm_head=True,
                 )
-            sizes = [n for prompt, own in groups for n in (prompt, *own)]
-            firsts = itertools.accumulate((1 + len(own) for _, own in groups), initial=0)
-            prompts = set(firsts)
+            sizes = [start, *(n for prompt, own in groups for n in (prompt, *own))]
+            shared = {0, *itertools.accumulate((1 + len(own) for _, own in groups), initial=1)}
             for values, into in ((output.log_probs, logps), (output.entropy, entropies)):
                 if values is not None:
-                    own_values = (x for i, x in enumerate(values[0].split(sizes)) if i not in prompts)
+                    own_values = (x for i, x in enumerate(values[0].split(sizes)) if i not in shared)
                     for row, x in zip(rows, own_values, strict=True):
                         into[row] = torch.nn.functional.pad(x, (0, logits_to_keep - len(x)))
         return torch.stack(logps), torch.stack(entropies) if compute_entropy else None, None

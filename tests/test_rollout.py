@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mentorlib.attention import common
 from mentorlib.chat import encode, encode_chat, prompt_ids, tool_turn
 from mentorlib.core import InputError
 from mentorlib.engine import Sampled, TorchEngine, TurnEngine, sample
 from mentorlib.rollout import heard, is_correct, rollout
 from mentorlib.students import load_student
-from mentorlib.suites import generate
+from mentorlib.suites import CALCULATOR, generate
 
 
 @pytest.fixture(scope="module")
@@ -83,19 +84,22 @@ def run_scripted(engine, prompts, **settings) -> list[Sampled]:
     return engine.run(prompts, on_turns, **settings)
 
 
-def ragged(tokenizer, pairs):
-    """Prompts of many lengths; some are shared by two or three rows."""
-    whole = [prompt_ids(tokenizer, t.prompt(), list(t.toolbox.schemas)) for t, _ in pairs[:6]]
+def ragged(tokenizer, pairs, same_tools=False):
+    """Prompts of many lengths; some are shared by two or three rows, and with the same tools all begin alike."""
+    schemas = [list((CALCULATOR if same_tools else t.toolbox).schemas) for t, _ in pairs[:6]]
+    whole = [prompt_ids(tokenizer, t.prompt(), s) for (t, _), s in zip(pairs, schemas, strict=False)]
+    assert (common(whole) > 0) == same_tools
     return [
         whole[i][: len(whole[i]) - cut] for i, cut in ((0, 0), (1, 30), (0, 0), (2, 5), (3, 0), (1, 30), (4, 1), (0, 0))
     ]
 
 
+@pytest.mark.parametrize("same_tools", [False, True])
 @pytest.mark.parametrize("max_tokens", [3, 40, 75, 200])
-def test_ragged_batches_equal_generate(nano, pairs, max_tokens):
+def test_ragged_batches_equal_generate(nano, pairs, max_tokens, same_tools):
     """Prompts of many lengths, several turns, results of no to many tokens, limits in the middle of either."""
     model, tokenizer = nano
-    prompts = ragged(tokenizer, pairs)
+    prompts = ragged(tokenizer, pairs, same_tools)
     for row, (prompt, ours) in enumerate(
         zip(prompts, run_scripted(TorchEngine(*nano), prompts, temperature=0.0, max_tokens=max_tokens), strict=True)
     ):
@@ -117,9 +121,10 @@ def test_ragged_batches_equal_generate(nano, pairs, max_tokens):
         assert (ours.token_ids, ours.mask, ours.cut) == (ids[len(prompt) :], mask, cut), row
 
 
-def test_ragged_logprobs_equal_a_fresh_forward_pass(nano, pairs):
+@pytest.mark.parametrize("same_tools", [False, True])
+def test_ragged_logprobs_equal_a_fresh_forward_pass(nano, pairs, same_tools):
     model, tokenizer = nano
-    prompts = ragged(tokenizer, pairs)
+    prompts = ragged(tokenizer, pairs, same_tools)
     sampled = run_scripted(TorchEngine(*nano), prompts, temperature=1.3, max_tokens=120, seed=4)
     assert len({tuple(s.token_ids) for s in sampled}) == len(sampled)
     for prompt, s in zip(prompts, sampled, strict=True):

@@ -28,6 +28,7 @@ from mentorlib.toolbox import call_many
 ROUNDS = 7
 CALLS = 1_600  # of each contender a round; subprocesses get fewer
 CALLERS = 16
+WORKERS = 8  # fewer leave callers waiting for each other; more only take memory
 
 Ask = Callable[[str], Any]  # a call's JSON -> its result
 CODE = compile(CALCULATOR.source, "<tools>", "exec")
@@ -136,7 +137,7 @@ def main() -> None:
 
     with contextlib.ExitStack() as stack:
         began = time.perf_counter()
-        sandbox = stack.enter_context(Sandbox(workers=2))
+        sandbox = stack.enter_context(Sandbox(workers=WORKERS))
         CALCULATOR.call(drawn(rng, 1)[0], sandbox)
         start_up["ours"] = time.perf_counter() - began
 

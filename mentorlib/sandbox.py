@@ -26,6 +26,7 @@ import contextlib
 import json
 import math
 import os
+import queue
 import select
 import shutil
 import signal
@@ -152,10 +153,12 @@ class _Worker:
         self.calls = 0
         self.ready = False
         self.nonce = b""
+        self.nonces = os.urandom(8 * RECYCLE)
         self.pid = self.process.pid
         self.schedule = -1
-        self.job = -1  # of the job at hand: its number, when it began, how long the process had queued by then,
-        self.start = self.queued_before = self.deadline = 0.0  # when to look at it again,
+        self.job = -1  # of the job at hand: its number, when it began, when to look at it,
+        self.start = self.deadline = 0.0
+        self.first_look: tuple[float, float] | None = None  # when it first was, and how long the process had queued,
         self.late: str | None = None  # and why it was told to stop
 
     def wait_ready(self) -> None:
@@ -179,13 +182,12 @@ class _Worker:
             self.wait_ready()
         if self.receive() is not None or self.data:
             raise _Gone("the call before it left something behind")
+        self.nonce = self.nonces[8 * self.calls : 8 * self.calls + 8]
         self.calls += 1
-        self.nonce = os.urandom(8)
-        self.job, self.late = job, None
-        self.queued_before = self.queued()
+        self.job, self.late, self.first_look = job, None, None
         self.send(_worker.frame(self.nonce, b"q", body))
         self.start = time.monotonic()
-        self.deadline = self.start + limit
+        self.deadline = self.start + limit / 10
 
     def queued(self) -> float:
         """Seconds that the process and a call's child have been ready to run while other processes had the cores."""
@@ -351,9 +353,12 @@ class Sandbox:
         self.workers, self.time_limit, self.memory_mb = workers, time_limit, memory_mb
         self.layers = sorted(wanted)
         self._lock = threading.Lock()
-        self._freed = {kind: threading.Condition(self._lock) for kind in (False, True)}
         self._idle: dict[bool, list[_Worker]] = {False: [], True: []}
-        self._count = {False: 0, True: 0}
+        # The right to use one worker, or to start it: a queue's wait costs less than a condition's or semaphore's.
+        self._rights: dict[bool, queue.SimpleQueue[None]] = {False: queue.SimpleQueue(), True: queue.SimpleQueue()}
+        for rights in self._rights.values():
+            for _ in range(workers):
+                rights.put(None)
         self._all: set[_Worker] = set()
         self._closed = False
 
@@ -371,8 +376,6 @@ class Sandbox:
             busy = self._all - set(idle)
             self._all -= set(idle)
             self._idle = {False: [], True: []}
-            for freed in self._freed.values():
-                freed.notify_all()
         for worker in idle:
             worker.discard()
         for worker in busy:
@@ -434,15 +437,15 @@ class Sandbox:
 
         try:
             while busy or waiting[False] or waiting[True]:
-                for kind, queue in waiting.items():
-                    while queue:
+                for kind, jobs_left in waiting.items():
+                    while jobs_left:
                         try:
                             if (worker := self._take(kind, wait=not busy)) is None:
                                 break
                         except (OSError, _Gone) as e:  # no process or memory left to start one, or closed just now
-                            ours(queue.popleft(), kind, str(e))
+                            ours(jobs_left.popleft(), kind, str(e))
                             continue
-                        i = queue.popleft()
+                        i = jobs_left.popleft()
                         busy[worker.replies] = worker
                         poller.register(worker.replies, select.POLLIN)
                         try:
@@ -495,7 +498,12 @@ class Sandbox:
         if worker.late is not None:
             return True  # the fork server was told, and does not answer
         seconds = now - worker.start
-        used = seconds - max(0.0, worker.queued() - worker.queued_before)
+        if worker.first_look is None:  # a tenth of the limit is over, which few calls take; measured from here on
+            worker.first_look = now, worker.queued()
+            worker.deadline = now + 0.9 * self.time_limit
+            return False
+        then, queued = worker.first_look
+        used = 0.1 * self.time_limit + now - then - max(0.0, worker.queued() - queued)
         if used < self.time_limit and seconds < PATIENCE * self.time_limit:
             worker.deadline = now + max(0.005, self.time_limit - used)
             return False
@@ -509,45 +517,38 @@ class Sandbox:
 
     def _take(self, kind: bool, wait: bool) -> _Worker | None:
         """An idle worker, or a new one where there are fewer than allowed, or None (``wait``: wait for one)."""
-        with self._lock:
-            while True:
-                if self._closed:
-                    raise _Gone("it was closed")
+        try:
+            self._rights[kind].get(block=wait)
+        except queue.Empty:
+            return None
+        try:
+            with self._lock:
                 if self._idle[kind]:
                     return self._idle[kind].pop()
-                if self._count[kind] < self.workers:
-                    self._count[kind] += 1
-                    break
-                if not wait:
-                    return None
-                self._freed[kind].wait()
-        try:
+                if self._closed:
+                    raise _Gone("it was closed")
             worker = _Worker(self, kind)
-        except BaseException:
             with self._lock:
-                self._count[kind] -= 1
-                self._freed[kind].notify()
-            raise
-        with self._lock:
-            self._all.add(worker)
-            closed = self._closed
-        if closed:
-            self._give(worker, keep=False)
+                if not self._closed:
+                    self._all.add(worker)
+                    return worker
+            worker.discard()
             raise _Gone("it was closed")
-        return worker
+        except BaseException:
+            self._rights[kind].put(None)
+            raise
 
     def _give(self, worker: _Worker, keep: bool) -> None:
         """Take a worker back, or end it."""
         with self._lock:
-            if keep and not self._closed:
+            keep = keep and not self._closed
+            if keep:
                 self._idle[worker.fork].append(worker)
             else:
-                self._count[worker.fork] -= 1
                 self._all.discard(worker)
-                keep = False
-            self._freed[worker.fork].notify()
         if not keep:
             worker.discard()
+        self._rights[worker.fork].put(None)
 
 
 # --- a test of each layer ------------------------------------------------------------------------------------------

@@ -244,7 +244,7 @@ def test_waiting_for_a_core_is_not_the_calls_time(isolate: bool) -> None:
 
 
 def test_no_core_for_long_is_our_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module._Worker, "queued", lambda self: time.monotonic())  # as if it never ran
+    monkeypatch.setattr(module._Worker, "queued", lambda self: 2 * time.monotonic())  # as if it never ran
     monkeypatch.setattr(module, "PATIENCE", 2)
     with Sandbox(workers=1, time_limit=0.2) as box:
         for isolate in (False, True):

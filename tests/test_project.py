@@ -19,7 +19,7 @@ LIBRARY = ROOT / "mentorlib"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Each floor may import from those below it, and modules of one floor from each other.
 FLOORS = [
-    {"core", "chat", "progress"},
+    {"core", "chat", "progress", "attention"},
     {"answers", "sandbox", "_worker", "runs"},
     {"toolbox", "rewards", "tools"},
     {"suites", "teachers", "datasets", "students"},

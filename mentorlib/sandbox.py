@@ -216,7 +216,7 @@ class _Worker:
     def receive(self) -> tuple[bytes, bytes] | None:
         """Read what is there: (kind, body) once the reply is whole, else None. Raises _Gone."""
         try:
-            part = os.read(self.replies, 1 << 20)
+            part = os.read(self.replies, 65_536)
         except BlockingIOError:
             return None
         if not part:

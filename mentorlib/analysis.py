@@ -233,7 +233,8 @@ def wilson(k: float, n: float) -> tuple[float, float]:
 def accuracy(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.DataFrame:
     """Accuracy with a 95% Wilson interval. In: rows of ``evaluations``.
 
-    Out: ``by``, accuracy, low, high, n, tasks, unjudged. Rows that are ours (correct is None) are left out and
+    Out: ``by``, accuracy, low, high, n, tasks, unjudged, runs, sd_runs (standard deviation of accuracy between runs; NaN
+    with one). Rows that are ours (correct is None) are left out and
     counted in ``unjudged``. Where a task has several rows (samples, seeds), n in the interval is the effective sample
     size from the variance between tasks (Kish's design effect), so that ten samples of a task do not count as ten
     tasks. The interval covers the choice of tasks, not the luck of a training seed.
@@ -250,9 +251,10 @@ def accuracy(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.
         low, high = wilson(p * effective, effective) if n else (math.nan, math.nan)
         return pd.Series(
             {"accuracy": p, "low": low, "high": high, "n": n, "tasks": len(means), "unjudged": len(group) - n}
+            | {"runs": judged["run"].nunique(), "sd_runs": right.groupby(judged["run"]).mean().std()}
         )
 
-    return _by(rows, by, one, ["accuracy", "low", "high", "n", "tasks", "unjudged"])
+    return _by(rows, by, one, ["accuracy", "low", "high", "n", "tasks", "unjudged", "runs", "sd_runs"])
 
 
 def paired(
@@ -260,11 +262,15 @@ def paired(
 ) -> pd.DataFrame:
     """What each method changes against one method on the same tasks.
 
-    In: rows of ``evaluations``. Out, a row for each value of ``by`` and other method: difference (mean over tasks of
-    the difference in accuracy, in points of 0..1), low, high (percentile bootstrap over tasks), tasks, fixed, broke
-    (tasks solved by only the one; solved = more than half of the task's rows are right), p (McNemar's exact two-sided
-    test on fixed against broke), p_holm (Holm-Bonferroni over the whole table). Raises InputError if no row is of
-    ``against``.
+    In: rows of ``evaluations``. Out, a row for each value of ``by`` and other method: difference (mean over runs and
+    tasks of the difference in accuracy, in points of 0..1), low, high (percentile bootstrap that draws tasks and, where
+    a method has several runs, runs too: whoever trains again draws other seeds), low_tasks, high_tasks (tasks drawn
+    alone), low_runs, high_runs (runs drawn alone; NaN with one run of each), runs, tasks, fixed, broke (tasks solved by
+    only the one; solved = more than half of the task's rows are right), p, p_holm (Holm-Bonferroni over the whole
+    table). With one run of each p is McNemar's exact two-sided test on fixed against broke; with more it is twice the
+    share of bootstrap draws on the far side of zero. Raises InputError if no row is of ``against``.
+
+    Simplified: a percentile bootstrap of five runs is somewhat too narrow; trust no p near the line.
     """
     if against not in set(rows["method"]):
         raise InputError(
@@ -273,24 +279,57 @@ def paired(
     rng, found = np.random.default_rng(seed), []
     judged = rows.dropna(subset=["correct"]).astype({"correct": float})
     for value, group in judged.groupby(by, sort=False):
-        table = group.pivot_table(index=["suite", "task_id"], columns="method", values="correct", aggfunc="mean")
-        if against not in table:
+        tables = {
+            method: own.pivot_table(
+                index=["suite", "task_id"], columns="run", values="correct", aggfunc="mean"
+            ).dropna()
+            for method, own in group.groupby("method", sort=False)
+        }
+        if against not in tables:
             continue
-        for method in table.columns.drop(against):
-            both = table[[against, method]].dropna()
-            if both.empty:
+        for method in (m for m in tables if m != against):
+            index = tables[method].index.intersection(tables[against].index)
+            if not len(index):
                 continue
-            change = (both[method] - both[against]).to_numpy()
-            low, high = np.quantile(rng.choice(change, (draws, len(change))).mean(axis=1), [0.025, 0.975])
-            before, after = both[against] > 0.5, both[method] > 0.5
+            ours, theirs = tables[method].loc[index].to_numpy(), tables[against].loc[index].to_numpy()  # tasks x runs
+            several = max(ours.shape[1], theirs.shape[1]) > 1
+            both = _bootstrap(rng, ours, theirs, draws, tasks=True, runs=True)
+            low, high = np.quantile(both, [0.025, 0.975])
+            by_tasks = np.quantile(_bootstrap(rng, ours, theirs, draws, tasks=True, runs=False), [0.025, 0.975])
+            by_runs = np.quantile(_bootstrap(rng, ours, theirs, draws, tasks=False, runs=True), [0.025, 0.975])
+            before, after = theirs.mean(1) > 0.5, ours.mean(1) > 0.5
             fixed, broke = int((~before & after).sum()), int((before & ~after).sum())
+            tail = (1 + min((both <= 0).sum(), (both >= 0).sum())) / (1 + draws)
             found.append(
-                {by: value, "method": method, "against": against, "difference": change.mean(), "low": low, "high": high}
-                | {"tasks": len(change), "fixed": fixed, "broke": broke, "p": mcnemar(fixed, broke)}
+                {by: value, "method": method, "against": against, "difference": (ours.mean(1) - theirs.mean(1)).mean()}
+                | {"low": low, "high": high, "low_tasks": by_tasks[0], "high_tasks": by_tasks[1]}
+                | dict(zip(("low_runs", "high_runs"), by_runs if several else (math.nan, math.nan), strict=True))
+                | {"runs": ours.shape[1], "tasks": len(index), "fixed": fixed, "broke": broke}
+                | {"p": min(1.0, 2 * tail) if several else mcnemar(fixed, broke)}
             )
-    columns = [by, "method", "against", "difference", "low", "high", "tasks", "fixed", "broke", "p"]
-    frame = pd.DataFrame(found, columns=columns)
+    columns = [by, "method", "against", "difference", "low", "high", "low_tasks", "high_tasks", "low_runs", "high_runs"]
+    order = {method: i for i, method in enumerate(dict.fromkeys(rows["method"]))}
+    frame = pd.DataFrame(found, columns=[*columns, "runs", "tasks", "fixed", "broke", "p"])
+    frame = frame.sort_values("method", key=lambda m: m.map(order), kind="stable")
+    suites = {value: i for i, value in enumerate(dict.fromkeys(rows[by]))}
+    frame = frame.sort_values(by, key=lambda v: v.map(suites), kind="stable", ignore_index=True)
     return frame.assign(p_holm=holm(frame["p"].to_numpy(float)))
+
+
+def _bootstrap(
+    rng: np.random.Generator, ours: np.ndarray, theirs: np.ndarray, draws: int, *, tasks: bool, runs: bool
+) -> np.ndarray:
+    """Differences in mean of two arrays (tasks x runs) whose tasks, the same for both, and runs are drawn anew."""
+    n = len(ours)
+    chosen = rng.integers(n, size=(draws, n)) if tasks else np.arange(n)[None]
+    weights = np.stack([np.bincount(row, minlength=n) for row in chosen]) / n  # how often each task is drawn
+    means = []
+    for values in (ours, theirs):
+        by_run = weights @ values  # draws (or 1) x runs
+        k = values.shape[1]
+        picked = rng.integers(k, size=(draws, k)) if runs else np.arange(k)[None]
+        means.append(np.take_along_axis(np.broadcast_to(by_run, (draws, k)), np.broadcast_to(picked, (draws, k)), 1))
+    return means[0].mean(1) - means[1].mean(1)
 
 
 def mcnemar(fixed: int, broke: int) -> float:

@@ -167,6 +167,44 @@ def test_paired_counts_and_tests() -> None:
         analysis.paired(frame({"base": before}), against="grpo")
 
 
+def seeded(shares: dict[str, list[float]], tasks: int = 100, seed: int = 0) -> pd.DataFrame:
+    """Several runs a method, each right on its own share of the tasks."""
+    rng = np.random.default_rng(seed)
+    runs = [
+        frame({method: list(rng.random(tasks) < share)}).assign(run=f"{method}-{i}", seed=i)
+        for method, own in shares.items()
+        for i, share in enumerate(own)
+    ]
+    return pd.concat(runs, ignore_index=True)
+
+
+def test_seeds_that_differ_are_not_taken_for_tasks() -> None:
+    """The same mean gain: sure if every seed has it, unsure if one of three has it all."""
+    even = analysis.paired(seeded({"base": [0.4] * 3, "sft": [0.6] * 3})).iloc[0]
+    one = analysis.paired(seeded({"base": [0.4] * 3, "sft": [0.95, 0.45, 0.4]})).iloc[0]
+    assert even["runs"] == 3 and even["p"] < 0.01 and even["low"] > 0
+    assert one["low_tasks"] > 0 and one["low"] < 0.03 and one["p"] > 0.05
+    assert one["high_runs"] - one["low_runs"] > 2 * (even["high_runs"] - even["low_runs"])
+    spread = analysis.accuracy(seeded({"sft": [0.95, 0.45, 0.4]})).iloc[0]
+    assert spread["runs"] == 3 and spread["sd_runs"] > 0.2
+
+
+def test_paired_gives_the_same_numbers_again() -> None:
+    rows = seeded({"base": [0.4] * 2, "sft": [0.6] * 2, "grpo-exact": [0.5] * 2})
+    pd.testing.assert_frame_equal(analysis.paired(rows), analysis.paired(rows))
+
+
+@pytest.mark.slow
+def test_the_interval_covers_the_true_difference() -> None:
+    """Five runs each, of skills that vary between runs: a 95% interval should hold the truth nearly that often."""
+    rng, held = np.random.default_rng(1), 0
+    for i in range(100):
+        skills = {m: list(np.clip(rng.normal(mean, 0.08, 5), 0, 1)) for m, mean in (("base", 0.4), ("sft", 0.55))}
+        found = analysis.paired(seeded(skills, seed=i), draws=400).iloc[0]
+        held += found["low"] <= 0.15 <= found["high"]
+    assert 85 <= held
+
+
 def test_mcnemar_and_holm() -> None:
     assert analysis.mcnemar(0, 0) == analysis.mcnemar(5, 5) == 1.0
     assert np.isclose(analysis.mcnemar(10, 0), 2 / 2**10)

@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -55,6 +55,7 @@ class Stage:
     needs: tuple[str, ...]  # names of stages
     run: str
     minutes: float | None  # what its author expects, for the first estimate of the time left
+    grid: dict[str, Any] = field(default_factory=dict)  # its place in the grid of its stage
 
     @property
     def folder(self) -> Path:
@@ -67,8 +68,9 @@ def run_study(path: str | Path, executor: Executor | None = None, workers: int |
     The file is YAML: ``question`` (text), ``workers`` (stages at a time, 2) and ``stages``, each with ``name``,
     ``notebook`` and, as needed, ``parameters``, ``grid`` (parameter -> values: one stage for every combination),
     ``needs`` (stages that come first) and ``minutes`` (expected). In parameters ``$name`` stands for the run of the
-    stage of that name (in a list, for all runs of its grid), ``$name/`` for its folder and ``$name/file`` for a file
-    in it; each implies the need. Paths are relative to the current directory. Every stage fills
+    stage of that name (in a list, for all runs of its grid; else, between stages with a grid, for the run with the same
+    values, so that seed 3 goes on from seed 3), ``$name/`` for its folder and ``$name/file`` for a file in it; each
+    implies the need. Paths are relative to the current directory. Every stage fills
     ``runs/<study>-<stage>``.
 
     Args:
@@ -332,14 +334,15 @@ def _expand(study: str, spec: Mapping[str, Any], needs: list[str], expanded: Map
     stages = []
     for values in itertools.product(*spec["grid"].values()):
         label = "-".join([spec["name"], *(re.sub(r"[^A-Za-z0-9_.]+", "_", str(v)) for v in values)])
-        given = {**spec["parameters"], **dict(zip(spec["grid"], values, strict=True))}
-        parameters = {name: _fill(value, expanded) for name, value in given.items()}
+        place = dict(zip(spec["grid"], values, strict=True))
+        given = {**spec["parameters"], **place}
+        parameters = {name: _fill(value, expanded, place) for name, value in given.items()}
         if "run" in known:
             parameters.setdefault("run", f"{study}-{label}")
         parameters = check_parameters(notebook, parameters)
         run = check_name(parameters.get("run", f"{study}-{label}"))
         before = tuple(stage.name for need in dict.fromkeys(needs) for stage in expanded[need])
-        stages.append(Stage(label, notebook, parameters, before, run, spec["minutes"]))
+        stages.append(Stage(label, notebook, parameters, before, run, spec["minutes"], place))
     return stages
 
 
@@ -350,19 +353,22 @@ def _references(value: Any) -> list[str]:
     return [match[1] for text in _strings(value) if (match := _REFERENCE.fullmatch(text))]
 
 
-def _fill(value: Any, expanded: Mapping[str, list[Stage]]) -> Any:
+def _fill(value: Any, expanded: Mapping[str, list[Stage]], place: Mapping[str, Any]) -> Any:
     """Put runs in the place of ``$name``, folders in that of ``$name/``, files in that of ``$name/file``."""
     if isinstance(value, list):
-        filled = [(item, _fill(item, expanded)) for item in value]
+        filled = [(item, _fill(item, expanded, {})) for item in value]
         return [
             one for item, new in filled for one in (new if isinstance(item, str) and isinstance(new, list) else [new])
         ]
     if isinstance(value, dict):
-        return {key: _fill(item, expanded) for key, item in value.items()}
+        return {key: _fill(item, expanded, place) for key, item in value.items()}
     match = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
     if not match:
         return value
-    runs = [f"{stage.folder}{match[2]}".rstrip("/") if match[2] else stage.run for stage in expanded[match[1]]]
+    alike = [s for s in expanded[match[1]] if all(place[key] == v for key, v in s.grid.items() if key in place)]
+    if not alike:
+        raise InputError(f"{value}: no run of the stage {match[1]!r} has the values {dict(place)}")
+    runs = [f"{stage.folder}{match[2]}".rstrip("/") if match[2] else stage.run for stage in alike]
     return runs[0] if len(runs) == 1 else runs
 
 

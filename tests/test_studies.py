@@ -95,6 +95,18 @@ def test_a_study_orders_runs_skips_and_reports(capfd):
     ]  # fmt: skip
 
 
+def test_a_grid_goes_on_from_the_same_place_of_a_grid():
+    text = """
+stages:
+  - {name: first, notebook: make.ipynb, grid: {seed: [0, 1]}}
+  - {name: then, notebook: make.ipynb, grid: {fail: [false, true], seed: [0, 1]}, parameters: {data: $first/model}}
+"""
+    _, stages = plan(study(text))
+    assert [s.parameters["data"] for s in stages[2:]] == [f"runs/small-first-{seed}/model" for seed in (0, 1, 0, 1)]
+    with pytest.raises(InputError, match="no run of the stage 'first' has the values"):
+        plan(study(text.replace("[false, true], seed: [0, 1]", "[false], seed: [2]")))
+
+
 def test_done_stages_are_skipped_and_changed_ones_run_again(quick, capfd):
     def starts() -> list[str]:
         return re.findall(r"\] (\S+) starts", capfd.readouterr().out)

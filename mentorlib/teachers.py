@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .answers import boxed
 from .core import Call, Execution, InputError, Pair, Reference, Task, shown
 from .sandbox import Sandbox
 from .suites import CALCULATOR, messages_of
@@ -30,6 +31,9 @@ class Rejected:
 
 def verify(pairs: Iterable[Pair], sandbox: Sandbox, batch: int = 2_000) -> tuple[list[Pair], list[Rejected]]:
     """Execute every reference's calls; keep it if each result is the one it shows and the last is the answer.
+
+    A text that was found (a search's result) is the answer when it holds it once, as a whole word or number, and the
+    call did not. Without a call there is nothing to execute: what the teacher says must then be the task's answer.
 
     Infrastructure faults raise RuntimeError: a reference is never rejected for a fault of ours.
     """
@@ -70,9 +74,20 @@ def _fault(task: Task, reference: Reference, results: list[Execution]) -> tuple[
             return "a call fails", f"{call.name}: {result.error}"
         if result.text != text:
             return "a call gives another value", f"{call.name}: {result.text}, not {text}"
-    if results and not same_number(results[-1].text, task.answer):
+    if not results:
+        said = boxed(str(reference.messages[-1].get("content") or "")) if reference.messages else None
+        if said is None or not same_number(said, task.answer):
+            return "the answer given is not the task's", f"{said}, not {task.answer}"
+    elif not same_number(results[-1].text, task.answer) and not _found(results[-1], reference.calls[-1], task.answer):
         return "the last value is not the answer", f"{results[-1].text}, not {task.answer}"
     return None
+
+
+def _found(result: Execution, call: Call, answer: str) -> bool:
+    """Whether a text holds the answer once, as a whole word or number, and the call that found it does not."""
+    word = re.compile(rf"(?<![\w.,-]){re.escape(answer)}(?![\w-]|[.,]\d)")
+    asked = json.dumps(call.arguments, ensure_ascii=False)
+    return isinstance(result.value, str) and len(word.findall(result.value)) == 1 and not word.search(asked)
 
 
 # --- GSM8K ---------------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def test_build_data(root):
     run = Run.open("data", root)
     card = json.loads((run.path / "tasks.card.json").read_text())
     assert run.status == "done"
-    assert card["kept"] == 30 + 5 * 6 + 4 and card["rejected"] == {"no answer after ####": 1}
+    assert card["kept"] == 30 + 7 * 6 + 4 and card["rejected"] == {"no answer after ####": 1}
 
 
 @pytest.mark.parametrize("method", ["none", "sft", "grpo"])

@@ -8,6 +8,8 @@ prefers: the most direct tool.
 Simplified: one name, one kind of thing, and numbers from 0 to 5,000 in each problem.
 """
 
+import itertools
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -71,6 +73,18 @@ def run_plan(plan: Plan, value: Any = None) -> tuple[list[tuple[str, dict[str, A
         bound = bind(arguments, value, [r for _, _, r in done])
         done.append((name, bound, shown(FUNCTIONS[name](**bound))))
     return done, done[-1][2] if done else value
+
+
+def right_paths(problem: Problem) -> list[tuple[str, ...]]:
+    """The tools called, in order, of each way through a problem that gives its answer when it is run."""
+    found = []
+    for plans in itertools.product(*(step.variants for step in problem.steps)):
+        value: Any = None
+        for step, plan in zip(problem.steps, plans, strict=True):
+            value = run_plan(plan, value)[1] if plan else step.numbers[0]
+        if math.isclose(value, problem.answer, rel_tol=1e-5):  # a policy reads six decimals
+            found.append(tuple(name for plan in plans for name, _ in plan))
+    return found
 
 
 def chain(tool: str, numbers: list[Any]) -> Plan:

@@ -136,6 +136,13 @@ def test_a_wrong_variant_is_no_right_path():
 # --- retrieval ---
 
 
+def test_two_words_find_the_fact():
+    """Whatever the world: one document has both words of a hop, and it comes first."""
+    for seed in range(300):
+        _, hops, _, documents, _ = draw_world(random.Random(seed), (1 + seed % 3, 1 + seed % 3))
+        assert all(best(query, documents) == found for query, found in hops)
+
+
 def test_the_ranking_is_that_of_bm25s():
     for seed in range(20):
         _, hops, _, documents, _ = draw_world(random.Random(seed))

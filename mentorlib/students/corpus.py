@@ -1,59 +1,196 @@
-"""What the nano student reads before anybody distils into it: sloppy demonstrations.
+"""What the nano student reads before anybody distils into it: sloppy demonstrations, drawn without end.
 
-Two sources, both generated: tools invented on the spot (so that reading a schema generalises to tools never seen)
-and the calculator suite's pretraining split. The demonstrator speaks the format well and chooses badly: how often it
-takes a tempting wrong tool depends on the kind of step (``TEMPTATION``), so that the student's greedy choice is wrong
-for some kinds and right for others: room to gain for a reward, room to lose for a careless fine-tune.
+A lesson is a toolbox and several questions about it. Three kinds: questions on tools invented on the spot (so that
+reading a schema generalises to tools never seen), chains over invented tools (so that a plan can be longer than the
+calculator problems here, which have one to four calls), and the calculator suite's pretraining split, in more wordings
+than the suite has.
+
+Kept from pretraining: the tools of the "unseen" rung (by name and by description), the sentences of the "wording" rung,
+the problems of the other splits (by numbers). Not kept: the words. A student of this size cannot copy or match words
+that it has never met, so the invented tools are built of the words that the unseen tools and their questions use, among
+others, in the same few shapes of question, and the extra calculator wordings share words with the held-out ones. What
+those rungs measure is new tools and new sentences made of known words.
+
+The demonstrator speaks the format well and chooses imperfectly: how often it takes a tempting wrong tool depends on the
+kind of step (``TEMPTATION``), so that the student's greedy choice is wrong for some kinds and right for others: room to
+gain for a reward, room to lose for a careless fine-tune.
 """
 
 import json
 import random
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from ..core import Call, Execution, Message, ask
-from ..suites import CALCULATOR, calculator, split_of
+from ..core import Call, Execution, Message
+from ..suites import CALCULATOR, UNSEEN, calculator, split_of
 
-Example = tuple[list[Message], list[Message], list[dict[str, Any]]]  # prompt, answer, schemas
+Schema = dict[str, Any]
+Lesson = tuple[list[Schema], list[tuple[str, list[Message]]]]  # schemas, (question, answer) of each question
 
 # kind of step -> (chance of the mistake, the wrong plan)
 TEMPTATION: dict[str, tuple[float, str]] = {
-    "sum": (0.55, "first two"),
-    "product": (0.3, "add"),
-    "square": (0.6, "double"),
-    "gain": (0.15, "subtract"),
-    "lose": (0.15, "add"),
-    "times": (0.25, "add"),
-    "share": (0.3, "multiply"),
-    "leftover": (0.55, "divide"),
-    "full": (0.55, "divide"),
+    "sum": (0.25, "first two"),
+    "product": (0.2, "add"),
+    "square": (0.45, "double"),
+    "gain": (0.06, "subtract"),
+    "lose": (0.06, "add"),
+    "times": (0.15, "add"),
+    "share": (0.15, "multiply"),
+    "leftover": (0.6, "divide"),
+    "full": (0.3, "divide"),
     "needed": (0.6, "floor"),
-    "side": (0.5, "halve"),
-    "round": (0.5, "divide"),
-    "apart": (0.55, "subtract"),
+    "side": (0.3, "halve"),
+    "round": (0.3, "divide"),
+    "apart": (0.6, "subtract"),
 }
-INVENTED_NAMES = {"add": "plus", "subtract": "minus", "multiply": "times", "divide": "split", "sum_numbers": "total"}
 
 NOUNS = (
-    "heat load mass speed depth width area grain flour water metal cargo score rank grade level price cost tax rent "
-    "wage debt loan gift prize ticket seat room floor wall roof brick board plank nail screw bolt wheel gear belt "
-    "chain rope wire cable pipe pump valve tank drum barrel bucket bowl plate spoon fork knife pan oven stove fuel "
-    "coal oil gas steam smoke ash dust mud clay rock gem pearl silk wool cotton linen thread needle button shirt "
-    "shoe hat glove scarf ring crown flag banner drum horn flute harp note song verse page letter stamp parcel map "
-    "route path bridge tunnel port ship boat sail oar net hook fish crab shell wave tide beach dune cliff cave hill "
-    "peak valley field farm barn crop wheat corn rice bean pea root leaf branch trunk bark seed bloom petal thorn "
-    "bush hedge lawn pond stream river marsh bog swamp frost snow ice hail rain storm cloud mist fog dawn dusk noon "
-    "night star comet orbit planet signal code key lock gate fence post sign lamp torch candle mirror lens prism"
+    "heat load mass speed depth width area grain flour water metal cargo score rank grade level price cost tax "
+    "rent wage debt loan gift prize ticket seat room floor wall roof brick board plank wheel gear belt chain rope "
+    "wire cable pipe tank drum barrel bucket bowl plate fuel coal steam smoke ash dust mud clay rock gem silk "
+    "wool thread needle shirt shoe hat crown flag horn flute harp song verse page stamp map route path bridge "
+    "port ship boat sail hook shell wave beach cliff cave hill field farm barn crop wheat corn rice leaf branch "
+    "seed petal pond stream river frost snow ice storm cloud dawn night comet planet signal code key lock gate "
+    "sign torch mirror lens letters words values pieces minutes hours days weeks meters centimeters dozens parts "
+    "lines signs seconds years miles cups grams inches pairs spaces"
 ).split()
 ADJECTIVES = (
-    "big small long short wide thin deep flat round sharp dull soft hard rough smooth heavy light fast slow early "
-    "late old new young fresh dry wet warm cold hot cool bright dark pale red blue green white black gray brown "
-    "golden silver wooden stone iron glass paper inner outer upper lower front rear left right main side extra "
-    "spare total net gross mean plain fancy rare common safe risky free fixed loose tight full empty clean dirty"
+    "big small long short wide thin deep flat round sharp soft hard rough smooth heavy light fast slow early late "
+    "old new young dry wet warm cold bright dark pale red blue green white black gray golden silver inner outer "
+    "upper lower front rear left right main extra spare total net gross plain rare safe free loose full empty "
+    "clean largest smallest last first best worst middle backwards capitals reverse upper repeat join one several "
+    "mirrored"
 ).split()
 SLOTS = "plum jar cup tile star lake moon bird road tree fish lamp coat door ring sand wind gold milk salt".split()
+SYLLABLES = (
+    "ba be bo da di du fa fe ga go ha hi ka ke la le li lo ma me mo na ne no pa po ra re ri ro sa se so ta te ti to va "
+    "er st ly nd al in on es or an ut em wh ch sh th ck ight oun"
+).split()
+
+# Kinds of invented tools: name, description, parameters (name, type, description), result, questions. Letters stand for
+# words drawn anew for each tool, digits for the arguments in order.
+KINDS: list[tuple[str, str, list[tuple[str, str, str]], str, list[str]]] = [
+    (
+        "{b}_to_{c}",
+        "Turn {b} into {c}.",
+        [("{x}", "number", "how many {b}")],
+        "number",
+        ["How many {c} are {0} {b}?", "Turn {0} {b} into {c}.", "How much {c} is {0} {b}?", "What is {0} {b} in {c}?"],
+    ),
+    (
+        "{a}_{b}",
+        "Find the {a} {b} of a list.",
+        [("{xs}", "array", "the {xs}")],
+        "number",
+        ["What is the {a} {b} of {0}?", "Find the {a} {b} of {0}.", "Which {b} is the {a} of {0}?"],
+    ),
+    (
+        "{a}",
+        "Find the {a} value of a list.",
+        [("{xs}", "array", "the {xs}")],
+        "number",
+        ["What is the {a} value of {0}?", "Find the {a} value of {0}."],
+    ),
+    (
+        "count_{b}",
+        "Count the {b} of a list.",
+        [("{xs}", "array", "the {xs}")],
+        "integer",
+        ["How many {b} are {0}?", "Count the {b} of {0}."],
+    ),
+    (
+        "count_{b}",
+        "Count the {b} in a text.",
+        [("{t}", "string", "the {t}")],
+        "integer",
+        ['How many {b} are in "{0}"?', 'Count the {b} in "{0}".'],
+    ),
+    (
+        "{a}_text",
+        "Write a text {p}.",
+        [("{t}", "string", "the {t}")],
+        "string",
+        ['Write "{0}" {p}.', 'Show "{0}" {p}.'],
+    ),
+    (
+        "{a}_text",
+        "Write a text {b} times.",
+        [("{t}", "string", "the {t}"), ("{n}", "integer", "how often")],
+        "string",
+        ['Write "{0}" {1} {b} times.', 'Write "{0}" {b} times, {1} of them.', 'Write "{0}" {1} times {b}.'],
+    ),
+    (
+        "{a}_texts",
+        "Write two texts {p}.",
+        [("{i}", "string", "{i} text"), ("{j}", "string", "{j} text")],
+        "string",
+        ['Write "{0}" and "{1}" {p}.', 'Show "{0}" and "{1}" {p}.'],
+    ),
+    (
+        "{a}_{b}",
+        "Find the {a} {b} of two numbers.",
+        [("{i}", "number", "{i} number"), ("{j}", "number", "{j} number")],
+        "number",
+        ["What is the {a} {b} of {0} and {1}?", "Find the {a} {b} of {0} and {1}."],
+    ),
+    (
+        "{b}_{c}",
+        "Work out the {c} of some {b}.",
+        [("{x}", "number", "the {b}")],
+        "number",
+        ["What is the {c} of {0} {b}?", "Work out the {c} of {0} {b}.", "Some {b} is {0}. What is its {c}?"],
+    ),
+    (
+        "{a}_{b}",
+        "Find the {b} of {a} {c}.",
+        [("{c}", "number", "the {c}"), ("{d}", "number", "the {d}")],
+        "number",
+        [
+            "What is the {b} of {a} {c} with {c} {0} and {d} {1}?",
+            "The {d} is {1} and the {c} is {0}. Find the {b} of {a} {c}.",
+        ],
+    ),
+    (
+        "{a}_{b}_{c}",
+        "Find the {a} {b} of a {c}.",
+        [("{c}", "string", "the {c}"), ("{d}", "integer", "the {d}"), ("{e}", "number", "the {e}")],
+        "string",
+        [
+            'The {c} is "{0}", the {d} is {1} and the {e} is {2}. What is the {a} {b}?',
+            'Find the {a} {b} of "{0}" with {e} {2} and {d} {1}.',
+        ],
+    ),
+    (
+        "{a}_{b}",
+        "Give the {a} {b} of a list and a {c}.",
+        [("{xs}", "array", "the {xs}"), ("{c}", "number", "the {c}")],
+        "number",
+        ["Give the {a} {b} of {0} with {c} {1}.", "The {c} is {1}. What is the {a} {b} of {0}?"],
+    ),
+    (
+        "{a}_{b}_{c}",
+        "Work out the {a} {b} of four numbers.",
+        [
+            ("{b}", "number", "the {b}"),
+            ("{c}", "number", "the {c}"),
+            ("{d}", "number", "the {d}"),
+            ("{e}", "number", "the {e}"),
+        ],
+        "number",
+        ["What is the {a} {b} when {c} is {1}, {b} is {0}, {e} is {3} and {d} is {2}?"],
+    ),
+]
+PAIRS = [("a", "b"), ("x", "y"), ("first", "second"), ("left", "right"), ("one", "other")]
+KNOWN = {s["function"][k] for s in UNSEEN.schemas for k in ("name", "description")}
 
 
-def _schema(name: str, description: str, parameters: list[tuple[str, str, str]], returns: str) -> dict[str, Any]:
+def _word(rng: random.Random, words: list[str]) -> str:
+    """A word of the list, or one time in eight a made-up one: copying strange word pieces has to be practised."""
+    return rng.choice(words) if rng.random() < 0.88 else "".join(rng.choices(SYLLABLES, k=rng.randint(2, 3)))
+
+
+def _schema(name: str, description: str, parameters: list[tuple[str, str, str]], returns: str) -> Schema:
     """A schema of the shape get_json_schema gives; parameters are (name, JSON type, description)."""
     properties: dict[str, Any] = {}
     for parameter, kind, text in parameters:
@@ -64,109 +201,84 @@ def _schema(name: str, description: str, parameters: list[tuple[str, str, str]],
     return {"type": "function", "function": function}
 
 
-SYLLABLES = (
-    "ba be bo da di du fa fe ga go ha hi ka ke la le li lo ma me mo na ne no pa po ra re ri ro sa se so ta te ti to va "
-    "er st ly nd al in on es or an ut em wh ch sh th ck ight oun"
-).split()
+def _value(rng: random.Random, kind: str) -> Any:
+    """An argument of a JSON type."""
+    if kind == "array":
+        return [rng.randint(1, 99) for _ in range(rng.randint(2, 5))]
+    if kind == "string":
+        return " ".join(_word(rng, rng.choice([SLOTS, SLOTS, NOUNS])) for _ in range(rng.randint(1, 3)))
+    return rng.randint(2, 30) if kind == "integer" else rng.randint(1, rng.choice([20, 99, 999]))
 
 
-def _word(rng: random.Random, words: list[str]) -> str:
-    """A word of the list, or one time in four a made-up one: copying strange word pieces has to be practised."""
-    return rng.choice(words) if rng.random() < 0.75 else "".join(rng.choices(SYLLABLES, k=rng.randint(2, 3)))
+def _result(rng: random.Random, returns: str) -> Callable[[list[Any]], Any]:
+    """A small function from arguments to a value of the type that a tool returns."""
+    if returns == "string":
+        s = rng.choice(SLOTS)
+        write = rng.choice([lambda t: t[::-1], str.upper, str.title, lambda t: t + s, lambda t: s + t, lambda t: t * 2])
+        return lambda values: write("".join(v for v in values if isinstance(v, str)))
+    k, m = rng.randint(1, 12), rng.choice([0, rng.randint(1, 60)])
+    choices: list[Callable[[list[Any]], Any]] = [max, min, sum, len, lambda v: v[0], lambda v: v[-1]]
+    pick = rng.choice(choices)
+
+    def number(values: list[Any]) -> float:
+        flat = [x for v in values for x in (v if isinstance(v, list) else [len(v) if isinstance(v, str) else v])]
+        return pick(flat) if len(flat) > 1 else flat[0] * k + m  # type: ignore[no-any-return]
+
+    return number
 
 
-def invent(rng: random.Random) -> tuple[dict[str, Any], str, dict[str, Any], Any]:
-    """Invent a tool: its schema, a question that wants it, the right arguments, the result."""
-    a, b, c = _word(rng, ADJECTIVES), _word(rng, NOUNS), _word(rng, NOUNS)
-    n, m = rng.randint(2, 99), rng.randint(2, 99)
-    values = [rng.randint(1, 99) for _ in range(rng.randint(2, 5))]
-    listed = ", ".join(map(str, values))
-    words = " ".join(_word(rng, rng.choice([SLOTS, NOUNS])) for _ in range(rng.randint(1, 3)))
-    other = _word(rng, rng.choice([SLOTS, NOUNS]))
-    k, s = rng.randint(2, 30), rng.choice(SLOTS)
-    x = rng.choice(["x", "n", b, c, "amount", "count", "size"])
-    pair = rng.choice([("a", "b"), ("x", "y"), (b, c), ("first", "second"), ("left", "right")])
-    bag = rng.choice(["values", "numbers", "items", "list", b])
-    txt = rng.choice(["text", "word", "string", "line", b])
-    shape = rng.randrange(10)
-    text_result = rng.choice([words[::-1], words.upper(), words.title(), words + s, s + words, words.replace(" ", "")])
-    if shape == 0:
-        return (
-            _schema(f"{b}_to_{c}", f"Turn {b} into {c}.", [(x, "number", f"how many {b}")], "number"),
-            rng.choice([f"How many {c} are {n} {b}?", f"Turn {n} {b} into {c}.", f"How much {c} is {n} {b}?"]),
-            {x: n},
-            n * k,
-        )
-    if shape == 1:
-        return (
-            _schema(f"{a}_{b}", f"Find the {a} {b} of a list.", [(bag, "array", f"the {bag}")], "number"),
-            rng.choice([f"What is the {a} {b} of {listed}?", f"Find the {a} {b} of {listed}."]),
-            {bag: values},
-            rng.choice([max(values), min(values), len(values), sum(values), values[0], values[-1]]),
-        )
-    if shape == 2:
-        return (
-            _schema(f"count_{b}", f"Count the {b} in a {txt}.", [(txt, "string", f"the {txt}")], "integer"),
-            rng.choice([f'How many {b} are in "{words}"?', f'Count the {b} in "{words}".']),
-            {txt: words},
-            rng.randint(0, 20),
-        )
-    if shape == 3:
-        return (
-            _schema(f"{a}_text", f"Write a text {a}.", [(txt, "string", f"the {txt}")], "string"),
-            rng.choice([f'Write "{words}" {a}.', f'Write "{words}" in {a}.', f'Make "{words}" {a}.']),
-            {txt: words},
-            text_result,
-        )
-    if shape == 4:
-        return (
-            _schema(
-                f"{a}_{b}", f"Find the {a} {b} of two numbers.", [(p, "number", f"{p} number") for p in pair], "number"
-            ),
-            rng.choice([f"What is the {a} {b} of {n} and {m}?", f"Find the {a} {b} of {n} and {m}."]),
-            dict(zip(pair, (n, m), strict=True)),
-            rng.choice([n + m, n * m, n - m, 2 * n + m, max(n, m)]),
-        )
-    if shape == 5:
-        times = rng.choice(["times", "count", "n"])
-        return (
-            _schema(
-                f"{a}_{b}",
-                f"Write a text as {a} {b}.",
-                [("text", "string", "the text"), (times, "integer", "how often")],
-                "string",
-            ),
-            rng.choice([f'Write "{other}" as {a} {b} {k} times.', f'Write "{other}" {k} times as {a} {b}.']),
-            {"text": other, times: k},
-            (other + s) if rng.random() < 0.5 else other * 2,
-        )
-    if shape == 6:
-        return (
-            _schema(f"{a}_texts", f"Write two texts {a}.", [(p, "string", f"{p} text") for p in pair], "string"),
-            rng.choice([f'Write "{words}" and "{other}" {a}.', f'Make "{words}" and "{other}" {a}.']),
-            dict(zip(pair, (words, other), strict=True)),
-            text_result + other,
-        )
-    if shape == 7:
-        return (
-            _schema(f"{b}_{c}", f"Work out the {c} of some {b}.", [(x, "number", f"the {b}")], "number"),
-            rng.choice([f"What is the {c} of {n} {b}?", f"Work out the {c} of {n} {b}."]),
-            {x: n},
-            n * k + m,
-        )
-    if shape == 8:
-        return (
-            _schema(a, f"Find the {a} value of a list.", [(bag, "array", f"the {bag}")], "number"),
-            rng.choice([f"What is the {a} value of {listed}?", f"How many {a} values are {listed}?"]),
-            {bag: values},
-            rng.choice([max(values), min(values), len(values), values[0]]),
-        )
-    return (
-        _schema(b, f"Give the {b} of a number.", [(x, "number", "the number")], "number"),
-        rng.choice([f"What is the {b} of {n}?", f"Give the {b} of {n}."]),
-        {x: n},
-        n * k - m,
-    )
+@dataclass(frozen=True)
+class Tool:
+    """An invented tool: what a prompt shows of it, how people ask for it, and what it gives."""
+
+    schema: Schema
+    questions: list[str]
+    types: list[str]
+    result: Callable[[list[Any]], Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.schema["function"]["name"])
+
+    def arguments(self, values: list[Any]) -> dict[str, Any]:
+        return dict(zip(self.schema["function"]["parameters"]["required"], values, strict=True))
+
+
+def invent(rng: random.Random) -> Tool:
+    """Invent a tool that is none of the "unseen" rung's."""
+    name, description, parameters, returns, questions = rng.choice(KINDS)
+    words = {"a": _word(rng, ADJECTIVES), **{x: _word(rng, NOUNS) for x in "bcde"}}
+    words["p"] = rng.choice(["{a}", "in {a}", "as {a}", "in {b}", "as {b}", "{a} {b}"]).format(**words)
+    if rng.random() < 0.5:  # the word that a question has is then in the description alone
+        words["a"] = words["a"] if "{a}" in description else _word(rng, ADJECTIVES)
+    words["x"] = rng.choice(["x", "n", words["b"], words["b"], words["c"], "amount", "size"])
+    words["xs"] = rng.choice(["values", "numbers", "items", "list", words["b"]])
+    words["t"] = rng.choice(["text", "text", "word", "string", "line", words["b"]])
+    words["n"] = rng.choice(["times", "n", "often", words["c"]])
+    words["i"], words["j"] = rng.choice([*PAIRS, (words["b"], words["c"])])
+    filled = [tuple(part.format(**words) for part in p) for p in parameters]
+    schema = _schema(name.format(**words), description.format(**words), filled, returns)  # type: ignore[arg-type]
+    texts = {schema["function"]["name"], schema["function"]["description"]}
+    if (
+        texts & KNOWN
+        or len({p for p, _, _ in filled}) < len(filled)
+        or schema["function"]["name"] in calculator.FUNCTIONS
+    ):
+        return invent(rng)
+    slots = {str(i): "{" + str(i) + "}" for i in range(len(filled))}
+    asked = [_fill(q, words | slots) for q in questions]
+    return Tool(schema, asked, [t for _, t, _ in filled], _result(rng, returns))
+
+
+def _fill(template: str, words: dict[str, str]) -> str:
+    """str.format with digits as names too."""
+    for key, word in words.items():
+        template = template.replace("{" + key + "}", word)
+    return template
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 class Demonstrator:
@@ -187,14 +299,14 @@ class Demonstrator:
 
     def call(self, name: str, arguments: dict[str, Any], result: Any) -> bool:
         """Make a call, perhaps with a slip before it; False if the demonstrator gave up."""
-        if self.rng.random() < 0.04 or name not in self.offered:
-            invented = INVENTED_NAMES.get(name, name + "_all") if name in self.offered else name
+        if self.rng.random() < 0.02:
+            invented = name + "_all"
             self._say("", Call(invented, arguments))
             self._hear(f"error: no tool named '{invented}'; there are: {', '.join(self.offered)}")
-            if name not in self.offered or self.rng.random() < 0.3:
+            if self.rng.random() < 0.3:
                 self._say("I cannot solve this.")
                 return False
-        if self.rng.random() < 0.015:
+        if self.rng.random() < 0.01:
             text = json.dumps({"name": name, "arguments": arguments})
             self._say(f"<tool_call>\n{text[:-1]}\n</tool_call>")
             self._hear("error: the call is not valid JSON")
@@ -204,6 +316,196 @@ class Demonstrator:
 
     def answer(self, value: Any) -> None:
         self._say(f"The answer is \\boxed{{{Execution(value=value).text}}}.")
+
+
+def invented_lesson(rng: random.Random, questions: int, spelt: float) -> Lesson:
+    """Questions on invented tools; one time in eight another tool of the same parameter types is called.
+
+    Args:
+        rng: the source of chance.
+        questions: how many.
+        spelt: share of questions that spell the call out ("Use boat_tax with boat 3."): the first thing to learn.
+    """
+    tools = list({tool.name: tool for tool in (invent(rng) for _ in range(rng.randint(2, 6)))}.values())
+    offered = [tool.name for tool in tools]
+    asked = []
+    for _ in range(questions):
+        tool = rng.choice(tools)
+        values = [_value(rng, kind) for kind in tool.types]
+        if rng.random() < spelt:
+            pairs = [f"{p} {_shown(v)}" for p, v in tool.arguments(values).items()]
+            rng.shuffle(pairs)
+            question = f"Use {tool.name} with {' and '.join(pairs)}."
+        else:
+            question = _fill(rng.choice(tool.questions), {str(i): _shown(v) for i, v in enumerate(values)})
+            rivals = [t for t in tools if t.types == tool.types]
+            tool = rng.choice(rivals) if rng.random() < 0.12 else tool
+        speaker = Demonstrator(rng, offered)
+        result = tool.result(values)
+        if speaker.call(tool.name, tool.arguments(values), result):
+            speaker.answer(result)
+        asked.append((question, speaker.messages))
+    return [tool.schema for tool in tools], asked
+
+
+def chain_lesson(rng: random.Random, questions: int) -> Lesson:
+    """Chains of one to six calls over invented tools that change a running value, one sentence a call."""
+    pair = rng.choice([p for p in PAIRS if p[0] != "x"])
+    verbs = rng.sample(ADJECTIVES, rng.randint(2, 5))
+    noun = _word(rng, NOUNS)
+    factors = [rng.randint(-9, 9) for _ in verbs]
+    names = [rng.choice([v, f"{v}_{noun}", f"{noun}_{v}"]) for v in verbs]
+    schemas = [
+        _schema(
+            name,
+            f"Make the {noun} {v} by a number.",
+            [(pair[0], "number", f"the {noun}"), (pair[1], "number", "the number")],
+            "number",
+        )
+        for name, v in zip(names, verbs, strict=True)
+    ]
+    if set(names) & KNOWN:
+        return chain_lesson(rng, questions)
+    asked = []
+    for _ in range(questions):
+        value = rng.randint(2, 99)
+        sentences = [rng.choice([f"The {noun} is {value}.", f"There is a {noun} of {value}."])]
+        speaker = Demonstrator(rng, names)
+        for _ in range(rng.randint(1, 6)):
+            i, n = rng.randrange(len(verbs)), rng.randint(1, 60)
+            sentences.append(
+                rng.choice([f"It gets {verbs[i]} by {n}.", f"Then {n} {verbs[i]}.", f"{n} make it {verbs[i]}."])
+            )
+            result = value + factors[i] * n
+            if not speaker.call(names[i], {pair[0]: value, pair[1]: n}, result):
+                break
+            value = result
+        else:
+            speaker.answer(value)
+        question = " ".join([*sentences, rng.choice([f"What is the {noun} now?", "What is it now?"])])
+        asked.append((question, speaker.messages))
+    return schemas, asked
+
+
+# Wordings beside the suite's own; none is a sentence of the "wording" rung, most of whose words they use.
+MORE_WORDING: dict[str, list[str]] = {
+    "have": [
+        "There are {n} {things} in front of {name}.",
+        "{name} owns {n} {things}.",
+        "On a table {name} has {n} {things}.",
+        "{n} {things} belong to {name}.",
+        "A table that {name} owns has {n} {things} on it.",
+        "There is a person, {name}, that holds {n} {things}.",
+    ],
+    "sum": [
+        "{name} brings home {ns} {things}.",
+        "One day after another {name} finds {ns} {things}.",
+        "On one day and the next {name} takes {ns} {things}.",
+        "First and then later {name} puts down {ns} {things}.",
+        "Day by day {name} brings {ns} {things}.",
+        "There are {ns} {things} that {name} takes home.",
+    ],
+    "product": [
+        "There are {n} {boxes} and each holds {m} {things}.",
+        "{name} owns {n} {boxes}, and each of them has {m} {things}.",
+        "Each of {n} {boxes} holds {m} {things} for {name}.",
+        "{n} {boxes} that belong to {name} hold {m} {things} each.",
+        "In each of the {n} {boxes} there are {m} {things}.",
+        "{name} fills {n} {boxes}, each one with {m} {things}.",
+    ],
+    "square": [
+        "{name} puts down a square of {things}, {n} long.",
+        "A square of {things} that is {n} wide and {n} long belongs to {name}.",
+        "{things} form a square, {n} wide, in front of {name}.",
+        "{name} has a square, just {n} {things} wide.",
+        "What {name} owns is a square with an edge of {n} {things}.",
+        "{name} forms a square of {things} with {n} on an edge.",
+    ],
+    "gain": [
+        "A friend gives {name} {n} more.",
+        "Another {n} come from a friend.",
+        "Then {n} more are put there.",
+        "{name} takes another {n}.",
+        "A person hands {n} more to {name}.",
+        "A friend brings another {n} over.",
+        "{n} more belong to {name} after that.",
+    ],
+    "lose": [
+        "A thief gets {n} of them.",
+        "{n} are taken from {name}.",
+        "{n} of them fall down.",
+        "A friend takes {n} of them from {name}.",
+        "A person takes {n} away.",
+        "{name} hands {n} of them to a thief.",
+        "Then {n} are lost.",
+    ],
+    "times": [
+        "After a day there are {n} times what there was.",
+        "It grows to {n} times what it was.",
+        "In a while it is {n} times as much.",
+        "The amount grows to {n} times as many.",
+        "After that the amount is {n} times as big.",
+        "Then it was {n} times the amount.",
+    ],
+    "share": [
+        "{n} people share all in equal parts.",
+        "Each of {n} people takes an equal part.",
+        "Each of {n} friends gets an equal portion.",
+        "An equal part is for each of {n} friends.",
+        "They go to {n} people in equal portions, and one portion is kept.",
+        "One of {n} equal portions is kept.",
+    ],
+    "leftover": [
+        "{boxes} hold {n} and are filled. How many {things} do not fit?",
+        "They go into {boxes} of {n}. What number of {things} is left over?",
+        "{boxes} of {n} are filled to the top. How many {things} are left?",
+        "They fill {boxes} that hold {n} each. How many {things} does not fit into them?",
+        "One of the {boxes} takes {n}. What number of {things} is left when they are filled?",
+    ],
+    "full": [
+        "They go into {boxes} of {n}. How many {boxes} can be filled?",
+        "Each of the {boxes} takes {n}. What number of {boxes} is full?",
+        "One of the {boxes} holds {n}. How many can they fill to the top?",
+        "{boxes} hold {n} each. How many of them are filled to the top?",
+        "They fill {boxes} of {n}. What number of them can be full?",
+    ],
+    "needed": [
+        "They go into {boxes} of {n}. What is the least number of {boxes} for everything?",
+        "Each of the {boxes} takes {n}. How many {boxes} are needed for all?",
+        "One of the {boxes} holds {n}. How many does it take for everything?",
+        "{boxes} hold {n} each. What number of them takes everything?",
+        "They fill {boxes} of {n}. At least how many {boxes} hold everything?",
+    ],
+    "side": [
+        "They form a square. How long is each side?",
+        "All are put in a square. How many {things} long is it?",
+        "A square is made of all of them. What is its edge?",
+        "All of them are laid as a square. What is the edge in {things}?",
+        "They form a square. How wide is it in {things}?",
+    ],
+    "round": [
+        "{n} people share them. What is one portion, to {m} decimals?",
+        "They are split for {n} people. How many does one get, to {m} decimals?",
+        "What does one of {n} friends get, rounded to {m} decimals?",
+        "One of {n} people gets a portion. How big is it to {m} decimals?",
+        "{n} friends take a portion each. What is a portion, rounded to {m} decimals?",
+    ],
+    "apart": [
+        "Another friend owns {n}. How far apart are they?",
+        "A person has {n}. By how many do the two differ?",
+        "Another one has {n}. What number is between the two?",
+        "A friend owns {n}. By what do the numbers differ?",
+        "Another person holds {n}. How far do the two differ?",
+    ],
+    "ask": [
+        "What number of {things} is there?",
+        "How many {things} are there in the end?",
+        "What is the number of {things} now?",
+        "How many {things} does {name} have?",
+        "What is the last number?",
+    ],
+}
+WORDING = {kind: [*2 * own, *MORE_WORDING[kind]] for kind, (own, _) in calculator.WORDING.items()}
 
 
 def _wrong_plan(mistake: str, step: calculator.Step) -> calculator.Plan:
@@ -226,61 +528,64 @@ def _wrong_plan(mistake: str, step: calculator.Step) -> calculator.Plan:
     return plans[mistake]
 
 
-def calculator_example(rng: random.Random) -> Example:
-    """A word problem of the pretraining split, solved sloppily."""
+def _problem(rng: random.Random) -> calculator.Problem:
+    """A word problem of one to four calls, of the pretraining split."""
+    calls = rng.choices([1, 2, 3, 4], [4, 3, 2, 2])[0]
     while True:
-        problem = calculator.draw_problem(rng, n_tools=rng.choice([5, 5, 6, 8]))
+        problem = calculator.draw_problem(rng, calls=(calls, calls), n_tools=0, wording=WORDING)
         if split_of(problem.key) == "pretrain":
-            break
-    toolbox = CALCULATOR.subset(problem.tools)
-    speaker = Demonstrator(rng, problem.tools)
+            return problem
+
+
+def calculator_lesson(rng: random.Random, questions: int) -> Lesson:
+    """Word problems of the pretraining split, solved sloppily; at least five tools are offered."""
+    problems = [_problem(rng) for _ in range(questions)]
+    offered = sorted({tool for problem in problems for tool in problem.tools})
+    rest = [name for name in calculator.FUNCTIONS if name not in offered]
+    offered += rng.sample(rest, min(len(rest), max(rng.randint(0, 2), 5 - len(offered))))
+    rng.shuffle(offered)
+    return list(CALCULATOR.subset(offered).schemas), [(p.question, _solve(rng, p, offered)) for p in problems]
+
+
+def _solve(rng: random.Random, problem: calculator.Problem, offered: list[str]) -> list[Message]:
+    speaker = Demonstrator(rng, offered)
     value: Any = None
     for step in problem.steps:
         if not step.variants[0]:
             value = step.numbers[0]
             continue
+        if step.kind == "side" and value < 0:
+            break  # after a mistake: no square, and the answer so far is given as the last
         chance, mistake = TEMPTATION[step.kind]
-        if rng.random() < chance:
-            plan = _wrong_plan(mistake, step)
+        wrong = _wrong_plan(mistake, step)
+        if rng.random() < chance and all(name in offered for name, _ in wrong):
+            plan = wrong
         else:
-            plan = step.variants[0] if rng.random() < 0.7 else rng.choice(step.variants)
-        if step is not problem.steps[0] and rng.random() < 0.04:
-            break  # stops early: the answer so far is given as the last
+            plan = step.variants[0] if rng.random() < 0.8 else rng.choice(step.variants)
         calls, value = calculator.run_plan(plan, value)
         if not all(speaker.call(*c) for c in calls):
-            return ask(problem.question), speaker.messages, list(toolbox.schemas)
+            return speaker.messages
     speaker.answer(value)
-    return ask(problem.question), speaker.messages, list(toolbox.schemas)
+    return speaker.messages
 
 
-def invented_example(rng: random.Random) -> Example:
-    """A question about one of several invented tools; one time in four the wrong one is called."""
-    boxes = [invent(rng) for _ in range(rng.randint(3, 6))]
-    names = [schema["function"]["name"] for schema, *_ in boxes]
-    if len(set(names)) < len(names):
-        return invented_example(rng)
-    schema, question, arguments, result = boxes[0]
-    offered = [b[0] for b in boxes]
-    rng.shuffle(offered)
-    speaker = Demonstrator(rng, [s["function"]["name"] for s in offered])
-    kinds = json.dumps([p["type"] for p in schema["function"]["parameters"]["properties"].values()])
-    rivals = [
-        b
-        for b in boxes[1:]
-        if json.dumps([p["type"] for p in b[0]["function"]["parameters"]["properties"].values()]) == kinds
-    ]
-    if rivals and rng.random() < 0.25:
-        rival = rng.choice(rivals)
-        name, result = rival[0]["function"]["name"], rival[3]
-        arguments = dict(zip(rival[2], arguments.values(), strict=True))
-    else:
-        name = schema["function"]["name"]
-    if speaker.call(name, arguments, result):
-        speaker.answer(result)
-    return ask(question), speaker.messages, offered
+def lessons(n: int, seed: str, early: float = 0.0) -> list[Lesson]:
+    """n lessons: three in ten on the calculator, one and a half in ten chains, the rest on invented tools.
 
-
-def examples(n: int, seed: int = 0, invented: float = 0.5) -> list[Example]:
-    """n demonstrations, a share of them on invented tools."""
+    Args:
+        n: how many.
+        seed: of everything drawn; the same seed gives the same lessons.
+        early: 1 at the beginning of training, when nearly all lessons are on invented tools and spell the call out, for
+            copying comes before choosing; 0 when that is learnt.
+    """
     rng = random.Random(seed)
-    return [invented_example(rng) if rng.random() < invented else calculator_example(rng) for _ in range(n)]
+    drawn: list[Lesson] = []
+    for _ in range(n):
+        kind = rng.random()
+        if kind < 0.4 * (1 - early):
+            drawn.append(calculator_lesson(rng, rng.randint(3, 6)))
+        elif kind < 0.52 * (1 - early):
+            drawn.append(chain_lesson(rng, rng.randint(3, 6)))
+        else:
+            drawn.append(invented_lesson(rng, rng.randint(5, 10), spelt=0.1 + 0.6 * early))
+    return drawn

@@ -151,7 +151,9 @@ WORDING: dict[str, tuple[list[str], list[str]]] = {
 }
 
 
-def _draw(rng: random.Random, kind: str, value: Any, words: dict[str, str], held_out: bool) -> Step | None:
+def _draw(
+    rng: random.Random, kind: str, value: Any, words: dict[str, str], sentences: dict[str, list[str]]
+) -> Step | None:
     """Draw one step of a kind on a running value; None where its numbers would not come out well."""
     n, m = rng.randint(2, 60), rng.randint(2, 12)
     ns: list[int] = []
@@ -219,7 +221,7 @@ def _draw(rng: random.Random, kind: str, value: Any, words: dict[str, str], held
             [("subtract", {"a": n, "b": VALUE})],
         ]
         numbers = (n,)
-    text = rng.choice(WORDING[kind][held_out])
+    text = rng.choice(sentences[kind])
     listed = ", ".join(map(str, ns[:-1])) + f" and {ns[-1]}" if ns else ""
     return Step(kind, text.format(n=n, m=m, ns=listed, **words), variants, numbers)
 
@@ -230,7 +232,12 @@ ENDS = ["leftover", "full", "needed", "side", "round", "apart"]
 
 
 def draw_problem(
-    rng: random.Random, *, calls: tuple[int, int] = (1, 4), n_tools: int = 5, held_out_wording: bool = False
+    rng: random.Random,
+    *,
+    calls: tuple[int, int] = (1, 4),
+    n_tools: int = 5,
+    held_out_wording: bool = False,
+    wording: dict[str, list[str]] | None = None,
 ) -> Problem:
     """Draw a word problem.
 
@@ -239,7 +246,9 @@ def draw_problem(
         calls: fewest and most calls of the teacher's path (the difficulty dial); short ones are likelier.
         n_tools: tools offered at least; those of every right path are always among them.
         held_out_wording: use the wordings that pretraining and distillation never show.
+        wording: sentences of each kind of step, in place of the suite's own.
     """
+    sentences = wording or {kind: texts[held_out_wording] for kind, texts in WORDING.items()}
     while True:
         target = rng.choices(range(calls[0], calls[1] + 1), [2.0**-i for i in range(calls[1] - calls[0] + 1)])[0]
         words = {"name": rng.choice(NAMES), "things": rng.choice(THINGS), "boxes": rng.choice(BOXES)}
@@ -248,7 +257,7 @@ def draw_problem(
         used = 0
         kinds = [rng.choice(STARTS)]
         while kinds:
-            step = _draw(rng, kinds.pop(), value, words, held_out_wording)
+            step = _draw(rng, kinds.pop(), value, words, sentences)
             if step is None:
                 break
             steps.append(step)
@@ -260,7 +269,7 @@ def draw_problem(
             continue
         parts = [s.sentence for s in steps]
         if steps[-1].kind not in ENDS:
-            parts.append(rng.choice(WORDING["ask"][held_out_wording]).format(**words))
+            parts.append(rng.choice(sentences["ask"]).format(**words))
         needed = {tool for s in steps for plan in s.variants for tool, _ in plan}
         others = [name for name in FUNCTIONS if name not in needed]
         rng.shuffle(others)

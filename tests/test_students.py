@@ -1,0 +1,67 @@
+"""The shipped student and its making: what it may not have read, how lessons are tokenised, what it can do."""
+
+import json
+import re
+
+import pytest
+
+from mentorlib.chat import encode_chat
+from mentorlib.core import ask
+from mentorlib.engine import TorchEngine
+from mentorlib.evaluate import evaluate
+from mentorlib.students import load_student
+from mentorlib.students.build import encode_lesson
+from mentorlib.students.corpus import MORE_WORDING, lessons
+from mentorlib.suites import UNSEEN, generate
+from mentorlib.suites.calculator import WORDING
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return load_student("nano")
+
+
+def test_a_lesson_is_tokenised_as_its_chats_alone(nano):
+    _, tokenizer = nano
+    for lesson in lessons(12, "a test"):
+        shared, rows = encode_lesson(tokenizer, lesson)
+        for (question, answer), (ids, mask) in zip(lesson[1], rows, strict=True):
+            whole = encode_chat(tokenizer, ask(question), answer, lesson[0])
+            assert whole == (shared + ids, [0] * len(shared) + mask)
+
+
+def test_lessons_keep_the_evaluation_out():
+    """No unseen tool by name or description, no held-out sentence, no question of an evaluated suite."""
+    drawn = lessons(1500, "a test")
+    schemas = [s["function"] for tools, _ in drawn for s in tools]
+    kept = [s["function"] for s in UNSEEN.schemas]
+    assert not {s["name"] for s in schemas} & {s["name"] for s in kept}
+    assert not {s["description"] for s in schemas} & {s["description"] for s in kept}
+    for kind, (_, held_out) in WORDING.items():
+        assert not set(MORE_WORDING[kind]) & set(held_out)
+    asked = {question for _, questions in drawn for question, _ in questions}
+    for suite in ("calculator", "longer", "wording", "distractors", "unseen"):
+        for split in ("train", "eval"):
+            assert not asked & {t.question for t, _ in generate(suite, 200, split=split)}
+    text = json.dumps([a for _, questions in drawn for _, a in questions])
+    assert not re.findall("|".join(rf'"{re.escape(name)}"' for name in UNSEEN.names), text)
+
+
+def test_the_same_seed_draws_the_same_lessons():
+    assert lessons(5, "x") == lessons(5, "x") != lessons(5, "y")
+
+
+@pytest.mark.parametrize(
+    ("suite", "least", "most"),
+    [
+        ("calculator", 0.5, 0.9),
+        ("distractors", 0.5, 0.95),
+        ("longer", 0.01, 0.7),  # the goal is 0.2: six right calls in a row are beyond it yet
+        ("wording", 0.5, 0.9),
+        ("unseen", 0.4, 0.7),
+    ],
+)
+def test_every_rung_leaves_room_to_gain_and_to_lose(nano, sandbox, suite, least, most):
+    """The promise of the shipped student, greedy."""
+    rows = evaluate(TorchEngine(*nano), generate(suite, 100, split="eval"), sandbox)
+    assert least <= sum(r["correct"] for r in rows) / len(rows) <= most

@@ -62,6 +62,6 @@ def test_the_same_seed_draws_the_same_lessons():
     ],
 )
 def test_every_rung_leaves_room_to_gain_and_to_lose(nano, sandbox, suite, least, most):
-    """The promise of the shipped student, greedy."""
+    """What the shipped student does, greedy; the goal, 20 to 70% on every rung, is met on "unseen" alone."""
     rows = evaluate(TorchEngine(*nano), generate(suite, 100, split="eval"), sandbox)
     assert least <= sum(r["correct"] for r in rows) / len(rows) <= most

@@ -233,11 +233,11 @@ def wilson(k: float, n: float) -> tuple[float, float]:
 def accuracy(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.DataFrame:
     """Accuracy with a 95% Wilson interval. In: rows of ``evaluations``.
 
-    Out: ``by``, accuracy, low, high, n, tasks, unjudged, runs, sd_runs (standard deviation of accuracy between runs; NaN
-    with one). Rows that are ours (correct is None) are left out and
-    counted in ``unjudged``. Where a task has several rows (samples, seeds), n in the interval is the effective sample
-    size from the variance between tasks (Kish's design effect), so that ten samples of a task do not count as ten
-    tasks. The interval covers the choice of tasks, not the luck of a training seed.
+    Out: ``by``, accuracy, low, high, n, tasks, unjudged, runs, sd_runs (standard deviation of accuracy between runs,
+    NaN with one). Rows that are ours (correct is None) are left out and counted in ``unjudged``. Where a task has
+    several rows (samples, seeds), n in the interval is the effective sample size from the variance between tasks
+    (Kish's design effect), so that ten samples of a task do not count as ten tasks. The interval covers the choice of
+    tasks, not the luck of a training seed.
     """
 
     def one(group: pd.DataFrame) -> pd.Series:

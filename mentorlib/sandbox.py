@@ -193,7 +193,10 @@ class _Worker:
         """Seconds that the process and a call's child have been ready to run while other processes had the cores."""
         if self.schedule < 0:
             return 0.0  # /proc does not say: the clock decides
-        nanoseconds = int(os.pread(self.schedule, 100, 0).split()[1])
+        try:
+            nanoseconds = int(os.pread(self.schedule, 100, 0).split()[1])
+        except OSError:
+            return 0.0  # it ended just now: its pipe will say so
         for child in _children(self.pid) if self.fork else ():
             with contextlib.suppress(OSError):  # it ended just now
                 nanoseconds += int(Path(f"/proc/{child}/schedstat").read_text().split()[1])

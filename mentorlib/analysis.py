@@ -308,11 +308,7 @@ def paired(
                 | {"p": min(1.0, 2 * tail) if several else mcnemar(fixed, broke)}
             )
     columns = [by, "method", "against", "difference", "low", "high", "low_tasks", "high_tasks", "low_runs", "high_runs"]
-    order = {method: i for i, method in enumerate(dict.fromkeys(rows["method"]))}
     frame = pd.DataFrame(found, columns=[*columns, "runs", "tasks", "fixed", "broke", "p"])
-    frame = frame.sort_values("method", key=lambda m: m.map(order), kind="stable")
-    suites = {value: i for i, value in enumerate(dict.fromkeys(rows[by]))}
-    frame = frame.sort_values(by, key=lambda v: v.map(suites), kind="stable", ignore_index=True)
     return frame.assign(p_holm=holm(frame["p"].to_numpy(float)))
 
 

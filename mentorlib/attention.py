@@ -9,7 +9,7 @@ Source: the custom attention interface of transformers (AttentionInterface). Sim
 sliding windows (``supported`` says so).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -83,6 +83,14 @@ def forward(model: Any, ids: Tensor, positions: Tensor, layout: Layout, **kwargs
     """A forward pass over a packed sequence: ids and positions of shape (tokens,)."""
     mask = NO_MASK.to(ids.device)
     return model(input_ids=ids[None], position_ids=positions[None], attention_mask=mask, layout=layout, **kwargs)
+
+
+def laid(pieces: Iterable[tuple[int, Sequence[int]]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids and positions of a packed sequence, from (position of the first token, token ids) of its pieces in order."""
+    pieces = list(pieces)
+    ids = [token for _, piece in pieces for token in piece]
+    positions = [at + i for at, piece in pieces for i in range(len(piece))]
+    return torch.tensor(ids, device=device), torch.tensor(positions, device=device)
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:

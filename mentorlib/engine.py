@@ -1,19 +1,19 @@
 """From prompts' token ids to sampled token ids, several turns in one pass over the model.
 
 Each step is one forward pass: a token of every row, and all tokens that rows were given since (tool results, the next
-turn's opening). The KV cache lives as long as the batch, so nothing is read or tokenised twice; a prompt that a group
-shares is read once and kept once; finished rows leave the batch.
+turn's opening). The KV cache lives as long as the batch, so nothing is read or tokenised twice; what rows share (their
+prompt in a group, their schemas with one toolbox) is read once and kept once; finished rows leave the batch.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .attention import Decoding, Prefill, common, compact, forward, shared_prompts, supported
+from .attention import Decoding, Prefill, common, compact, forward, laid, shared_prompts, supported
 from .core import InputError
 
 OnTurns = Callable[[list[tuple[int, list[int]]]], list[list[int] | None]]
@@ -37,6 +37,7 @@ class Engine(Protocol):
     """What a rollout needs of a model server."""
 
     tokenizer: PreTrainedTokenizerBase
+    context: int  # most tokens of prompt and completion together
 
     def run(
         self, prompts: list[list[int]], on_turns: OnTurns, *, temperature: float, max_tokens: int, seed: int | None
@@ -44,7 +45,8 @@ class Engine(Protocol):
         """Sample every prompt to its end.
 
         Args:
-            prompts: token ids, one list a row; equal prompts (a group) may share their prefill.
+            prompts: token ids, one list a row, each shorter than the context; equal prompts (a group) may share their
+                prefill.
             on_turns: called with (row, the turn's token ids) of all rows that closed a turn in the same step; answers
                 with the token ids that follow (tool results and the next turn's opening), or None to end the row.
             temperature: 0 is greedy.
@@ -83,28 +85,17 @@ class TorchEngine:
         seed: int | None = None,
     ) -> list[Sampled]:
         """See Engine.run."""
-        # A prompt that fills the model's context leaves nothing to sample: a trainer still wants a token, so it gets an
-        # end that is not the policy's.
-        out = [Sampled([max(self.end_ids)], [0], [0.0], cut=True) for _ in prompts]
-        fits = [i for i, prompt in enumerate(prompts) if len(prompt) < self.context]
-        if not fits:
-            return out
-
-        def of_fitting(closed: list[tuple[int, list[int]]]) -> list[list[int] | None]:
-            return on_turns([(fits[row], ids) for row, ids in closed])
-
+        if not prompts:
+            return []
         was_training = self.model.training
         self.model.eval()
         # On a GPU float32 weights are cast to bfloat16 once for the whole run: decoding waits for memory.
         kind = self.model.device.type
         try:
             with shared_prompts(self.model), torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
-                sampled = self._run([prompts[i] for i in fits], of_fitting, temperature, max_tokens, seed)
+                return self._run(prompts, on_turns, temperature, max_tokens, seed)
         finally:
             self.model.train(was_training)
-        for i, row in zip(fits, sampled, strict=True):
-            out[i] = row
-        return out
 
     def _run(
         self, prompts: list[list[int]], on_turns: OnTurns, temperature: float, max_tokens: int, seed: int | None
@@ -181,10 +172,8 @@ class TorchEngine:
         start = common(unique)
         layout = Prefill([len(prompt) - start for prompt in unique], start)
         pieces = [(0, unique[0][:start]), *((start, prompt[start:]) for prompt in unique)]
-        ids = torch.tensor([token for _, piece in pieces for token in piece], device=device)
-        positions = torch.cat([torch.arange(at, at + len(piece)) for at, piece in pieces]).to(device)
         last = torch.tensor([len(piece) for _, piece in pieces], device=device).cumsum(0)[1:] - 1
-        logits = forward(self.model, ids, positions, layout, use_cache=False, logits_to_keep=last).logits[0]
+        logits = forward(self.model, *laid(pieces, device), layout, use_cache=False, logits_to_keep=last).logits[0]
         prompt_of = torch.tensor([index[tuple(prompt)] for prompt in prompts], device=device)
         return Decoding(layout, prompt_of), logits[prompt_of]
 
@@ -199,20 +188,14 @@ class TurnEngine:
         complete: prompts to the sampled ids of one turn each, end token included unless it was cut, and their
             log-probabilities. What temperature and seed it samples with is its own to know.
         tokenizer: of the model behind it; its end token ends a turn.
-        context: most tokens of prompt and completion together.
+        context: see Engine.
     """
 
     def __init__(self, complete: Complete, tokenizer: PreTrainedTokenizerBase, context: int = 1 << 30):
         self.complete, self.tokenizer, self.context = complete, tokenizer, context
 
     def run(
-        self,
-        prompts: list[list[int]],
-        on_turns: OnTurns,
-        *,
-        temperature: float = 1.0,
-        max_tokens: int = 512,
-        seed: int | None = None,
+        self, prompts: list[list[int]], on_turns: OnTurns, *, max_tokens: int = 512, **sampling: Any
     ) -> list[Sampled]:
         """See Engine.run; temperature and seed are the server's."""
         out = [Sampled(cut=True) for _ in prompts]

@@ -10,7 +10,7 @@ from typing import Any
 from .answers import judge
 from .chat import encode, prompt_ids, tool_turn
 from .core import SYSTEM, Message, Reference, Stop, Task, Trajectory, parse_turn, raw_calls
-from .engine import Engine
+from .engine import Engine, Sampled
 from .rewards import final_answer
 from .sandbox import Sandbox
 from .toolbox import call_many
@@ -58,6 +58,7 @@ def rollout(
 
     def on_turns(closed: list[tuple[int, list[int]]]) -> list[list[int] | None]:
         waiting: list[tuple[int, list[str]]] = []
+        closed = [(fits[i], ids) for i, ids in closed]
         for row, ids in closed:
             text = str(tokenizer.decode(ids[:-1]))
             message = parse_turn(text)
@@ -84,7 +85,13 @@ def rollout(
             following[row] = encode(tokenizer, tool_turn(tokenizer, results))
         return [following.get(row) for row, _ in closed]
 
-    sampled = engine.run(prompts, on_turns, temperature=temperature, max_tokens=max_tokens, seed=seed)
+    # A prompt that fills the context leaves nothing to sample. A trainer still wants a token: an end that is not the
+    # policy's.
+    fits = [i for i, prompt in enumerate(prompts) if len(prompt) < engine.context]
+    sampled = [Sampled([int(tokenizer.eos_token_id)], [0], [0.0], cut=True) for _ in prompts]
+    settings: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+    for i, row in zip(fits, engine.run([prompts[i] for i in fits], on_turns, **settings), strict=True):
+        sampled[i] = row
     trajectories = []
     for task, prompt, chat, stop, s in zip(tasks, prompts, messages, stops, sampled, strict=True):
         if s.cut:

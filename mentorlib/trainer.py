@@ -5,7 +5,6 @@ GRPO's settings follow MENTOR (arXiv 2510.18383) where they are known: KL 0.001,
 of two million parameters wants 1e-4).
 """
 
-import functools
 import importlib.util
 import itertools
 import shutil
@@ -23,7 +22,7 @@ from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
-from .attention import Packed, common, forward, shared_prompts, understands
+from .attention import Packed, common, forward, laid, shared_prompts, understands
 from .chat import encode_chat
 from .core import SYSTEM, InputError, Pair, Trajectory
 from .engine import Engine, TorchEngine, TurnEngine
@@ -407,37 +406,31 @@ class _Trainer(GRPOTrainer):
             # The prompt's last token opens each row, since it predicts the row's first.
             prompts = [ids[group[0]][starts[group[0]] : width - 1] for group in members]
             start = common(prompts)
-            tokens, positions = prompts[0][:start], list(range(start))
-            labels = [-100] * start
+            pieces = [(0, prompts[0][:start], -1)]  # (position, tokens, row that it is, or -1)
             for group, prompt in zip(members, prompts, strict=True):
-                tokens += prompt[start:]
-                positions += range(start, len(prompt))
-                labels += [-100] * (len(prompt) - start)
-                for row in group:
-                    tokens += ids[row][width - 1 : width - 1 + lengths[row]]
-                    positions += range(len(prompt), len(prompt) + lengths[row])
-                    labels += ids[row][width : width + lengths[row]]
+                pieces.append((start, prompt[start:], -1))
+                pieces += [(len(prompt), ids[row][width - 1 :][: lengths[row]], row) for row in group]
+            labels = [
+                label for _, x, row in pieces for label in (ids[row][width:][: len(x)] if row >= 0 else [-100] * len(x))
+            ]
             groups = [
                 (len(prompt) - start, [lengths[row] for row in group])
                 for group, prompt in zip(members, prompts, strict=True)
             ]
-            as_tensor = functools.partial(torch.tensor, device=input_ids.device)
             with self.accelerator.autocast():
                 output = forward(
                     model,
-                    as_tensor(tokens),
-                    as_tensor(positions),
+                    *laid([(at, x) for at, x, _ in pieces], input_ids.device),
                     Packed(groups, start),
-                    shift_labels=as_tensor(labels)[None],
+                    shift_labels=torch.tensor([labels], device=input_ids.device),
                     fused_lm_head=True,
                 )
-            sizes = [start, *(n for prompt, own in groups for n in (prompt, *own))]
-            shared = {0, *itertools.accumulate((1 + len(own) for _, own in groups), initial=1)}
+            sizes = [len(x) for _, x, _ in pieces]
             for values, into in ((output.log_probs, logps), (output.entropy, entropies)):
                 if values is not None:
-                    own_values = (x for i, x in enumerate(values[0].split(sizes)) if i not in shared)
-                    for row, x in zip(rows, own_values, strict=True):
-                        into[row] = torch.nn.functional.pad(x, (0, logits_to_keep - len(x)))
+                    for (_, _, row), x in zip(pieces, values[0].split(sizes), strict=True):
+                        if row >= 0:
+                            into[row] = torch.nn.functional.pad(x, (0, logits_to_keep - len(x)))
         return torch.stack(logps), torch.stack(entropies) if compute_entropy else None, None
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:

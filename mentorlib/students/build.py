@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from trl.chat_template_utils import qwen3_instruct_2507_chat_template
 
-from ..attention import Packed, forward, shared_prompts
+from ..attention import Packed, forward, laid, shared_prompts
 from ..chat import encode, encode_chat, prompt_ids, render
 from ..core import SYSTEM, ask
 from .corpus import Lesson, lessons
@@ -203,24 +203,23 @@ def _loss(model: Qwen3ForCausalLM, batch: list[Encoded], prompt_weight: float) -
     The chats of a lesson share one reading of its schemas and do not see one another: what the model learns is single
     chats, at less than half the price.
     """
-    ids: list[int] = []
-    positions: list[int] = []
+    pieces: list[tuple[int, list[int]]] = []
+    end = 0  # of the sequence so far
     sources: list[int] = []  # places that predict, what comes there, and how much it weighs
     targets: list[int] = []
     weights: list[float] = []
     for shared, rows in batch:
         for piece, mask, start in [(shared, [0] * len(shared), 0), *((r, m, len(shared)) for r, m in rows)]:
-            sources += range(len(ids), len(ids) + len(piece) - 1)
+            sources += range(end, end + len(piece) - 1)
             targets += piece[1:]
             weights += [1.0 if m else prompt_weight for m in mask[1:]]
-            ids += piece
-            positions += range(start, start + len(piece))
+            pieces.append((start, piece))
+            end += len(piece)
     layout = _Float([(len(shared), [len(ids) for ids, _ in rows]) for shared, rows in batch])
-    packed, places = torch.tensor(ids, device=model.device), torch.tensor(positions, device=model.device)
     weight = torch.tensor(weights, device=model.device)
     counted = weight.nonzero()[:, 0]
     with torch.autocast(model.device.type, torch.bfloat16):
-        hidden = forward(model.model, packed, places, layout, use_cache=False).last_hidden_state[0]
+        hidden = forward(model.model, *laid(pieces, model.device), layout, use_cache=False).last_hidden_state[0]
         logits = model.lm_head(hidden[torch.tensor(sources, device=model.device)[counted]])
     each = cross_entropy(logits.float(), torch.tensor(targets, device=model.device)[counted], reduction="none")
     return (each * weight[counted]).sum() / weight.sum()

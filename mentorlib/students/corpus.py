@@ -570,7 +570,7 @@ def _solve(rng: random.Random, problem: calculator.Problem, offered: list[str]) 
 
 
 def lessons(n: int, seed: str, early: float = 0.0) -> list[Lesson]:
-    """n lessons: three in ten on the calculator, one and a half in ten chains, the rest on invented tools.
+    """n lessons: four in ten on the calculator, one in eight chains, the rest on invented tools.
 
     Args:
         n: how many.

@@ -154,10 +154,10 @@ def accuracy(table: pd.DataFrame, by: str = "suite") -> go.Figure:
         return _empty("No accuracy: there are no evaluated rows", "run notebook 02_train first")
     title = _lead(table.dropna(subset=["accuracy"]), by)
     hover = [
-        f"{text(m)} on {text(s)}: {percent(a, 1)} [{100 * lo:.0f}, {100 * hi:.0f}], {n} rows, {u} unjudged"
-        for s, m, a, lo, hi, n, u in table[[by, "method", "accuracy", "low", "high", "n", "unjudged"]].itertuples(
-            index=False
-        )
+        f"{text(r.method)} on {text(getattr(r, by))}: {percent(r.accuracy, 1)} "
+        f"[{100 * r.low:.0f}, {100 * r.high:.0f}], {r.n} rows, {r.unjudged} unjudged"
+        + (f", standard deviation of {r.runs} runs {100 * r.sd_runs:.1f} points" if r.runs > 1 else "")
+        for r in table.itertuples()
     ]
     fig, height = _dots(table, by, "accuracy", hover)
     fig.update_xaxes(
@@ -180,6 +180,12 @@ def forest(pairs: pd.DataFrame, by: str = "suite") -> go.Figure:
         f"{text(r.method)} − {text(r.against)}: {100 * r.difference:+.1f} points "
         f"[{100 * r.low:.0f}, {100 * r.high:.0f}], "
         f"fixed {r.fixed}, broke {r.broke}, p {r.p:.2g}, Holm {r.p_holm:.2g}"
+        + (
+            f"; of tasks alone [{100 * r.low_tasks:.0f}, {100 * r.high_tasks:.0f}], "
+            f"of {r.runs} runs alone [{100 * r.low_runs:.0f}, {100 * r.high_runs:.0f}]"
+            if r.runs > 1
+            else ""
+        )
         for r in pairs.itertuples()
     ]
     points = pairs.assign(**{k: 100 * pairs[k] for k in ("difference", "low", "high")})

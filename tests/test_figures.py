@@ -71,6 +71,7 @@ HOSTILE = '<a href="javascript:alert(1)">x</a> <img src=x onerror=alert(2)> $\\h
 def test_text_from_data_is_escaped() -> None:
     assert figures.text("<b>$a & b\x1b\u202e") == "&lt;b&gt;&#36;a &amp; b\\u001b\\u202e"
     one = {"suite": HOSTILE, "method": HOSTILE, "accuracy": 0.5, "low": 0.4, "high": 0.6, "n": 9, "unjudged": 0}
+    one |= {"runs": 2, "sd_runs": 0.1}  # several runs: the hover says more
     shares = pd.DataFrame([{"suite": HOSTILE, "method": HOSTILE, "outcome": HOSTILE, "n": 3, "share": 1.0}])
     scored = pd.DataFrame(
         [
@@ -146,5 +147,6 @@ def test_accuracy_leads_only_where_intervals_part() -> None:
     columns = ["suite", "method", "accuracy", "low", "high", "n", "unjudged"]
     rows = [("a", "base", 0.2, 0.1, 0.3, 9, 0), ("a", "sft", 0.8, 0.7, 0.9, 9, 0), ("b", "base", 0.5, 0.4, 0.6, 9, 0)]
     table = pd.DataFrame([*rows, ("b", "sft", 0.5, 0.4, 0.6, 9, 0)], columns=columns)
+    table = table.assign(runs=1, sd_runs=float("nan"))
     assert title(figures.accuracy(table)) == "sft stands clear of all others on 1 of 2 suites"
     assert title(figures.accuracy(table[table["method"] == "base"])) == "base is right on 20% (a) to 50% (b)"

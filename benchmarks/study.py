@@ -1,7 +1,7 @@
 """Claim: a study's stages, two at a time with a thread each, are done sooner than one at a time with two threads.
 
-Peer: the same study with ``workers`` 1. Data and four short trainings with evaluation, all run anew each time, kernels and
-imports included; the recorded results of both must be the same.
+Peer: the same study with ``workers`` 1. Data and four short trainings with evaluation, all run anew each time, with
+kernels and imports; the recorded results of both must be the same.
 """
 
 import argparse

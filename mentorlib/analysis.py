@@ -80,8 +80,9 @@ def thin(rows: pd.DataFrame, groups: int) -> pd.DataFrame:
 def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
     """The runs and what they are: columns run, method, seed, parameters (dict), status, seconds (NaN if unknown).
 
-    The method is ``base``, ``sft`` or ``grpo-<reward>``. Runs of one method that differ in more than their seed
-    get the differing parameters in their label, so that they are never pooled as if they were seeds.
+    The method is ``base``, ``sft`` or ``grpo-<reward>``; a run that began with the model of another run is
+    ``sft+grpo-<reward>`` and so on. Runs of one method that differ in more than their seed get the differing
+    parameters in their label, so that they are never pooled as if they were seeds.
     """
     root = Path(root)
     names = list(runs) or sorted(
@@ -99,11 +100,13 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
         parameters = info.get("parameters") if isinstance(info, dict) else None
         if not isinstance(parameters, dict):
             raise InputError(f"{root / name}/run.json: no parameters in it; delete the folder and run it again")
-        kind = parameters.get("method", "none")
         started, ended = (pd.Timestamp(info[k]) if info.get(k) else pd.NaT for k in ("created", "finished"))
-        method = {"none": "base", "base": "base"}.get(
-            kind, f"grpo-{parameters.get('reward')}" if kind == "grpo" else str(kind)
-        )
+        method, parameters = _method(parameters), dict(parameters)
+        before = Path(str(parameters.get("student"))).parent
+        if (before / "run.json").exists():  # the model of another run: what that run was is what counts
+            earlier = Run.open(before.name, before.parent).info["parameters"]
+            method = f"{_method(earlier)}+{method}"
+            parameters["student"] = earlier.get("student")
         found.append(
             {
                 "run": name,
@@ -130,6 +133,11 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
                 for i in group.index:
                     frame.at[i, "method"] += f" {key}={_short(own[i].get(key))}"
     return frame
+
+
+def _method(parameters: Mapping[str, Any]) -> str:
+    kind = parameters.get("method", "none")
+    return {"none": "base", "grpo": f"grpo-{parameters.get('reward')}"}.get(kind, str(kind))
 
 
 def _short(value: Any) -> str:
@@ -313,6 +321,26 @@ def paired(
     return frame.assign(p_holm=holm(frame["p"].to_numpy(float)))
 
 
+def tuning(rows: pd.DataFrame, runs: pd.DataFrame, suites: Sequence[str]) -> pd.DataFrame:
+    """Which learning rate each method should have. In: rows of ``evaluations`` (of the validation split), ``methods``.
+
+    Out, a row for each method (without the rate in its label) and learning_rate: accuracy over ``suites``, low, high
+    (Wilson), n, chosen (the method's most accurate; of equals the lowest rate). Raises InputError if none of these
+    suites was evaluated.
+    """
+    own = rows[rows["suite"].isin(suites)]
+    if own.empty:
+        raise InputError(
+            f"suites={list(suites)}: not evaluated here; there are {', '.join(sorted(set(rows['suite'])))}"
+        )
+    rates = runs.set_index("run")["parameters"].map(lambda p: float(p.get("learning_rate", math.nan)))
+    plain = own["method"].str.replace(r" learning_rate=\S+", "", regex=True)
+    table = accuracy(own.assign(method=plain, learning_rate=own["run"].map(rates)), by=["method", "learning_rate"])
+    table = table.sort_values(["accuracy", "learning_rate"], ascending=[False, True])
+    table = table.assign(chosen=~table.duplicated("method")).sort_index()
+    return table[["method", "learning_rate", "accuracy", "low", "high", "n", "chosen"]]
+
+
 def _bootstrap(
     rng: np.random.Generator, ours: np.ndarray, theirs: np.ndarray, draws: int, *, tasks: bool, runs: bool
 ) -> np.ndarray:
@@ -481,7 +509,8 @@ def rescore(rows: pd.DataFrame, version: str = "corrected", rewards: Sequence[st
     In: rows of ``rollouts`` or ``evaluations``. Out, one row for each row and reward: row (index into ``rows``), run,
     method, step, group, correct, outcome, n_tokens, trained (the reward that the run was trained with), reward,
     version, total, terms, weights (dicts by term), reason. Rows that are ours (stop == "infrastructure") are left
-    out, as in training. A group of ``rollouts`` is scored as one, a row of ``evaluations`` alone. ``version`` is "corrected" or "official"; ``rewards`` are names, none means all. Raises
+    out, as in training. A group of ``rollouts`` is scored as one, a row of ``evaluations`` alone.
+    ``version`` is "corrected" or "official"; ``rewards`` are names, none means all. Raises
     InputError for an unknown one.
     """
     from .rewards import NEEDS_RESULTS, OFFICIAL, REWARDS
@@ -512,7 +541,9 @@ def rescore(rows: pd.DataFrame, version: str = "corrected", rewards: Sequence[st
                     | {"reward": reward.name, "version": version, "total": score.total}
                     | {"terms": score.terms, "weights": score.weights, "reason": score.reason}
                 )
-    return pd.DataFrame(found, columns=["row", *keys, "trained", "reward", "version", "total", "terms", "weights", "reason"])
+    return pd.DataFrame(
+        found, columns=["row", *keys, "trained", "reward", "version", "total", "terms", "weights", "reason"]
+    )
 
 
 def stored(row: Mapping[str, Any]) -> tuple[Trajectory, Reference]:

@@ -29,6 +29,11 @@ METHODS = {
     "grpo-f1": "#D55E00",
     "grpo-none": "#B8A900",
     "grpo-toolrl": "#882255",
+    "grpo-credit": "#332288",
+    "grpo-anneal": "#44AA99",
+    "sft+grpo-exact": "#8C510A",
+    "grpo-null": "#BBBBBB",
+    "grpo-planted": "#661100",
 }
 _OUTCOMES = dict(
     zip(
@@ -195,6 +200,48 @@ def forest(pairs: pd.DataFrame, by: str = "suite") -> go.Figure:
         title_text=f"percentage points over {text(against)}, 95% interval<br>(filled: Holm p < 0.05)", zeroline=False
     )
     return _dress(fig, title, height)
+
+
+def tuning(table: pd.DataFrame) -> go.Figure:
+    """Accuracy of each method at each learning rate, of ``analysis.tuning``; what was chosen has a frame."""
+    wide = table.pivot(index="method", columns="learning_rate", values="accuracy")
+    wide = wide.loc[list(dict.fromkeys(table["method"]))[::-1]]
+    rates = [f"{rate:g}" for rate in wide.columns]
+    chosen = table[table["chosen"]]
+    favourite = chosen["learning_rate"].mode().iloc[0]
+    title = f"{favourite:g} is best for {(chosen['learning_rate'] == favourite).sum()} of {len(chosen)} methods"
+    intervals = table.set_index(["method", "learning_rate"])
+    hover = [
+        [
+            f"{text(m)}, {rate:g}: {percent(r.accuracy, 1)} [{100 * r.low:.0f}, {100 * r.high:.0f}], {r.n} rows"
+            if (r := intervals.loc[(m, rate)] if (m, rate) in intervals.index else None) is not None
+            else ""
+            for rate in wide.columns
+        ]
+        for m in wide.index
+    ]
+    fig = go.Figure(
+        go.Heatmap(
+            z=wide.to_numpy(),
+            x=rates,
+            y=[text(m) for m in wide.index],
+            text=[[percent(v) for v in row] for row in wide.to_numpy()],
+            texttemplate="%{text}",
+            hovertext=hover,
+            hoverinfo="text",
+            colorscale="Blues",
+            showscale=False,
+            xgap=3,
+            ygap=3,
+        )
+    )
+    for row in chosen.itertuples():
+        x, y = list(wide.columns).index(row.learning_rate), list(wide.index).index(row.method)
+        fig.add_shape(
+            type="rect", x0=x - 0.48, x1=x + 0.48, y0=y - 0.46, y1=y + 0.46, line={"color": "#D55E00", "width": 3}
+        )
+    fig.update_xaxes(type="category", title_text="learning rate<br>(framed: the method's best)")
+    return _dress(fig, title, 120 + 26 * len(wide))
 
 
 def similarity(scores: pd.DataFrame, distances: pd.DataFrame) -> go.Figure:

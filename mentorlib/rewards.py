@@ -272,7 +272,7 @@ def _corrected(
 
 
 def _progress(results: list[str], reference: Reference) -> float:
-    """The share of the teacher's tool results that the policy's calls gave too, by whatever tools (credit by execution).
+    """The share of the teacher's tool results that the policy's calls gave too, by whatever tools.
 
     A policy with more results than the teacher is measured against its own number, so that trying everything
     does not pay.

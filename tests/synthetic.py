@@ -83,6 +83,7 @@ def row(kind: str, rng: random.Random, task: int, suite: str = "calculator", sam
         "answer": str(gold),
         "teacher_tools": [name],
         "teacher_calls": [_call(name, {"a": a, "b": b})],
+        "teacher_results": [str(gold)],
         "tools": TOOLS,
         "response": response,
         "messages": messages,

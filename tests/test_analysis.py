@@ -71,6 +71,42 @@ def test_runs_of_one_method_with_other_data_are_not_pooled(tmp_path: Path) -> No
     assert list(found["method"]) == ["sft data=calc", "sft data=gsm8k", "sft data=gsm8k"]
 
 
+def test_a_run_that_went_on_from_another_says_so(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        for name, extra in (("half", {"method": "sft"}), ("whole", {"method": "grpo", "steps": 12}), ("plain", {})):
+            parameters = {"method": "grpo", "reward": "exact", "student": "nano", "steps": 24, "seed": seed} | extra
+            if name == "whole":
+                parameters["student"] = str(tmp_path / f"half{seed}" / "model")
+            (tmp_path / f"{name}{seed}").mkdir()
+            (tmp_path / f"{name}{seed}" / "run.json").write_text(json.dumps({"parameters": parameters}))
+    found = analysis.methods(["half0", "half1", "whole0", "whole1", "plain0"], tmp_path)
+    assert list(found["method"]) == ["sft", "sft", "sft+grpo-exact", "sft+grpo-exact", "grpo-exact"]
+
+
+def test_tuning_chooses_the_most_accurate_rate_and_of_equals_the_lowest() -> None:
+    named = {"a 1": [1, 0, 0], "a 2": [1, 1, 0], "a 3": [1, 0, 1], "b 1": [0, 0, 0], "b 2": [0, 0, 0]}
+    rows = frame({k.replace(" ", " learning_rate="): [bool(x) for x in v] for k, v in named.items()})
+    other = frame({"a learning_rate=1": [True] * 3}, suite="longer")
+    rates = {run: {"learning_rate": float(run[-1])} for run in rows["run"].unique()}
+    runs = pd.DataFrame({"run": list(rates), "parameters": list(rates.values())})
+    grid = analysis.tuning(pd.concat([rows, other], ignore_index=True), runs, ["calculator"])
+    assert grid[grid["chosen"]].set_index("method")["learning_rate"].to_dict() == {"a": 2.0, "b": 1.0}
+    assert list(grid["accuracy"].round(2)) == [0.33, 0.67, 0.67, 0, 0] and set(grid["n"]) == {3}
+    with pytest.raises(InputError, match="longer"):
+        analysis.tuning(rows, runs, ["longer"])
+
+
+def test_a_group_is_scored_as_one() -> None:
+    """Anneal weighs tools by the share of the group that is wrong; a row of an evaluation stands alone."""
+    rng = Random(0)
+    rows = pd.DataFrame([synthetic.row(kind, rng, 1) for kind in ("right", "argument", "argument", "right")])
+    grouped = rows.assign(run="r", method="m", step=1, group=[0, 0, 1, 1], outcome="", reward="anneal")
+    scored = analysis.rescore(grouped, rewards=["anneal"])
+    assert [w["tools"] for w in scored["weights"]] == pytest.approx([0.15] * 4)
+    alone = analysis.rescore(grouped.drop(columns=["step", "group"]), rewards=["anneal"])
+    assert [w["tools"] for w in alone["weights"]] == pytest.approx([0, 0.3, 0.3, 0])
+
+
 def test_bad_run_folders_give_one_line(tmp_path: Path, root: Path) -> None:
     with pytest.raises(InputError, match="no run folder with rows"):
         analysis.evaluations(root=tmp_path)

@@ -51,7 +51,24 @@ def test_runs_on_a_base_run_alone(name: str, root: Path) -> None:
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_tuning_reads_a_grid(tmp_path: Path) -> None:
+    for rate in (1e-4, 3e-4):
+        made = synthetic.make_runs(
+            tmp_path / f"{rate}", tasks=8, steps=1, methods=("sft", "grpo-exact"), seed=int(1e5 * rate)
+        )
+        for name in made:
+            (tmp_path / f"{rate}" / name).rename(tmp_path / f"{name}-{rate}")
+            path = tmp_path / f"{name}-{rate}" / "run.json"
+            info = json.loads(path.read_text())
+            info["parameters"]["learning_rate"] = rate
+            path.write_text(json.dumps(info))
+    said = execute("06_tune", tmp_path)
+    assert "Traceback" not in said and "application/vnd.plotly" in said
+    run = Run.open("tune", tmp_path)
+    assert set(run.results) == {f"{m}/{r}" for m in ("sft", "grpo-exact") for r in ("0.0001", "0.0003")}
+
+
+@pytest.mark.parametrize("name", [*NAMES, "06_tune"])
 def test_keeps_the_house_rules(name: str) -> None:
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4)
     code = [c for c in notebook.cells if c.cell_type == "code"]

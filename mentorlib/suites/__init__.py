@@ -34,13 +34,15 @@ def split_of(key: Any) -> str:
     return next(name for name, buckets in SPLITS.items() if bucket in buckets)
 
 
-def _word_problem(rng: random.Random, **dial: Any) -> Drawn:
+def _word_problem(rng: random.Random, varied: bool = False, **dial: Any) -> Drawn:
+    """``varied``: a teacher without preferences, that takes any right way to each step."""
     problem = calculator.draw_problem(rng, **dial)
     calls: list[tuple[str, dict[str, Any], Any]] = []
     value: Any = None
     for step in problem.steps:
         if step.variants[0]:
-            made, value = calculator.run_plan(step.variants[0], value)
+            plan = rng.choice(step.variants) if varied else step.variants[0]
+            made, value = calculator.run_plan(plan, value)
             calls += made
         else:
             value = step.numbers[0]

@@ -1,6 +1,7 @@
 """The shipped student and its making: what it may not have read, how lessons are tokenised, what it can do."""
 
 import json
+import random
 import re
 
 import pytest
@@ -11,9 +12,10 @@ from mentorlib.engine import TorchEngine
 from mentorlib.evaluate import evaluate
 from mentorlib.students import load_student
 from mentorlib.students.build import encode_lesson
-from mentorlib.students.corpus import MORE_WORDING, lessons
-from mentorlib.suites import UNSEEN, generate
+from mentorlib.students.corpus import MORE_WORDING, _problem, lessons
+from mentorlib.suites import RETRIEVAL, SUITES, UNSEEN, generate
 from mentorlib.suites.calculator import WORDING
+from mentorlib.suites.retrieval import TOWNS
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +33,32 @@ def test_a_lesson_is_tokenised_as_its_chats_alone(nano):
 
 
 def test_lessons_keep_the_evaluation_out():
-    """No unseen tool by name or description, no held-out sentence, no question of an evaluated suite."""
+    """No kept tool by name or description, no held-out sentence, town or document, no question of a suite."""
     drawn = lessons(1500, "a test")
     schemas = [s["function"] for tools, _ in drawn for s in tools]
-    kept = [s["function"] for s in UNSEEN.schemas]
+    kept = [s["function"] for s in (*UNSEEN.schemas, *RETRIEVAL.subset(["search"]).schemas)]
     assert not {s["name"] for s in schemas} & {s["name"] for s in kept}
     assert not {s["description"] for s in schemas} & {s["description"] for s in kept}
     for kind, (_, held_out) in WORDING.items():
         assert not set(MORE_WORDING[kind]) & set(held_out)
     asked = {question for _, questions in drawn for question, _ in questions}
-    for suite in ("calculator", "longer", "wording", "distractors", "unseen"):
+    for suite in SUITES:
         for split in ("train", "eval"):
             assert not asked & {t.question for t, _ in generate(suite, 200, split=split)}
+    # The questions and documents of "retrieval" have shapes of their own; a word problem may end in its "How many".
+    assert not [q for q in asked if re.match(r"Who is the |In which town does |How many \w+ does .* have\?$", q)]
+    heard = [m["content"] for _, questions in drawn for _, answer in questions for m in answer if m["role"] == "tool"]
+    assert not [t for t in heard if re.fullmatch(r"The \w+ of \w+ is \w+\.|\w+ lives in .*|\w+ has \d+ \w+\.", t)]
     text = json.dumps([a for _, questions in drawn for _, a in questions])
-    assert not re.findall("|".join(rf'"{re.escape(name)}"' for name in UNSEEN.names), text)
+    assert not re.findall("|".join(rf'"{re.escape(name)}"' for name in (*UNSEEN.names, "search")), text)
+    assert not re.findall("|".join(TOWNS), json.dumps(drawn))
+
+
+def test_word_problems_of_lessons_have_at_most_four_calls():
+    """So that "longer" stays unseen: only chains over invented tools are as long as its problems."""
+    rng = random.Random("a test")
+    calls = [sum(len(step.variants[0]) for step in _problem(rng).steps) for _ in range(300)]
+    assert set(calls) == {1, 2, 3, 4}
 
 
 def test_the_same_seed_draws_the_same_lessons():

@@ -229,11 +229,11 @@ def pretrain(
     tokenizer: PreTrainedTokenizerBase,
     folder: str | Path,
     *,
-    steps: int = 850,
+    steps: int = 1300,
     lessons_a_step: int = 4,
     learning_rate: float = 4e-3,
     copying: int = 300,
-    cooling: int = 250,
+    cooling: int = 400,
     seed: int = 0,
 ) -> tuple[Qwen3ForCausalLM, list[float]]:
     """Train a new model on lessons that are drawn as they are needed, and save it to a folder as bfloat16.

@@ -1,19 +1,22 @@
 """What the nano student reads before anybody distils into it: sloppy demonstrations, drawn without end.
 
-A lesson is a toolbox and several questions about it. Three kinds: questions on tools invented on the spot (so that
+A lesson is a toolbox and several questions about it. Four kinds: questions on tools invented on the spot (so that
 reading a schema generalises to tools never seen), chains over invented tools (so that a plan can be longer than the
-calculator problems here, which have one to four calls), and the calculator suite's pretraining split, in more wordings
-than the suite has.
+calculator problems here, which have one to four calls), look-ups with invented tools that answer in a sentence, and the
+calculator suite's pretraining split, in more wordings than the suite has.
 
-Kept from pretraining: the tools of the "unseen" rung (by name and by description), the sentences of the "wording" rung,
-the problems of the other splits (by numbers). Not kept: the words. A student of this size cannot copy or match words
-that it has never met, so the invented tools are built of the words that the unseen tools and their questions use, among
-others, in the same few shapes of question, and the extra calculator wordings share words with the held-out ones. What
-those rungs measure is new tools and new sentences made of known words.
+Kept from pretraining: the tools of the "unseen" and "retrieval" rungs (by name and by description), the sentences of
+the "wording" rung, the documents, the shapes of question and the towns of "retrieval", the problems of the other splits
+(by numbers). Not kept: the other words. A student of this size cannot copy or match words that it has never met, so the
+invented tools are built of the words that the unseen tools and their questions use, among others, in the same few
+shapes of question, the look-ups know aunts and towns, and the extra calculator wordings share words with the held-out
+ones. What those rungs measure is new tools and new sentences made of known words.
 
-The demonstrator speaks the format well and chooses imperfectly: how often it takes a tempting wrong tool depends on the
-kind of step (``TEMPTATION``), so that the student's greedy choice is wrong for some kinds and right for others: room to
-gain for a reward, room to lose for a careless fine-tune.
+The demonstrator speaks the format well and is careless where a problem looks easy: in one of at most two sentences it
+takes a tempting wrong tool, how often depends on the kind of step (``TEMPTATION``), and in a look-up of two hops it
+often stops at the first (``HASTY``), so that the student's greedy choice is wrong for some kinds and right for others:
+room to gain for a reward, room to lose for a careless fine-tune. In longer problems it is careful: a habit that is
+wrong in one step of six would leave no chain of six right.
 """
 
 import json
@@ -23,27 +26,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core import Call, Execution, Message
-from ..suites import CALCULATOR, UNSEEN, calculator, split_of
+from ..suites import CALCULATOR, RETRIEVAL, UNSEEN, calculator, split_of
+from ..suites.retrieval import TOWNS
 
 Schema = dict[str, Any]
 Lesson = tuple[list[Schema], list[tuple[str, list[Message]]]]  # schemas, (question, answer) of each question
 
-# kind of step -> (chance of the mistake, the wrong plan)
+# kind of step -> (chance of the mistake, the wrong plan), in problems of at most two sentences before the question
 TEMPTATION: dict[str, tuple[float, str]] = {
-    "sum": (0.25, "first two"),
-    "product": (0.2, "add"),
-    "square": (0.45, "double"),
-    "gain": (0.06, "subtract"),
-    "lose": (0.06, "add"),
-    "times": (0.15, "add"),
-    "share": (0.15, "multiply"),
-    "leftover": (0.6, "divide"),
+    "sum": (0.65, "first two"),
+    "product": (0.5, "add"),
+    "square": (0.65, "double"),
+    "gain": (0.05, "subtract"),
+    "lose": (0.05, "add"),
+    "times": (0.05, "add"),
+    "share": (0.05, "multiply"),
+    "leftover": (0.65, "divide"),
     "full": (0.3, "divide"),
-    "needed": (0.6, "floor"),
+    "needed": (0.65, "floor"),
     "side": (0.3, "halve"),
     "round": (0.3, "divide"),
-    "apart": (0.6, "subtract"),
+    "apart": (0.65, "subtract"),
 }
+HASTY = 0.6  # chance that a look-up of two hops stops at the first
 
 NOUNS = (
     "heat load mass speed depth width area grain flour water metal cargo score rank grade level price cost tax "
@@ -181,8 +186,10 @@ KINDS: list[tuple[str, str, list[tuple[str, str, str]], str, list[str]]] = [
         ["What is the {a} {b} when {c} is {1}, {b} is {0}, {e} is {3} and {d} is {2}?"],
     ),
 ]
+FOLK = "aunt uncle teacher doctor boss neighbor cousin sister brother nurse cook pilot captain king queen baker".split()
+PLACES = "town city village street harbor farm school market valley island".split()
 PAIRS = [("a", "b"), ("x", "y"), ("first", "second"), ("left", "right"), ("one", "other")]
-KNOWN = {s["function"][k] for s in UNSEEN.schemas for k in ("name", "description")}
+KNOWN = {s["function"][k] for s in (*UNSEEN.schemas, *RETRIEVAL.schemas) for k in ("name", "description")}
 
 
 def _word(rng: random.Random, words: list[str]) -> str:
@@ -245,7 +252,7 @@ class Tool:
 
 
 def invent(rng: random.Random) -> Tool:
-    """Invent a tool that is none of the "unseen" rung's."""
+    """Invent a tool that is no suite's."""
     name, description, parameters, returns, questions = rng.choice(KINDS)
     words = {"a": _word(rng, ADJECTIVES), **{x: _word(rng, NOUNS) for x in "bcde"}}
     words["p"] = rng.choice(["{a}", "in {a}", "as {a}", "in {b}", "as {b}", "{a} {b}"]).format(**words)
@@ -259,11 +266,7 @@ def invent(rng: random.Random) -> Tool:
     filled = [tuple(part.format(**words) for part in p) for p in parameters]
     schema = _schema(name.format(**words), description.format(**words), filled, returns)  # type: ignore[arg-type]
     texts = {schema["function"]["name"], schema["function"]["description"]}
-    if (
-        texts & KNOWN
-        or len({p for p, _, _ in filled}) < len(filled)
-        or schema["function"]["name"] in calculator.FUNCTIONS
-    ):
+    if texts & KNOWN or len({p for p, _, _ in filled}) < len(filled):
         return invent(rng)
     slots = {str(i): "{" + str(i) + "}" for i in range(len(filled))}
     asked = [_fill(q, words | slots) for q in questions]
@@ -299,14 +302,14 @@ class Demonstrator:
 
     def call(self, name: str, arguments: dict[str, Any], result: Any) -> bool:
         """Make a call, perhaps with a slip before it; False if the demonstrator gave up."""
-        if self.rng.random() < 0.02:
+        if self.rng.random() < 0.01:
             invented = name + "_all"
             self._say("", Call(invented, arguments))
             self._hear(f"error: no tool named '{invented}'; there are: {', '.join(self.offered)}")
             if self.rng.random() < 0.3:
                 self._say("I cannot solve this.")
                 return False
-        if self.rng.random() < 0.01:
+        if self.rng.random() < 0.005:
             text = json.dumps({"name": name, "arguments": arguments})
             self._say(f"<tool_call>\n{text[:-1]}\n</tool_call>")
             self._hear("error: the call is not valid JSON")
@@ -348,42 +351,139 @@ def invented_lesson(rng: random.Random, questions: int, spelt: float) -> Lesson:
     return [tool.schema for tool in tools], asked
 
 
+# Sentences of a chain's steps; what they mean is for the tools to say, but their shapes are those of word problems.
+STEPS = [
+    "It gets {v} by {n}.",
+    "Then {n} {v}.",
+    "{n} make it {v}.",
+    "Then there are {n} times as {v}.",
+    "{name} gets {n} {v}.",
+    "{n} of them are {v}.",
+    "{n} friends {v} them.",
+    "They are {v} in {n} parts, and one part is kept.",
+]
+
+
 def chain_lesson(rng: random.Random, questions: int) -> Lesson:
-    """Chains of one to six calls over invented tools that change a running value, one sentence a call."""
+    """Chains of one to seven calls over invented tools that change a running value, one sentence a call.
+
+    A third of the chains start with a call of their own, on a list. Values stay below 5,000, as in word problems.
+    """
     pair = rng.choice([p for p in PAIRS if p[0] != "x"])
-    verbs = rng.sample(ADJECTIVES, rng.randint(2, 5))
+    start, *verbs = rng.sample(ADJECTIVES, rng.randint(3, 5))
     noun = _word(rng, NOUNS)
-    factors = [rng.randint(-9, 9) for _ in verbs]
-    names = [rng.choice([v, f"{v}_{noun}", f"{noun}_{v}"]) for v in verbs]
+    start, *names = [rng.choice([v, f"{v}_{noun}", f"{noun}_{v}"]) for v in (start, *verbs)]
     schemas = [
-        _schema(
-            name,
-            f"Make the {noun} {v} by a number.",
-            [(pair[0], "number", f"the {noun}"), (pair[1], "number", "the number")],
-            "number",
-        )
-        for name, v in zip(names, verbs, strict=True)
+        _schema(start, f"Make one {noun} of a list.", [("numbers", "array", f"the {noun}")], "number"),
+        *(
+            _schema(
+                name,
+                f"Make the {noun} {v} by a number.",
+                [(pair[0], "number", f"the {noun}"), (pair[1], "number", "the number")],
+                "number",
+            )
+            for name, v in zip(names, verbs, strict=True)
+        ),
     ]
-    if set(names) & KNOWN:
+    rng.shuffle(schemas)
+    offered = [str(s["function"]["name"]) for s in schemas]
+    if set(offered) & KNOWN:
         return chain_lesson(rng, questions)
+    factors = [(rng.choice([1, 1, 1, 2, 3]), rng.randint(-3, 3)) for _ in verbs]
+    forms = [rng.sample(STEPS, 2) for _ in verbs]
     asked = []
     for _ in range(questions):
+        name = rng.choice(calculator.NAMES)
         value = rng.randint(2, 99)
-        sentences = [rng.choice([f"The {noun} is {value}.", f"There is a {noun} of {value}."])]
-        speaker = Demonstrator(rng, names)
+        speaker = Demonstrator(rng, offered)
+        sentences = [rng.choice([f"The {noun} is {value}.", f"{name} has {value} {noun}."])]
+        going = True
+        if rng.random() < 0.33:
+            numbers = [rng.randint(2, 40) for _ in range(rng.randint(2, 4))]
+            value = sum(numbers)
+            listed = ", ".join(map(str, numbers[:-1])) + f" and {numbers[-1]}"
+            sentences = [rng.choice([f"The {noun} is {listed}.", f"{name} has {listed} {noun}."])]
+            going = speaker.call(start, {"numbers": numbers}, value)
         for _ in range(rng.randint(1, 6)):
-            i, n = rng.randrange(len(verbs)), rng.randint(1, 60)
-            sentences.append(
-                rng.choice([f"It gets {verbs[i]} by {n}.", f"Then {n} {verbs[i]}.", f"{n} make it {verbs[i]}."])
-            )
-            result = value + factors[i] * n
-            if not speaker.call(names[i], {pair[0]: value, pair[1]: n}, result):
-                break
+            i, n = rng.randrange(len(verbs)), rng.randint(2, rng.choice([9, 60]))
+            sentences.append(rng.choice(forms[i]).format(v=verbs[i], n=n, name=name))
+            result = abs(value * factors[i][0] + factors[i][1] * n) % 5000
+            going = going and speaker.call(names[i], {pair[0]: value, pair[1]: n}, result)
             value = result
-        else:
+        if going:
             speaker.answer(value)
-        question = " ".join([*sentences, rng.choice([f"What is the {noun} now?", "What is it now?"])])
-        asked.append((question, speaker.messages))
+        ends = [f"What is the {noun} now?", "What is it now?", f"How many {noun} are there now?"]
+        asked.append((" ".join([*sentences, rng.choice(ends)]), speaker.messages))
+    return schemas, asked
+
+
+# What look-ups are about: sentences that a tool answers with, and questions; {w} is asked about, {x} is what is found.
+FACTS: dict[str, tuple[list[str], list[str]]] = {
+    "folk": (
+        ["{x} is {k} to {w}.", "As {k} {w} has {x}.", "{w} calls {x} the {k}.", "{w} has one {k}: {x}."],
+        ["Name the {k} of {w}.", "Tell who is the {k} of {w}.", "Who works as {k} of {w}?", "What is the {k} of {w}?"],
+    ),
+    "place": (
+        ["{w} works at the {k} {x}.", "{w} comes from {x}, a {k}.", "{x} is the {k} where {w} lives."],
+        ["At which {k} does {w} work?", "Which {k} does {w} come from?", "Near which {k} does {w} live?"],
+    ),
+    "things": (
+        ["{w} owns {x} {k}.", "{x} {k} belong to {w}.", "There are {x} {k} for {w}."],
+        ["How many {k} belong to {w}?", "How many {k} does {w} own?", "What number of {k} does {w} have?"],
+    ),
+}
+
+
+def _proper(rng: random.Random) -> str:
+    """The name of a place, made of two parts; no town of the "retrieval" rung."""
+    end = rng.choice([*SLOTS, *SYLLABLES, "field", "hill", "side", "ford", "wood", "port", "stead", "ham"])
+    name = (rng.choice(SLOTS) + end).title()
+    return _proper(rng) if name in TOWNS else name
+
+
+def lookup_lesson(rng: random.Random, questions: int) -> Lesson:
+    """Questions of one or two hops: an invented tool is asked with two words and answers in a sentence.
+
+    A hop says what and whose: "aunt Mia", then "town Lea". Offered beside it are tools that do not help.
+    """
+    b, c = _word(rng, NOUNS), _word(rng, NOUNS)
+    name = rng.choice(["search", "search", "ask", "look", "find", "get", "read"])
+    name = rng.choice([name, f"{name}_{b}", f"{b}_{name}", b])
+    about = rng.choice(["some words", f"some {c}", "a document", "a text"])
+    does = rng.choice(["Look up {a}.", "Tell what is known of {a}.", "Ask the {b} for {a}.", "Find the {b} of {a}."])
+    parameter = rng.choice(["query", "query", "words", "text", "about", b])
+    tool = _schema(
+        name, does.format(a=about, b=b), [(parameter, "string", rng.choice(["the words", f"the {c}"]))], "string"
+    )
+    beside = [invent(rng).schema for _ in range(rng.randint(1, 2))]
+    if rng.random() < 0.7:
+        beside = list(CALCULATOR.subset(rng.sample(CALCULATOR.names, rng.randint(2, 4))).schemas)
+    schemas = list({s["function"]["name"]: s for s in [*beside, tool]}.values())
+    if {tool["function"]["name"], tool["function"]["description"]} & KNOWN:
+        return lookup_lesson(rng, questions)
+    rng.shuffle(schemas)
+    asked = []
+    for _ in range(questions):
+        speaker = Demonstrator(rng, [s["function"]["name"] for s in schemas])
+        who, *found = rng.sample(calculator.NAMES, 3)
+        said, going = who, True
+        kind = rng.choice(list(FACTS))
+        hasty = False
+        if rng.random() < 0.5:
+            k = rng.choice([rng.choice(FOLK), _word(rng, NOUNS)])
+            text = rng.choice(FACTS["folk"][0]).format(k=k, w=who, x=found[0])
+            going = speaker.call(name, {parameter: f"{k} {who}"}, text)
+            said, who = f"the {k} of {who}", found[0]
+            hasty = rng.random() < HASTY
+        words = {"folk": FOLK, "place": PLACES, "things": [*calculator.THINGS, *calculator.BOXES]}[kind]
+        k = rng.choice([rng.choice(words), _word(rng, NOUNS)])
+        x = {"folk": found[1], "place": _proper(rng), "things": str(rng.randint(2, 99))}[kind]
+        documents, templates = FACTS[kind]
+        asked.append((rng.choice(templates).format(k=k, w=said), speaker.messages))
+        if hasty and going:
+            speaker.answer(who)
+        elif going and speaker.call(name, {parameter: f"{k} {who}"}, rng.choice(documents).format(k=k, w=who, x=x)):
+            speaker.answer(x)
     return schemas, asked
 
 
@@ -529,8 +629,8 @@ def _wrong_plan(mistake: str, step: calculator.Step) -> calculator.Plan:
 
 
 def _problem(rng: random.Random) -> calculator.Problem:
-    """A word problem of one to four calls, of the pretraining split."""
-    calls = rng.choices([1, 2, 3, 4], [4, 3, 2, 2])[0]
+    """A word problem of one to four calls, each as likely, of the pretraining split."""
+    calls = rng.randint(1, 4)
     while True:
         problem = calculator.draw_problem(rng, calls=(calls, calls), n_tools=0, wording=WORDING)
         if split_of(problem.key) == "pretrain":
@@ -549,6 +649,7 @@ def calculator_lesson(rng: random.Random, questions: int) -> Lesson:
 
 def _solve(rng: random.Random, problem: calculator.Problem, offered: list[str]) -> list[Message]:
     speaker = Demonstrator(rng, offered)
+    easy = len(problem.steps) <= 2
     value: Any = None
     for step in problem.steps:
         if not step.variants[0]:
@@ -558,10 +659,10 @@ def _solve(rng: random.Random, problem: calculator.Problem, offered: list[str]) 
             break  # after a mistake: no square, and the answer so far is given as the last
         chance, mistake = TEMPTATION[step.kind]
         wrong = _wrong_plan(mistake, step)
-        if rng.random() < chance and all(name in offered for name, _ in wrong):
+        if easy and rng.random() < chance and all(name in offered for name, _ in wrong):
             plan = wrong
         else:
-            plan = step.variants[0] if rng.random() < 0.8 else rng.choice(step.variants)
+            plan = step.variants[0] if rng.random() < (0.8 if easy else 0.95) else rng.choice(step.variants)
         calls, value = calculator.run_plan(plan, value)
         if not all(speaker.call(*c) for c in calls):
             return speaker.messages
@@ -570,7 +671,7 @@ def _solve(rng: random.Random, problem: calculator.Problem, offered: list[str]) 
 
 
 def lessons(n: int, seed: str, early: float = 0.0) -> list[Lesson]:
-    """n lessons: four in ten on the calculator, one in eight chains, the rest on invented tools.
+    """n lessons: 36% on the calculator, 22% chains, 14% look-ups, the rest on invented tools.
 
     Args:
         n: how many.
@@ -582,10 +683,12 @@ def lessons(n: int, seed: str, early: float = 0.0) -> list[Lesson]:
     drawn: list[Lesson] = []
     for _ in range(n):
         kind = rng.random()
-        if kind < 0.4 * (1 - early):
+        if kind < 0.36 * (1 - early):
             drawn.append(calculator_lesson(rng, rng.randint(3, 6)))
-        elif kind < 0.52 * (1 - early):
-            drawn.append(chain_lesson(rng, rng.randint(3, 6)))
+        elif kind < 0.58 * (1 - early):
+            drawn.append(chain_lesson(rng, rng.randint(2, 5)))
+        elif kind < 0.72 * (1 - early):
+            drawn.append(lookup_lesson(rng, rng.randint(3, 6)))
         else:
             drawn.append(invented_lesson(rng, rng.randint(5, 10), spelt=0.1 + 0.6 * early))
     return drawn

@@ -106,6 +106,8 @@ def train_sft(
         InputError: no reference is short enough, or sizes that do not divide.
     """
     sizes = _sizes(batch_size, micro_batch)
+    if not all(reference.messages for _, reference in pairs):
+        raise InputError(f"suite {pairs[0][0].suite!r} has no teacher's turns to imitate: train with method=grpo")
     encoded = [encode_chat(tokenizer, t.prompt(system), r.messages, list(t.toolbox.schemas)) for t, r in pairs]
     encoded = [(ids, mask) for ids, mask in encoded if len(ids) <= max_length]
     if not encoded:

@@ -7,6 +7,7 @@ the task does not offer), ``precision``, ``recall``, ``f1`` (the set of offered 
 All intervals are 95%; all randomness is seeded, so the same rows give the same numbers.
 """
 
+import itertools
 import json
 import math
 from collections import Counter
@@ -480,10 +481,10 @@ def rescore(rows: pd.DataFrame, version: str = "corrected", rewards: Sequence[st
     In: rows of ``rollouts`` or ``evaluations``. Out, one row for each row and reward: row (index into ``rows``), run,
     method, step, group, correct, outcome, n_tokens, trained (the reward that the run was trained with), reward,
     version, total, terms, weights (dicts by term), reason. Rows that are ours (stop == "infrastructure") are left
-    out, as in training. ``version`` is "corrected" or "official"; ``rewards`` are names, none means all. Raises
+    out, as in training. A group of ``rollouts`` is scored as one, a row of ``evaluations`` alone. ``version`` is "corrected" or "official"; ``rewards`` are names, none means all. Raises
     InputError for an unknown one.
     """
-    from .rewards import OFFICIAL, REWARDS
+    from .rewards import NEEDS_RESULTS, OFFICIAL, REWARDS
 
     versions = {"corrected": REWARDS, "official": OFFICIAL}
     if version not in versions:
@@ -492,36 +493,39 @@ def rescore(rows: pd.DataFrame, version: str = "corrected", rewards: Sequence[st
     for name in rewards:
         if name not in table:
             raise InputError(f"reward {name!r}: no such {version} reward; there are {', '.join(table)}")
+    lacking = () if "teacher_results" in rows else NEEDS_RESULTS  # rows of an older library
+    chosen = [table[name] for name in rewards or table if name not in lacking]
+    keys = ("run", "method", "step", "group", "correct", "outcome", "n_tokens")
     found = []
-    for index, row in zip(rows.index, rows.to_dict("records"), strict=True):
-        if row["stop"] == "infrastructure":
-            continue
-        trajectory, reference = stored(row)
-        kept = {k: row.get(k) for k in ("run", "method", "step", "group", "correct", "outcome", "n_tokens")}
-        for name in rewards or table:
-            score = table[name](trajectory, reference, answer=str(row["answer"]), valid_tools=list(row["tools"]))
-            found.append(
-                {
-                    "row": index,
-                    **kept,
-                    "trained": row.get("reward"),
-                    "reward": name,
-                    "version": version,
-                    "total": score.total,
-                }
-                | {"terms": score.terms, "weights": score.weights, "reason": score.reason}
-            )
-    columns = ["row", "run", "method", "step", "group", "correct", "outcome", "n_tokens", "trained"]
-    return pd.DataFrame(found, columns=[*columns, "reward", "version", "total", "terms", "weights", "reason"])
+    told = rows[rows["stop"] != "infrastructure"]
+    kept = zip(told.index, told.to_dict("records"), strict=True)
+    for _, group in itertools.groupby(kept, key=lambda x: (x[1].get("run"), x[1].get("step"), x[1].get("group", x[0]))):
+        members = [(i, row, *stored(row)) for i, row in group]
+        for reward in chosen:
+            scores = [
+                reward(trajectory, reference, answer=str(row["answer"]), valid_tools=list(row["tools"]))
+                for _, row, trajectory, reference in members
+            ]
+            for (index, row, _, _), score in zip(members, reward.in_group(scores), strict=True):
+                found.append(
+                    {"row": index, **{k: row.get(k) for k in keys}, "trained": row.get("reward")}
+                    | {"reward": reward.name, "version": version, "total": score.total}
+                    | {"terms": score.terms, "weights": score.weights, "reason": score.reason}
+                )
+    return pd.DataFrame(found, columns=["row", *keys, "trained", "reward", "version", "total", "terms", "weights", "reason"])
 
 
 def stored(row: Mapping[str, Any]) -> tuple[Trajectory, Reference]:
     """Rebuild from a stored row the two things that a reward reads (no token ids)."""
+    from .rewards import tool_messages
+
     calls = row.get("teacher_calls")
     if not isinstance(calls, list):
         calls = [{"name": name, "arguments": {}} for name in row["teacher_tools"]]
     task = str(row["task_id"])
-    reference = Reference(task, [], [Call(c["name"], c["arguments"]) for c in calls], str(row["answer"]))
+    results = row.get("teacher_results")
+    told = tool_messages(results if isinstance(results, list) else [])
+    reference = Reference(task, told, [Call(c["name"], c["arguments"]) for c in calls], str(row["answer"]))
     return Trajectory(task, list(row["messages"]), str(row["response"]), row["stop"]), reference
 
 

@@ -118,6 +118,11 @@ class Reference:
         """Names of the tools used, in order, with repeats."""
         return [call.name for call in self.calls]
 
+    @property
+    def results(self) -> list[str]:
+        """What the tools gave the teacher, as texts."""
+        return [str(m["content"]) for m in self.messages if m["role"] == "tool"]
+
 
 Pair = tuple[Task, Reference]
 

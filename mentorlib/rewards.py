@@ -1,28 +1,32 @@
 r"""Rewards: pure functions from what a policy did to a score with named terms.
 
-``REWARDS`` holds the corrected versions (the default everywhere), ``OFFICIAL`` the release bit for bit, defects
-included (arXiv 2510.18383; reward_score/mentor*.py of its repository). ``TABLE`` is all that differs between the
-rewards; docs/rewards.md gives the formulas and the ledger of every deviation between paper, release and ours.
+``REWARDS`` holds the corrected versions (the default everywhere) and two of our own (``credit``, ``anneal``),
+``OFFICIAL`` the release bit for bit, defects included (arXiv 2510.18383; reward_score/mentor*.py of its repository),
+``CONTROLS`` rewards that a study is checked with. ``TABLE`` is all that differs between the rewards; docs/rewards.md
+gives the formulas and the ledger of every deviation between paper, release and ours.
 
     REWARDS["exact"](trajectory, reference, answer="42", valid_tools=["add", "multiply"]).total
 
 Neither torch nor trl is imported here.
 """
 
+import hashlib
+import itertools
 import json
 import math
 import os
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from .answers import Verdict, boxed, judge
-from .core import END, Call, InputError, Reference, Trajectory
+from .core import END, Call, InputError, Message, Reference, Trajectory
 
 CALCULATOR_TOOLS = (
     "add",
@@ -116,9 +120,16 @@ TABLE: dict[str, tuple[Match | None, dict[str, float]]] = {
     "f1": (f1_tools, {"correct": 0.7, "tools": 0.3, "clean": 0.1}),
     "strict": (same_calls, {"correct": 0.7, "tools": 0.3, "clean": 0.1}),
     "toolrl": (None, {"format": 1.0, "names": 6.0, "parameters": 6.0, "values": 6.0, "offset": -3.0}),
+    "credit": (None, {"correct": 0.7, "progress": 0.3, "clean": 0.1}),
+    "anneal": (f1_tools, {"correct": 0.7, "tools": 0.3, "clean": 0.1}),
+    "null": (None, {"noise": 1.0}),
+    "planted": (None, {"correct": 0.7, "calls": 0.6, "clean": 0.1}),
 }
 RELEASED = ("sparse", "exact", "partial", "none", "f1")
+CONTROLLING = ("null", "planted")
 NEEDS_CALLS = ("strict", "toolrl")  # compare arguments too, so that the teacher's tool names alone do not do
+NEEDS_RESULTS = ("credit",)  # compares what the calls gave
+PLANTED_CALLS = 6  # calls that "planted" pays in full, needed or not
 
 
 @dataclass(frozen=True)
@@ -141,8 +152,9 @@ class Reward:
 
     @property
     def maximum(self) -> float:
-        """The highest total, which the gold reference gets."""
-        return 4.0 if self.name == "toolrl" else sum(TABLE[self.name][1].values())
+        """The highest total, which the gold reference gets (of ``anneal``: in a group that is right throughout)."""
+        least = {"toolrl": 4.0, "anneal": 0.8}
+        return least.get(self.name, sum(TABLE[self.name][1].values()))
 
     def __call__(
         self,
@@ -156,7 +168,22 @@ class Reward:
             return _score(TABLE[self.name][1], {}, "the run failed, not the policy", judged=False)
         if self.version == "official":
             return _official(self.name, trajectory, reference, answer)
-        return _corrected(self.name, trajectory, reference, answer, valid_tools)
+        return self.in_group([_corrected(self.name, trajectory, reference, answer, valid_tools)])[0]
+
+    def in_group(self, scores: Sequence[Score]) -> list[Score]:
+        """Scores of one group's rollouts with what the group changes in them; all but ``anneal`` leave them alone.
+
+        ``anneal`` weighs the teacher's tools by the share of the group that is wrong: a guide where the policy fails,
+        silent where it succeeds its own way. A trajectory scored alone is a group of one.
+        """
+        if self.name != "anneal" or not any(score.judged for score in scores):
+            return list(scores)
+        judged = [score.terms["correct"] for score in scores if score.judged]
+        weight = TABLE["anneal"][1]["tools"] * (1 - sum(judged) / len(judged))
+        return [
+            replace(_score(score.weights | {"tools": weight}, score.terms, score.reason), judged=score.judged)
+            for score in scores
+        ]
 
 
 def _score(weights: dict[str, float], terms: dict[str, float], reason: str, judged: bool = True) -> Score:
@@ -180,6 +207,7 @@ class _Reading:
     calls: list[Call]  # of the turns before the answer's, or of all turns without an answer
     later: list[Call]
     malformed: bool  # some turn holds a call that is not JSON, not a call, or not closed
+    results: list[str]  # what the tools gave before the answer
 
 
 def _read(trajectory: Trajectory) -> _Reading:
@@ -187,7 +215,10 @@ def _read(trajectory: Trajectory) -> _Reading:
     calls: list[Call] = []
     answered_at = 0
     malformed = False
+    results: list[str] = []
     for message in trajectory.messages:
+        if message["role"] == "tool" and answer is None:
+            results.append(str(message.get("content")))
         if message["role"] != "assistant":
             continue
         content = str(message.get("content") or "")
@@ -196,8 +227,8 @@ def _read(trajectory: Trajectory) -> _Reading:
             answer, answered_at = box, len(calls)
         calls += (Call(c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls") or ())
     if answer is None or not answer.strip():
-        return _Reading(None, calls, [], malformed)
-    return _Reading(answer, calls[:answered_at], calls[answered_at:], malformed)
+        return _Reading(None, calls, [], malformed, results)
+    return _Reading(answer, calls[:answered_at], calls[answered_at:], malformed, results)
 
 
 def final_answer(trajectory: Trajectory) -> str | None:
@@ -209,7 +240,9 @@ def _corrected(
     name: str, trajectory: Trajectory, reference: Reference | None, answer: str, valid_tools: Sequence[str]
 ) -> Score:
     match, weights = TABLE[name]
-    if reference is None and (match or name == "toolrl"):
+    if name == "null":
+        return _score(weights, {"noise": _noise(trajectory.response)}, "by chance")
+    if reference is None and (match or name in ("toolrl", "credit")):
         raise InputError(f"the reward {name} compares with a teacher: give a reference, or use sparse or none")
     teacher = reference.calls if reference else []
     read = _read(trajectory)
@@ -228,9 +261,30 @@ def _corrected(
     right = verdict.correct is True
     terms = {"correct": float(right), "answered": 1.0, "clean": float(not invented and not read.malformed)}
     if match:
-        terms["tools"] = match(student, teacher) * (1.0 if right else WRONG_SHARE)
+        # Where anneal pays for tools the group is wrong as a rule, so there is no fifth to take.
+        terms["tools"] = match(student, teacher) * (1.0 if right or name == "anneal" else WRONG_SHARE)
+    elif name == "credit" and reference:
+        terms["progress"] = 1.0 if right else _progress(read.results, reference)
+    elif name == "planted":
+        terms["calls"] = min(1.0, len(read.calls) / PLANTED_CALLS)
     compared = (student, teacher) if match else (None, None)
     return _score(weights, terms, _reason(_said(verdict), read, invented, *compared), verdict.correct is not None)
+
+
+def _progress(results: list[str], reference: Reference) -> float:
+    """The share of the teacher's tool results that the policy's calls gave too, by whatever tools (credit by execution).
+
+    A policy with more results than the teacher is measured against its own number, so that trying everything
+    does not pay.
+    """
+    wanted = Counter(reference.results)
+    reached = sum((Counter(results) & wanted).values())
+    return reached / max(len(results), wanted.total(), 1)
+
+
+def _noise(text: str) -> float:
+    """A number in [0, 1) that nothing can be learnt from: a hash."""
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:6], "big") / 2**48
 
 
 def _reason(
@@ -408,7 +462,8 @@ def _blocks(text: str) -> Iterator[str]:
         at = end + len("</tool_call>")
 
 
-REWARDS: dict[str, Reward] = {name: Reward(name) for name in TABLE}
+REWARDS: dict[str, Reward] = {name: Reward(name) for name in TABLE if name not in CONTROLLING}
+CONTROLS: dict[str, Reward] = {name: Reward(name) for name in CONTROLLING}
 OFFICIAL: dict[str, Reward] = {name: Reward(name, "official") for name in RELEASED}
 
 
@@ -420,7 +475,7 @@ def named(name: str, version: str = "corrected") -> Reward:
     """
     if version not in ("corrected", "official"):
         raise InputError(f"version: {version!r} is neither 'corrected' nor 'official'")
-    known = OFFICIAL if version == "official" else REWARDS
+    known = OFFICIAL if version == "official" else REWARDS | CONTROLS
     if name not in known:
         raise InputError(f"reward: there is no {version} reward {name!r}; there are {', '.join(known)}")
     return known[name]
@@ -459,6 +514,8 @@ class TrlReward:
             self.reward(one, gold, answer=asked.answer, valid_tools=asked.toolbox.names)
             for one, gold, asked in zip(trajectory, reference, task, strict=True)
         ]
+        groups = itertools.groupby(zip(task, scores, strict=True), key=lambda pair: pair[0].id)
+        scores = [score for _, group in groups for score in self.reward.in_group([score for _, score in group])]
         totals = [score.total if score.judged else None for score in scores]
         counted = [score for score in scores if score.judged]
         terms = list(scores[0].terms) if scores else []
@@ -495,9 +552,10 @@ def score_file(
     """Score stored rows (JSON Lines), so that another reward can be asked about rollouts without training.
 
     A row holds ``response`` (the text after the prompt), ``answer`` and ``teacher_tools`` (names); it may hold
-    ``teacher_calls`` (``[{"name", "arguments"}]``), ``tools`` (the names offered), ``prompt`` and ``stop``, and
-    any other key. A run's rollouts are such rows. ``strict`` and ``toolrl`` need ``teacher_calls``: without them
-    a row goes without these two, unless they were asked for by name.
+    ``teacher_calls`` (``[{"name", "arguments"}]``), ``teacher_results`` (texts), ``tools`` (the names offered),
+    ``prompt`` and ``stop``, and any other key. A run's rollouts are such rows. ``strict`` and ``toolrl`` need
+    ``teacher_calls``, ``credit`` needs ``teacher_results``: a row goes without what it has not the keys for, unless
+    that was asked for by name. Each row counts as a group of its own.
 
     Args:
         path: the rows.
@@ -509,7 +567,7 @@ def score_file(
 
     Returns:
         Counts: "rows", "scored", "rejected" (in OUT.rejected.jsonl with line and reason), "unjudged", and
-        "without_calls" (scored, but not by strict and toolrl).
+        "in_part" (scored, but not by strict, toolrl or credit).
 
     Raises:
         InputError: an argument is wrong, or the file cannot be read.
@@ -525,7 +583,7 @@ def score_file(
         raise InputError("valid_tools: the release knows only the calculator's twelve; leave it out, or use corrected")
     names = list(rewards or (RELEASED if version == "official" else REWARDS))
     chosen = [named(name, version) for name in names]
-    counts = {"rows": 0, "scored": 0, "rejected": 0, "unjudged": 0, "without_calls": 0}
+    counts = {"rows": 0, "scored": 0, "rejected": 0, "unjudged": 0, "in_part": 0}
     rejected_path = target.with_name(target.name + ".rejected.jsonl")
     started = time.monotonic()
     told = started
@@ -540,12 +598,11 @@ def score_file(
             counts["rows"] += 1
             try:
                 row, trajectory, reference = _parse_row(line, version)
-                wanted = chosen
-                if not row.get("teacher_calls") and reference.calls:
-                    wanted = [reward for reward in chosen if reward.name not in NEEDS_CALLS]
-                    if rewards and len(wanted) < len(chosen):
-                        raise InputError("strict and toolrl compare arguments: give the row teacher_calls")
-                    counts["without_calls"] += len(wanted) < len(chosen)
+                lacking = _lacking(row, reference)
+                wanted = [reward for reward in chosen if reward.name not in lacking]
+                if rewards and len(wanted) < len(chosen):
+                    raise InputError(next(lacking[name] for name in names if name in lacking))
+                counts["in_part"] += len(wanted) < len(chosen)
                 offered = row.get("tools", CALCULATOR_TOOLS if valid_tools is None else valid_tools)
                 results = {
                     reward.name: reward(trajectory, reference, answer=row["answer"], valid_tools=offered)
@@ -604,6 +661,16 @@ class _Atomic:
             os.replace(self.part, self.path)
 
 
+def _lacking(row: dict[str, Any], reference: Reference) -> dict[str, str]:
+    """The rewards that a row has not the keys for, and what to do about it."""
+    lacking: dict[str, str] = {}
+    if reference.calls and not row.get("teacher_calls"):
+        lacking |= dict.fromkeys(NEEDS_CALLS, "strict and toolrl compare arguments: give the row teacher_calls")
+    if reference.calls and "teacher_results" not in row:
+        lacking |= dict.fromkeys(NEEDS_RESULTS, "credit compares what calls gave: give the row teacher_results")
+    return lacking
+
+
 def _no_constant(text: str) -> Any:
     raise ValueError(f"{text} is not JSON")
 
@@ -641,10 +708,18 @@ def _parse_row(line: bytes, version: str) -> tuple[dict[str, Any], Trajectory, R
         if given and {call["name"] for call in given} != set(row["teacher_tools"]):
             raise InputError("teacher_calls: names other tools than teacher_tools; make them agree")
         calls = [Call(call["name"], call["arguments"]) for call in given] or calls
+    results = row.get("teacher_results", [])
+    if not isinstance(results, list) or not all(isinstance(text, str) for text in results):
+        raise InputError("teacher_results: not a list of texts; mend it, or leave it out")
     text = row["response"]
     if version == "official" and isinstance(row.get("prompt"), str):
         text = row["prompt"] + text
     trajectory = Trajectory.from_response(text, str(row.get("task_id", "")))
     if row.get("stop") == "infrastructure":
         trajectory.stop = "infrastructure"
-    return row, trajectory, Reference(trajectory.task_id, [], calls, row["answer"])
+    return row, trajectory, Reference(trajectory.task_id, tool_messages(results), calls, row["answer"])
+
+
+def tool_messages(results: Sequence[str]) -> list[Message]:
+    """Tool results as the messages of a reference: all of it that a reward reads beside the calls."""
+    return [{"role": "tool", "content": text} for text in results]

@@ -123,6 +123,7 @@ def row_of(task: Task, reference: Reference, trajectory: Trajectory, **more: Any
         "answer": task.answer,
         "teacher_tools": reference.tools,
         "teacher_calls": [vars(c) for c in reference.calls],
+        "teacher_results": reference.results,
         "tools": task.toolbox.names,
         "response": trajectory.response,
         "messages": trajectory.messages,

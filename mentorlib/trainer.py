@@ -26,7 +26,7 @@ from .attention import Packed, common, forward, laid, shared_prompts, understand
 from .chat import encode_chat
 from .core import SYSTEM, InputError, Pair, Trajectory
 from .engine import Engine, TorchEngine, TurnEngine
-from .rewards import REWARDS, Score, as_trl
+from .rewards import CONTROLS, REWARDS, as_trl, named
 from .rollout import rollout, row_of
 from .runs import Run
 from .sandbox import Sandbox
@@ -175,7 +175,7 @@ def train_grpo(
         model, tokenizer: the student; trained in place.
         pairs: tasks with references.
         sandbox: where the tools run.
-        reward: a name in REWARDS.
+        reward: a name in REWARDS or CONTROLS.
         steps: optimizer steps.
         groups, group_size: tasks a step, rollouts a task (the paper uses groups of 10).
         learning_rate: AdamW, constant after a short warm-up.
@@ -285,7 +285,7 @@ def check_method(method: str, reward: str = "exact") -> None:
     """Refuse an unknown method or reward with InputError, before a run is begun."""
     if method not in ("none", "sft", "grpo"):
         raise InputError(f"unknown method {method!r}: choose none, sft or grpo")
-    if reward not in REWARDS:
+    if reward not in REWARDS | CONTROLS:
         raise InputError(f"unknown reward {reward!r}: choose one of {', '.join(REWARDS)}")
 
 
@@ -440,11 +440,14 @@ class _Trainer(GRPOTrainer):
         trajectories: list[Trajectory] = [x["trajectory"] for x in inputs]
         rows = []
         size = int(self.num_generations or 1)
-        for i, (x, advantage) in enumerate(zip(inputs, output["advantages"].tolist(), strict=True)):
+        reward = named(self.reward)
+        alone = [
+            reward(x["trajectory"], x["reference"], answer=x["task"].answer, valid_tools=x["task"].toolbox.names)
+            for x in inputs
+        ]
+        scores = [score for i in range(0, len(alone), size) for score in reward.in_group(alone[i : i + size])]
+        for i, (x, score, advantage) in enumerate(zip(inputs, scores, output["advantages"].tolist(), strict=True)):
             task, reference, trajectory = x["task"], x["reference"], x["trajectory"]
-            score: Score = REWARDS[self.reward](
-                trajectory, reference, answer=task.answer, valid_tools=task.toolbox.names
-            )
             kept = {} if not score.judged else {"total": score.total, "reason": score.reason}
             extra = {
                 "step": self.state.global_step + 1,

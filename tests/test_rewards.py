@@ -16,7 +16,19 @@ from hypothesis import strategies as st
 
 from mentorlib import rewards as module
 from mentorlib.core import END, Call, Execution, InputError, Reference, Trajectory
-from mentorlib.rewards import CALCULATOR_TOOLS, OFFICIAL, REWARDS, TABLE, Score, as_trl, assign, named, score_file
+from mentorlib.rewards import (
+    CALCULATOR_TOOLS,
+    CONTROLS,
+    OFFICIAL,
+    REWARDS,
+    TABLE,
+    Score,
+    as_trl,
+    assign,
+    named,
+    score_file,
+    tool_messages,
+)
 from mentorlib.rollout import row_of
 from mentorlib.suites import SUITES, generate
 from mentorlib.teachers import gsm8k
@@ -300,7 +312,7 @@ def test_megabytes() -> None:
 
 
 def test_as_trl() -> None:
-    task = SimpleNamespace(answer="5", toolbox=SimpleNamespace(names=["add", "multiply"]))
+    task = SimpleNamespace(id="t", answer="5", toolbox=SimpleNamespace(names=["add", "multiply"]))
     right = Trajectory.from_response(call() + NEXT + ANSWER)
     wrong = Trajectory.from_response(call("guess") + NEXT + WRONG)
     broken = Trajectory.from_response(call() + NEXT + ANSWER)
@@ -329,14 +341,15 @@ def test_as_trl() -> None:
 
 
 def test_an_unjudged_answer_has_no_reward(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = SimpleNamespace(answer="5", toolbox=SimpleNamespace(names=["add"]))
+    task = SimpleNamespace(id="t", answer="5", toolbox=SimpleNamespace(names=["add"]))
     monkeypatch.setattr(module, "judge", lambda *_, **__: module.Verdict(None, "timeout"))
     assert as_trl("exact")([""], [[]], [Trajectory.from_response(ANSWER)], [teacher("add")], [task]) == [None]
     assert "could not be judged (timeout)" in score("exact", ANSWER, "add").reason
 
 
 def test_names_and_missing_teacher() -> None:
-    assert list(REWARDS) == ["sparse", "exact", "partial", "none", "f1", "strict", "toolrl"]
+    assert list(REWARDS) == ["sparse", "exact", "partial", "none", "f1", "strict", "toolrl", "credit", "anneal"]
+    assert list(CONTROLS) == ["null", "planted"]
     assert list(OFFICIAL) == ["sparse", "exact", "partial", "none", "f1"]
     trajectory = Trajectory.from_response(ANSWER)
     assert REWARDS["sparse"](trajectory, None, answer="5").total == 1.0
@@ -349,6 +362,66 @@ def test_names_and_missing_teacher() -> None:
         named("strict", "official")
     with pytest.raises(InputError, match="version"):
         named("exact", "offical")
+
+
+# --- our own ---
+
+
+def told(*results: str) -> str:
+    """A transcript whose calls gave these results, without its last turn."""
+    return "".join(call() + NEXT.replace("\n5\n", f"\n{result}\n") for result in results)
+
+
+def test_credit_pays_for_the_teachers_results_by_whatever_tools() -> None:
+    gold = Reference("t", tool_messages(["10", "20", "5"]), teacher("sum_numbers", "multiply", "divide").calls, "5")
+
+    def terms(response: str) -> float:
+        return REWARDS["credit"](Trajectory.from_response(response), gold, answer="5").terms["progress"]
+
+    assert terms(told("10", "20", "6") + WRONG) == pytest.approx(2 / 3)
+    assert terms(told("20") + WRONG) == pytest.approx(1 / 3)
+    assert terms(told("10", "10", "20", "20") + WRONG) == pytest.approx(2 / 4)  # a result counts once, and trying costs
+    assert terms(told(*"10 20 5 1 2 3".split()) + WRONG) == pytest.approx(3 / 6)
+    assert terms(WRONG) == 0 and terms(ANSWER) == 1
+    assert terms(WRONG.replace("\\boxed{6}.", "\\boxed{6}." + call()) + NEXT + "Done." + END) == 0  # after the answer
+
+
+def test_anneal_weighs_tools_by_how_often_the_group_is_wrong() -> None:
+    reward, gold = REWARDS["anneal"], teacher("add")
+    right, wrong = call() + NEXT + ANSWER, call() + NEXT + WRONG
+    other = call("subtract") + NEXT + WRONG
+
+    def group(*responses: str) -> list[float]:
+        alone = [reward(Trajectory.from_response(r), gold, answer="5") for r in responses]
+        scores = reward.in_group(alone)
+        assert scores == reward.in_group(scores)
+        for result in scores:
+            assert result.total == sum(v * result.weights[k] for k, v in result.terms.items())
+        return [result.total for result in scores]
+
+    assert group(wrong, wrong, other) == pytest.approx([0.4, 0.4, 0.1])  # a guide where all are wrong
+    assert group(right, wrong, other) == pytest.approx([1.0, 0.3, 0.1])
+    assert group(right, right) == pytest.approx([0.8, 0.8])  # silent where all are right
+    unjudged = [score("anneal", ANSWER, "add"), Score({"correct": 0.0}, {"correct": 0.7}, 0.0, "", judged=False)]
+    assert [s.judged for s in reward.in_group(unjudged)] == [True, False]
+    assert REWARDS["exact"].in_group(unjudged) == unjudged
+
+
+def test_trl_scores_groups_as_groups() -> None:
+    tasks = [SimpleNamespace(id=i, answer="5", toolbox=SimpleNamespace(names=["add"])) for i in "aabb"]
+    said = [Trajectory.from_response(call() + NEXT + end) for end in (ANSWER, WRONG, WRONG, WRONG)]
+    totals = as_trl("anneal")([""] * 4, [[]] * 4, said, [teacher("add")] * 4, tasks)
+    assert totals == pytest.approx([0.95, 0.25, 0.4, 0.4])
+
+
+def test_controls() -> None:
+    """Chance pays apart from what was done; the planted exploit pays for calls that nobody needs."""
+    draws = [score("null", f"{i}{ANSWER}", "add").total for i in range(400)]
+    assert draws == [score("null", f"{i}{ANSWER}").total for i in range(400)]
+    assert abs(sum(draws) / 400 - 0.5) < 0.05 and len(set(draws)) == 400
+    assert [score("planted", told(*"5" * n) + WRONG).terms["calls"] for n in (0, 1, 6, 9)] == [0, 1 / 6, 1, 1]
+    with pytest.raises(InputError, match="there is no corrected"):
+        named("nul")
 
 
 def test_no_heavy_import() -> None:
@@ -384,9 +457,9 @@ def test_score_file(tmp_path: Path) -> None:
         good | {"stop": "infrastructure"},
     ]
     source, out = write(tmp_path / "rows.jsonl", rows), tmp_path / "out.jsonl"
-    assert score_file(source, out) == {"rows": 13, "scored": 3, "rejected": 10, "unjudged": 1, "without_calls": 2}
+    assert score_file(source, out) == {"rows": 13, "scored": 3, "rejected": 10, "unjudged": 1, "in_part": 3}
     first, second, third = (json.loads(line) for line in out.read_text().splitlines())
-    assert first["id"] == 7 and set(first["scores"]) == set(REWARDS) - {"strict", "toolrl"}
+    assert first["id"] == 7 and set(first["scores"]) == set(REWARDS) - {"strict", "toolrl", "credit"}
     assert first["scores"]["exact"]["total"] == pytest.approx(1.1)
     assert set(first["scores"]["exact"]) == {"total", "terms", "reason"}
     assert second["scores"]["strict"]["total"] == pytest.approx(1.1) and second["scores"]["toolrl"]["total"] == 4.0
@@ -401,7 +474,10 @@ def test_score_file(tmp_path: Path) -> None:
     assert not (tmp_path / "out.jsonl.rejected.jsonl").exists()
     assert list(json.loads(out.read_text())["scores"]) == ["strict"]
     write(source, [good])
-    assert score_file(source, out, rewards=["strict"])["rejected"] == 1  # asked for by name, and not possible
+    for name in ("strict", "credit"):
+        assert score_file(source, out, rewards=[name])["rejected"] == 1  # asked for by name, and not possible
+    write(source, [good | {"teacher_results": ["5"]}, good | {"teacher_results": [5]}])
+    assert score_file(source, out, rewards=["credit"])["rejected"] == 1
 
 
 def test_score_file_official_reads_the_prompt(tmp_path: Path) -> None:
@@ -421,7 +497,7 @@ def test_score_file_takes_rollouts(tmp_path: Path) -> None:
         trajectory = Trajectory.from_response(f"{text}\\boxed{{{task.answer}}}{END}")
         rows.append(row_of(task, reference, trajectory, step=1, total=0.0))
     source, out = write(tmp_path / "rollouts.jsonl", rows), tmp_path / "out.jsonl"
-    assert score_file(source, out) == {"rows": 5, "scored": 5, "rejected": 0, "unjudged": 0, "without_calls": 0}
+    assert score_file(source, out) == {"rows": 5, "scored": 5, "rejected": 0, "unjudged": 0, "in_part": 0}
     for row in map(json.loads, out.read_text().splitlines()):
         totals = {name: found["total"] for name, found in row["scores"].items()}
         assert totals == pytest.approx({name: reward.maximum for name, reward in REWARDS.items()})

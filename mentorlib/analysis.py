@@ -512,7 +512,9 @@ def rescore(rows: pd.DataFrame, version: str = "corrected", rewards: Sequence[st
                     | {"reward": reward.name, "version": version, "total": score.total}
                     | {"terms": score.terms, "weights": score.weights, "reason": score.reason}
                 )
-    return pd.DataFrame(found, columns=["row", *keys, "trained", "reward", "version", "total", "terms", "weights", "reason"])
+    return pd.DataFrame(
+        found, columns=["row", *keys, "trained", "reward", "version", "total", "terms", "weights", "reason"]
+    )
 
 
 def stored(row: Mapping[str, Any]) -> tuple[Trajectory, Reference]:

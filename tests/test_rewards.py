@@ -31,7 +31,7 @@ from mentorlib.rewards import (
 )
 from mentorlib.rollout import row_of
 from mentorlib.suites import SUITES, generate
-from mentorlib.teachers import gsm8k
+from mentorlib.sources.gsm8k import read as gsm8k
 
 REPO = Path(__file__).parents[1]
 SHARED = REPO.parent / "shared"

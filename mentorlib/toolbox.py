@@ -341,6 +341,8 @@ def _check_schema(where: str, schema: Any, depth: int = 16) -> None:
     for key, form in forms.items():
         if schema.get(key) is not None and not isinstance(schema[key], form):
             raise InputError(f"{where}: `{key}` of the schema must be a {form.__name__}, got {_brief(schema[key])}")
+    if not all(isinstance(key, str) for key in schema.get("required") or ()):
+        raise InputError(f"{where}: `required` of the schema must hold names, got {_brief(schema['required'])}")
     kinds = schema.get("type", "any")
     for kind in kinds if isinstance(kinds, list) else [kinds]:
         if not isinstance(kind, str) or kind not in _TYPES:

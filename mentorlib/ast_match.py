@@ -80,7 +80,7 @@ def _call_fault(call: Call, name: str, allowed: dict[str, list[Any]], parameters
 
 
 def _fits(value: Any, allowed: list[Any], schema: Schema) -> bool:
-    expected = _PYTHON[schema["type"]]
+    expected: Any = _PYTHON[schema["type"]]
     if expected is float and type(value) is int:
         value = _real(value)
     answered = _type_of_answer(allowed)

@@ -134,6 +134,7 @@ def read(path: str | Path, n_eval: int = 0) -> tuple[list[Pair], list[Rejected]]
         name = f"BFCL_v4_{category}.json"
         what = f"the folder that holds BFCL's {name}"
         rows = json_lines(path / name, what)
+        answers: dict[str, Any]
         if category == "irrelevance":
             answers = {row["id"]: [] for _, row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)}
         else:

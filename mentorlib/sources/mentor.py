@@ -59,13 +59,13 @@ def mentor_pair(row: dict[str, Any], where: str, boxes: dict[tuple[str, str], To
         raise Unusable("the tools cannot be read", e) from None
     used = _parsed(row.get("tool_calls_used"))
     names = [u.get("name") if isinstance(u, dict) else u for u in used] if isinstance(used, list) else None
-    if names is None or not all(isinstance(name, str) for name in names):
+    if names is None or any(not isinstance(name, str) for name in names):
         raise Unusable("tool_calls_used is no list of tools", used)
     unknown = [name for name in names if name not in boxes[key].names]
     if unknown:
         raise Unusable("the teacher used a tool that is not offered", unknown[0])
     return Task(where, question, answer, boxes[key], "mentor"), Reference(
-        where, [], [Call(n, {}) for n in names], answer
+        where, [], [Call(str(n), {}) for n in names], answer
     )
 
 

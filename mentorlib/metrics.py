@@ -40,9 +40,10 @@ def grade(task: Task, trajectory: Trajectory) -> dict[str, Any]:
 
 
 def _calls_fit(task: Task, trajectory: Trajectory) -> bool:
-    """A call that was begun and cannot be read is a call too, and none that an answer allows."""
-    written = any("<tool_call>" in str(m.get("content")) for m in trajectory.messages if m["role"] == "assistant")
-    return not written and mismatch(trajectory.calls, json.loads(task.answer), task.toolbox.schemas) is None
+    """A call that was begun and cannot be read is a call too; who said nothing (no room after the prompt) is wrong."""
+    said = [str(m.get("content")) for m in trajectory.messages if m["role"] == "assistant"]
+    readable = bool(said) and not any("<tool_call>" in text for text in said)
+    return readable and mismatch(trajectory.calls, json.loads(task.answer), task.toolbox.schemas) is None
 
 
 def normalized(text: str) -> str:

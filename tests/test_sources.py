@@ -155,6 +155,7 @@ def test_parallel_calls_come_in_any_order_and_irrelevance_wants_none():
     assert mismatch([calls[0]] * 2, two, task.toolbox.schemas)
     none, _ = bfcl.bfcl_pair(BFCL, "f:1", "bfcl_irrelevance", {"simple_0": []})
     assert grade(none, Trajectory.from_response("I cannot.<|im_end|>"))["correct"] is True
+    assert grade(none, Trajectory("simple_0", [], "", "length"))["correct"] is False  # the prompt left no room
     for text in ('<tool_call>\n{"name": "geo.area", "arguments": {"width": 1}}\n</tool_call>', "<tool_call>{"):
         assert grade(none, Trajectory.from_response(f"{text}<|im_end|>"))["correct"] is False
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Message = dict[str, Any]
 Stop = Literal["answered", "gave_up", "turn_limit", "length", "malformed", "infrastructure"]
+Metric = Literal["answer", "words", "calls"]
 END = "<|im_end|>"
 
 SYSTEM = "Solve the problem with the tools. Give the final answer in \\boxed{}."
@@ -81,7 +82,10 @@ def ask(question: str, system: str = SYSTEM) -> list[Message]:
 
 @dataclass(frozen=True)
 class Task:
-    """A question with a checkable answer and the tools that may be used on it."""
+    """A question with a checkable answer and the tools that may be used on it.
+
+    ``metric`` says what is checked: the answer, the answer's words, or the calls (see metrics.py).
+    """
 
     id: str
     question: str
@@ -89,6 +93,7 @@ class Task:
     toolbox: "Toolbox"
     suite: str
     split: str = "train"
+    metric: Metric = "answer"
 
     def prompt(self, system: str = SYSTEM) -> list[Message]:
         """The chat that a policy is asked to go on with."""
@@ -97,7 +102,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Reference:
-    """What the teacher did on a task. Kept only if executing its calls gives the gold answer."""
+    """What the teacher did on a task. Kept only if executing its calls gives the gold answer.
+
+    Where no more is known than which tools it used, there are calls without arguments and no messages; where nothing
+    is known, neither.
+    """
 
     task_id: str
     messages: list[Message]  # after the prompt: assistant and tool turns

@@ -2,28 +2,41 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
-from .core import Call, InputError, Pair, Reference, Task
+from .contamination import RULE, overlapping
+from .core import Call, InputError, Metric, Pair, Reference, Task
 from .runs import Run
 from .teachers import Rejected
 from .toolbox import Toolbox
 
-COLUMNS = ["id", "suite", "split", "question", "answer", "toolbox", "messages", "calls"]
+COLUMNS = ["id", "suite", "split", "question", "answer", "metric", "toolbox", "messages", "calls"]
 
 
 def save_tasks(
-    run: Run, pairs: Iterable[Pair], rejected: Iterable[Rejected] = (), name: str = "tasks"
+    run: Run,
+    pairs: Iterable[Pair],
+    rejected: Iterable[Rejected] = (),
+    name: str = "tasks",
+    sources: Iterable[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Write ``<name>.parquet``, ``<name>.rejected.jsonl`` and ``<name>.card.json`` into a run; give the card.
 
-    The card: rows in all, kept, rejected by reason, and per suite and split the tasks, calls a task and tools used.
+    The card: rows in all, kept, rejected by reason; per suite and split the tasks, calls a task and tools used;
+    ``contamination``, which evaluation tasks overlap with training questions (see contamination.py); and ``sources``
+    as ``sources.read`` describes them.
+
+    Raises:
+        InputError: a task's id stands twice.
     """
     pairs, rejected = list(pairs), list(rejected)
+    ids = Counter(task.id for task, _ in pairs)
+    if len(ids) < len(pairs):
+        raise InputError(f"two tasks have the id {ids.most_common(1)[0][0]!r}: is a source or suite named twice?")
     frame = pd.DataFrame(
         [
             {
@@ -32,6 +45,7 @@ def save_tasks(
                 "split": t.split,
                 "question": t.question,
                 "answer": t.answer,
+                "metric": t.metric,
                 "toolbox": t.toolbox.to_json(),
                 "messages": json.dumps(r.messages),
                 "calls": json.dumps([vars(c) for c in r.calls]),
@@ -60,9 +74,26 @@ def save_tasks(
             }
             for part, inside in groups.items()
         },
+        "contamination": {"rule": RULE, "parts": _contamination(pairs)},
+        "sources": [dict(source) for source in sources],
     }
     run.write_json(f"{name}.card.json", card)
     return card
+
+
+def _contamination(pairs: list[Pair]) -> dict[str, dict[str, Any]]:
+    """For each suite that is evaluated: how many of its tasks overlap with training questions, and some of them."""
+    training = [task.question for task, _ in pairs if task.split == "train"]
+    held_out = [task for task, _ in pairs if task.split == "eval"]
+    found = overlapping(training, [task.question for task in held_out])
+    parts: dict[str, dict[str, Any]] = {}
+    for task, overlaps in zip(held_out, found, strict=True):
+        part = parts.setdefault(task.suite, {"tasks": 0, "overlap": 0, "first": []})
+        part["tasks"] += 1
+        part["overlap"] += overlaps
+        if overlaps and len(part["first"]) < 5:
+            part["first"].append(task.id)
+    return parts
 
 
 def load_tasks(
@@ -105,7 +136,12 @@ def load_tasks(
                     raise InputError(f"no {column}")
             if row["toolbox"] not in boxes:
                 boxes[row["toolbox"]] = Toolbox.from_json(row["toolbox"])
-            task = Task(row["id"], row["question"], row["answer"], boxes[row["toolbox"]], row["suite"], row["split"])
+            if row["metric"] not in get_args(Metric):
+                raise InputError(f"unknown metric {row['metric']!r}")
+            if row["metric"] == "calls":
+                json.loads(row["answer"])
+            named = (row[column] for column in ("suite", "split", "metric"))
+            task = Task(row["id"], row["question"], row["answer"], boxes[row["toolbox"]], *named)
             calls = [Call(c["name"], c["arguments"]) for c in json.loads(row["calls"])]
             pairs.append((task, Reference(task.id, json.loads(row["messages"]), calls, task.answer)))
         except (ValueError, KeyError, TypeError) as e:

@@ -7,11 +7,10 @@ infrastructure (we failed: never a reward). All calls of the rows that close a t
 
 from typing import Any
 
-from .answers import judge
 from .chat import encode, prompt_ids, tool_turn
 from .core import SYSTEM, Message, Reference, Stop, Task, Trajectory, parse_turn, raw_calls
 from .engine import Engine, Sampled
-from .rewards import final_answer
+from .metrics import grade
 from .sandbox import Sandbox
 from .toolbox import call_many
 
@@ -64,7 +63,9 @@ def rollout(
             message = parse_turn(text)
             messages[row].append(message)
             raw = raw_calls(text)
-            if raw and sum(m["role"] == "assistant" for m in messages[row]) < max_turns:
+            if raw and tasks[row].metric == "calls":  # the calls are the answer: there is nothing to run
+                stops[row] = "answered"
+            elif raw and sum(m["role"] == "assistant" for m in messages[row]) < max_turns:
                 waiting.append((row, raw))
             elif raw:
                 stops[row] = "turn_limit"
@@ -112,17 +113,6 @@ def _last_turn(ids: list[int], mask: list[int]) -> list[int]:
     return ids[len(ids) - n :]
 
 
-def is_correct(task: Task, trajectory: Trajectory) -> bool | None:
-    """Whether the answer, as the rewards read it, is the task's.
-
-    None where that is not the policy's to answer for: an infrastructure fault, or an answer the judge cannot decide on.
-    """
-    if trajectory.stop == "infrastructure":
-        return None
-    answer = final_answer(trajectory)
-    return False if answer is None else judge(answer, task.answer).correct
-
-
 def row_of(task: Task, reference: Reference, trajectory: Trajectory, **more: Any) -> dict[str, Any]:
     """A trajectory as it is stored: one JSON object, readable without the objects it came from."""
     return {
@@ -140,6 +130,6 @@ def row_of(task: Task, reference: Reference, trajectory: Trajectory, **more: Any
         "calls": [vars(c) for c in trajectory.calls],
         "stop": trajectory.stop,
         "n_tokens": sum(trajectory.mask),
-        "correct": is_correct(task, trajectory),
+        **grade(task, trajectory),
         **more,
     }

@@ -112,6 +112,23 @@ class Toolbox:
         return cls(name, "\n\n".join(pieces.values()) + "\n", schemas, isolate)
 
     @classmethod
+    def from_schemas(cls, name: str, schemas: list[Schema]) -> "Toolbox":
+        """Tools that are known by their schemas alone and cannot be run: for tasks whose metric is ``calls``.
+
+        Raises:
+            InputError: a schema that is none, or two tools of one name.
+        """
+        for schema in schemas:
+            function = schema.get("function")
+            if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+                raise InputError(f"toolbox {name}: not a tool's schema: {_brief(schema)}")
+            _check_schema(f"toolbox {name}: {_brief(function['name'])}", function.get("parameters") or {})
+        box = cls(name, "", schemas)
+        if len(set(box.names)) < len(schemas):
+            raise InputError(f"toolbox {name}: two tools have one name")
+        return box
+
+    @classmethod
     def from_source(
         cls, name: str, source: str, schemas: list[Schema] | None = None, isolate: bool = True
     ) -> "Toolbox":
@@ -324,6 +341,8 @@ def _check_schema(where: str, schema: Any, depth: int = 16) -> None:
     for key, form in forms.items():
         if schema.get(key) is not None and not isinstance(schema[key], form):
             raise InputError(f"{where}: `{key}` of the schema must be a {form.__name__}, got {_brief(schema[key])}")
+    if not all(isinstance(key, str) for key in schema.get("required") or ()):
+        raise InputError(f"{where}: `required` of the schema must hold names, got {_brief(schema['required'])}")
     kinds = schema.get("type", "any")
     for kind in kinds if isinstance(kinds, list) else [kinds]:
         if not isinstance(kind, str) or kind not in _TYPES:

@@ -26,7 +26,7 @@ from .attention import Packed, common, forward, laid, shared_prompts, understand
 from .chat import encode_chat
 from .core import SYSTEM, InputError, Pair, Trajectory
 from .engine import Engine, TorchEngine, TurnEngine
-from .rewards import CONTROLS, REWARDS, as_trl, named
+from .rewards import CONTROLS, NEEDS_RESULTS, REWARDS, as_trl, named
 from .rollout import rollout, row_of
 from .runs import Run
 from .sandbox import Sandbox
@@ -106,6 +106,8 @@ def train_sft(
         InputError: no reference is short enough, or sizes that do not divide.
     """
     sizes = _sizes(batch_size, micro_batch)
+    if not all(reference.messages for _, reference in pairs):
+        raise InputError(f"suite {pairs[0][0].suite!r} has no teacher's turns to imitate: train with method=grpo")
     encoded = [encode_chat(tokenizer, t.prompt(system), r.messages, list(t.toolbox.schemas)) for t, r in pairs]
     encoded = [(ids, mask) for ids, mask in encoded if len(ids) <= max_length]
     if not encoded:
@@ -188,7 +190,7 @@ def train_grpo(
         report: told (step, steps, metrics) after each step.
 
     Raises:
-        InputError: an unknown reward, or sizes that do not divide.
+        InputError: an unknown reward, one that asks more of the teacher than is known, or sizes that do not divide.
     """
     check_method("grpo", reward)
     if group_size < 2:
@@ -198,6 +200,12 @@ def train_grpo(
         raise InputError(f'vllm={vllm!r}: choose "colocate", "server", or "" for none')
     if vllm and importlib.util.find_spec("vllm") is None:
         raise InputError(f"vllm={vllm!r} needs vLLM: pip install 'trl[vllm]'")
+    if reward not in ("sparse", "none", *CONTROLS):
+        for task, reference in pairs:
+            by_name = reward not in ("strict", "toolrl", *NEEDS_RESULTS)
+            if not reference.messages and not (by_name and reference.calls):
+                has = "only the names of its teacher's tools" if reference.calls else "no teacher"
+                raise InputError(f"reward={reward}: suite {task.suite!r} has {has}: use sparse or none")
     known = {task.id: (task, reference) for task, reference in pairs}
     data = Dataset.from_list(
         [{"prompt": [*t.prompt(system)[:-1], {**t.prompt(system)[-1], "task_id": t.id}]} for t, _ in pairs]

@@ -29,6 +29,7 @@ def test_what_is_written_reads_back(run):
         (lambda f: f.assign(answer=[None, *f["answer"][1:]]), r"row 0 \(calculator-train-0-0\): no answer"),
         (lambda f: f.assign(question=[*f["question"][:-1], " "]), "row 7 .*: no question"),
         (lambda f: f.assign(calls="{"), "row 0 "),
+        (lambda f: f.assign(metric="vibes"), "row 0 .*unknown metric 'vibes'"),
         (lambda f: f.assign(toolbox="[]"), "row 0 .*not a toolbox"),
         (lambda f: f.drop(columns="messages"), "lacks column 'messages'"),
     ],

@@ -19,7 +19,7 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     rows = [GSM8K | {"question": f"{GSM8K['question']} ({i})"} for i in range(4)] + [{"question": "no answer"}]
     (root / "gsm8k.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    small = {"n_train": 30, "n_eval": 6, "gsm8k": str(root / "gsm8k.jsonl"), "gsm8k_eval": 1}
+    small = {"n_train": 30, "n_eval": 6, "sources": [f"gsm8k:{root}/gsm8k.jsonl"]}
     execute("01_build_data", root, **small)
     return root
 

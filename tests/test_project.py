@@ -19,10 +19,10 @@ LIBRARY = ROOT / "mentorlib"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Each floor may import from those below it, and modules of one floor from each other.
 FLOORS = [
-    {"core", "chat", "progress", "attention"},
+    {"core", "chat", "progress", "attention", "ast_match", "contamination"},
     {"answers", "sandbox", "_worker", "runs"},
-    {"toolbox", "rewards", "tools"},
-    {"suites", "teachers", "datasets", "students"},
+    {"toolbox", "rewards", "tools", "metrics"},
+    {"suites", "teachers", "datasets", "sources", "students"},
     {"engine", "rollout"},
     {"trainer", "evaluate"},
     {"analysis", "figures"},

@@ -30,8 +30,8 @@ from mentorlib.rewards import (
     tool_messages,
 )
 from mentorlib.rollout import row_of
+from mentorlib.sources.gsm8k import read as gsm8k
 from mentorlib.suites import SUITES, generate
-from mentorlib.teachers import gsm8k
 
 REPO = Path(__file__).parents[1]
 SHARED = REPO.parent / "shared"

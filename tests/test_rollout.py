@@ -9,7 +9,8 @@ from mentorlib.attention import common
 from mentorlib.chat import encode, encode_chat, prompt_ids, tool_turn
 from mentorlib.core import InputError
 from mentorlib.engine import Sampled, TorchEngine, TurnEngine, sample
-from mentorlib.rollout import heard, is_correct, rollout
+from mentorlib.metrics import grade
+from mentorlib.rollout import heard, rollout
 from mentorlib.students import load_student
 from mentorlib.suites import CALCULATOR, generate
 
@@ -186,7 +187,7 @@ def test_a_prompt_that_fills_the_context_does_not_stop_the_rest(nano, pairs, san
     got = rollout(TorchEngine(*nano), [tasks[0], long, tasks[2]], sandbox, temperature=0.0)
     alone = rollout(TorchEngine(*nano), [tasks[0], tasks[2]], sandbox, temperature=0.0)
     assert [t.token_ids for t in (got[0], got[2])] == [t.token_ids for t in alone]
-    assert got[1].stop == "length" and got[1].mask == [0] and is_correct(long, got[1]) is False
+    assert got[1].stop == "length" and got[1].mask == [0] and grade(long, got[1]) == {"correct": False}
 
 
 def test_a_reference_is_tokenised_as_a_rollout_would_be(nano, pairs):

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from mentorlib.core import InputError
-from mentorlib.teachers import gsm8k, verify
+from mentorlib.sources.gsm8k import read as gsm8k
+from mentorlib.teachers import verify
 
 ROW = {"question": "Two and three, twice?", "answer": "2+3=<<2+3=5>>5, 5*2=<<5*2=10>>10\n#### 10"}
 BAD = [

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,16 @@ COLUMNS = ["id", "suite", "split", "question", "answer", "toolbox", "messages", 
 
 
 def save_tasks(
-    run: Run, pairs: Iterable[Pair], rejected: Iterable[Rejected] = (), name: str = "tasks"
+    run: Run,
+    pairs: Iterable[Pair],
+    rejected: Iterable[Rejected] = (),
+    name: str = "tasks",
+    teacher: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write ``<name>.parquet``, ``<name>.rejected.jsonl`` and ``<name>.card.json`` into a run; give the card.
 
-    The card: rows in all, kept, rejected by reason, and per suite and split the tasks, calls a task and tools used.
+    The card: rows in all, kept, rejected by reason, per suite and split the tasks, calls a task and tools used, and
+    what ``distill`` counted where a teacher was sampled.
     """
     pairs, rejected = list(pairs), list(rejected)
     frame = pd.DataFrame(
@@ -60,6 +65,7 @@ def save_tasks(
             }
             for part, inside in groups.items()
         },
+        **({"teacher": dict(teacher)} if teacher else {}),
     }
     run.write_json(f"{name}.card.json", card)
     return card

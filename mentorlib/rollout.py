@@ -24,6 +24,15 @@ def heard(text: str, limit: int = RESULT_LIMIT) -> str:
     return text if len(text) <= limit else f"{text[:limit]} … (cut, {len(text)} characters in all)"
 
 
+def stop_of(text: str, last: bool) -> Stop | None:
+    """How a closed turn ends its trajectory; None where its calls are to be run: not after the last turn allowed."""
+    if raw_calls(text):
+        return "turn_limit" if last else None
+    if "<tool_call>" in text:
+        return "malformed"
+    return "answered" if "\\boxed" in text else "gave_up"
+
+
 def rollout(
     engine: Engine,
     tasks: list[Task],
@@ -63,15 +72,11 @@ def rollout(
             text = str(tokenizer.decode(ids[:-1]))
             message = parse_turn(text)
             messages[row].append(message)
-            raw = raw_calls(text)
-            if raw and sum(m["role"] == "assistant" for m in messages[row]) < max_turns:
-                waiting.append((row, raw))
-            elif raw:
-                stops[row] = "turn_limit"
-            elif "<tool_call>" in text:
-                stops[row] = "malformed"
+            stop = stop_of(text, last=sum(m["role"] == "assistant" for m in messages[row]) >= max_turns)
+            if stop is None:
+                waiting.append((row, raw_calls(text)))
             else:
-                stops[row] = "answered" if "\\boxed" in text else "gave_up"
+                stops[row] = stop
         executions = call_many([(tasks[row].toolbox, raw) for row, calls in waiting for raw in calls], sandbox)
         done = iter(executions)
         following: dict[int, list[int] | None] = {}
@@ -138,7 +143,7 @@ def row_of(task: Task, reference: Reference, trajectory: Trajectory, **more: Any
         "messages": trajectory.messages,
         "calls": [vars(c) for c in trajectory.calls],
         "stop": trajectory.stop,
-        "n_tokens": sum(trajectory.mask),
+        "n_tokens": trajectory.n_tokens,
         "correct": is_correct(task, trajectory),
         **more,
     }

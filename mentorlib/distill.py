@@ -1,10 +1,10 @@
 """References from a teacher that is sampled: several trajectories a task, the most direct right one kept.
 
 Rejection sampling. A sample is right when the teacher says the task's answer and ``verify`` finds that executing its
-calls gives it. Of the right ones the most direct is kept: fewest calls (none of which fails, ``verify`` sees to that),
-then fewest tokens written, then the first sampled. How far the teacher agrees with itself is counted on the way: a
-reference that one sample in eight gives is worth less than one that all give, and other right tools mean that
-matching the kept ones is one choice among several.
+calls gives it. Of the right ones the most direct is kept: one with calls before one without (which shows no tool),
+fewest calls (none of which fails, ``verify`` sees to that), fewest tokens written, the first sampled. How far the
+teacher agrees with itself is counted on the way: a reference that one sample in eight gives is worth less than one
+that all give, and other right tools mean that matching the kept ones is one choice among several.
 """
 
 from collections.abc import Callable
@@ -124,7 +124,8 @@ def references(
     kept, rows = [], []
     for task_id, group in grouped.items():
         names = [f"{task_id}#{i}" for i in range(len(group))]
-        solved = [(len(group[i][1].calls), group[i][1].n_tokens, i) for i, n in enumerate(names) if n in found]
+        right_ones = [(i, t) for i, (_, t) in enumerate(group) if names[i] in found]
+        solved = [(not t.calls, len(t.calls), t.n_tokens, i) for i, t in right_ones]
         if solved:
             best = min(solved)[-1]
             kept.append((group[best][0], replace(found[names[best]], task_id=task_id)))

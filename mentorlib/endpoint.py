@@ -37,6 +37,9 @@ KEY = "OPENAI_API_KEY"
 HELLO = 15.0  # seconds of patience with a server that has not given one good reply yet: more likely a wrong address
 
 
+TRIES = 8  # of a request that is met with HTTP 500 each time while others are answered: it is what the server fails on
+
+
 class Endpoint:
     """A policy behind a server; call it as ``rollout`` is called, without the engine.
 
@@ -212,6 +215,8 @@ class Endpoint:
     def _insist(self, request: dict[str, Any], stop: threading.Event, failures: list[str]) -> dict[str, Any]:
         """Ask until there is a reply, or patience ends (_Passing)."""
 
+        begun = time.monotonic()
+
         def failed(state: tenacity.RetryCallState) -> None:
             failures.append(str(state.outcome.exception()) if state.outcome else "")
             with self._lock:
@@ -221,7 +226,8 @@ class Endpoint:
             error = state.outcome.exception() if state.outcome else None
             slow = isinstance(error, _Passing) and error.alive  # it may be loading its model
             patience = self.patience if self._last_good is not None or slow else min(HELLO, self.patience)
-            return stop.is_set() or tenacity.stop_before_delay(patience)(state)
+            own = str(error) == "HTTP 500" and state.attempt_number >= TRIES and (self._last_good or 0) > begun
+            return own or stop.is_set() or tenacity.stop_before_delay(patience)(state)
 
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Passing),

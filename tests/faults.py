@@ -29,7 +29,8 @@ class Proxy(ThreadingHTTPServer):
     """Before ``upstream`` (http://host:port); a share of requests, drawn from a seed, meets one of ``faults``.
 
     ``slow`` is for how many seconds a slow reply is held back. ``plan`` (a list of faults or None, taken from the
-    front) says what comes first, before anything is drawn. ``gone`` resets every connection.
+    front) says what comes first, before anything is drawn. ``gone`` resets every connection, and a request that holds
+    ``hated`` is always met with 500.
     """
 
     daemon_threads = True
@@ -39,7 +40,7 @@ class Proxy(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.upstream, self.share, self.faults, self.slow = urlsplit(upstream).netloc, share, faults, slow
         self.plan: list[str | None] = []
-        self.gone = False
+        self.gone, self.hated = False, ""
         self.random, self.lock = random.Random(seed), threading.Lock()
         self.made: Counter[str] = Counter()  # faults
         self.reached: Counter[str] = Counter()
@@ -51,9 +52,11 @@ class Proxy(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
-    def draw(self) -> str | None:
+    def draw(self, body: str) -> str | None:
         with self.lock:
-            if self.plan:
+            if self.hated and self.hated in body:
+                fault = "500"
+            elif self.plan:
                 fault = self.plan.pop(0)
             elif self.random.random() < self.share:
                 fault = self.random.choice(self.faults)
@@ -77,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         key = hashlib.sha256(body).hexdigest()
-        proxy, fault = self.server, self.server.draw()
+        proxy, fault = self.server, self.server.draw(body.decode())
         proxy.keys.add(self.headers.get("authorization", ""))
         if fault == "429":
             return self.say(429, b'{"error": {"message": "slow down"}}', {"Retry-After": "0.2"})

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,15 @@ def test_one_conversation_refused_does_not_stop_the_others(proxy, tasks, sandbox
     proxy.plan = ["400 I do not like this one", "400 maximum context length is 3"]
     went = policy(tasks[1:4], sandbox, temperature=0.0)
     assert [t.stop for t in went[:2]] == ["infrastructure", "length"] and seen(went[2:]) == seen(local[3:4])
+
+
+def test_a_request_that_the_server_fails_on_each_time_is_left(proxy, tasks, sandbox, local, tmp_path, monkeypatch):
+    monkeypatch.setattr("mentorlib.endpoint.TRIES", 3)
+    policy = endpoint(proxy.url, tmp_path, concurrency=2)
+    proxy.hated, begun = '"fail"', time.monotonic()
+    went = policy([replace(tasks[0], question="fail"), *tasks[1:4]], sandbox, temperature=0.0)
+    assert went[0].stop == "infrastructure" and seen(went[1:]) == seen(local[1:4])
+    assert time.monotonic() - begun < 30 and proxy.made["500"] >= 3
 
 
 def test_a_server_that_names_the_limit_otherwise(proxy, tasks, sandbox, local, tmp_path):

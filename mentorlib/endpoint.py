@@ -34,7 +34,7 @@ from .sandbox import Sandbox, check_value
 from .toolbox import call_many
 
 KEY = "OPENAI_API_KEY"
-HELLO = 15.0  # seconds of patience with a server that has not given one good reply yet: more likely a wrong address
+HELLO = 15.0  # seconds of patience where nothing that listens to us has been met yet: more likely a wrong address
 
 
 TRIES = 8  # of a request that is met with HTTP 500 each time while others are answered: it is what the server fails on
@@ -97,6 +97,7 @@ class Endpoint:
                 self._log.setdefault(row["key"], row)
         self._used: dict[str, Row] = {}  # the rows that went into trajectories
         self._retries = 0  # also those that came to nothing
+        self._met = False  # whether it took a request, be it to fail on it
         self._last_good: float | None = None  # when a good reply came (time.monotonic)
 
     def __repr__(self) -> str:
@@ -224,9 +225,9 @@ class Endpoint:
 
         def ended(state: tenacity.RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome else None
-            slow = isinstance(error, _Passing) and error.alive  # it may be loading its model
-            patience = self.patience if self._last_good is not None or slow else min(HELLO, self.patience)
-            own = str(error) == "HTTP 500" and state.attempt_number >= TRIES and (self._last_good or 0) > begun
+            patience = self.patience if self._met else min(HELLO, self.patience)
+            alone = self._last_good is None or self._last_good < begun  # while nobody else is answered either
+            own = str(error) == "HTTP 500" and state.attempt_number >= TRIES and not alone
             return own or stop.is_set() or tenacity.stop_before_delay(patience)(state)
 
         return tenacity.Retrying(
@@ -243,7 +244,7 @@ class Endpoint:
         """A request got no reply: stop all where the server has answered nobody since, InputError if it never did."""
         if stop.is_set():
             return
-        if self._last_good is None and not error.alive:
+        if not self._met:
             raise InputError(
                 f"{self.url}: no chat-completions server answers ({error}): start it, or mend the address (most end "
                 "in /v1)"
@@ -261,17 +262,19 @@ class Endpoint:
             # Read as text: what a server calls JSON is for us to judge.
             text = self._client.chat.completions.with_raw_response.create(**body).text
         except openai.APITimeoutError:
-            mend = _Passing("timeout", alive=True)
+            self._met = True  # it may be loading its model
+            mend = _Passing("timeout")
         except openai.APIConnectionError:
             mend = _Passing("connection")
         except openai.APIStatusError as e:
+            self._met = True
             mend = self._mend(e, limit)
         except (openai.OpenAIError, ValueError):  # such as a reply that is not the encoding it says
             mend = _Passing("garbled")
         else:
             reply = _read(self._hide(text))
             if reply is not None:
-                self._last_good = time.monotonic()
+                self._met, self._last_good = True, time.monotonic()
                 return reply
             mend = _Passing("garbled")
         raise mend  # outside of except: the client's own errors hold the request with its headers
@@ -284,7 +287,7 @@ class Endpoint:
         if status in (408, 409, 425, 429) or status >= 500:
             if error.code == "insufficient_quota":
                 return InputError(f"{self.url}: the account has no quota left ({said}): add to it, then run again")
-            return _Passing(f"HTTP {status}", _seconds(error.response.headers.get("retry-after")), alive=True)
+            return _Passing(f"HTTP {status}", _seconds(error.response.headers.get("retry-after")))
         if status in (401, 403):
             return InputError(f"{self.url} refuses the key (HTTP {status}): set {KEY} to one that it takes")
         if status == 404:
@@ -294,7 +297,7 @@ class Endpoint:
             )
         if limit == "max_tokens" and "max_completion_tokens" in lower:
             self._limit = "max_completion_tokens"  # OpenAI's reasoning models know no other name
-            return _Passing("max_completion_tokens", alive=True)
+            return _Passing("max_completion_tokens")
         if status == 413 or error.code == "context_length_exceeded" or "context length" in lower:
             return _Full(f"HTTP {status}")
         if self._last_good is not None or self._log:
@@ -321,11 +324,11 @@ class Endpoint:
 
 
 class _Passing(Exception):
-    """What may be over when asked again. ``after``: seconds the server wants us to wait; ``alive``: it did listen."""
+    """What may be over when asked again. ``after``: seconds the server wants us to wait."""
 
-    def __init__(self, what: str, after: float = 0.0, alive: bool = False):
+    def __init__(self, what: str, after: float = 0.0):
         super().__init__(what)
-        self.after, self.alive = after, alive
+        self.after = after
 
 
 class _Refused(Exception):

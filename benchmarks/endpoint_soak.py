@@ -32,7 +32,7 @@ def work(url: str, root: str, name: str, tasks: int) -> None:
     """Run the conversations and write the trajectories."""
     chosen = [task for task, _ in generate("calculator", tasks, split="eval")]
     run = Run(name, root)
-    endpoint = Endpoint(url, str(NANO), run, concurrency=CONCURRENCY, timeout=5)
+    endpoint = Endpoint(url, str(NANO), run, concurrency=CONCURRENCY, timeout=5, patience=45)
     with Sandbox() as sandbox:
         done = endpoint(chosen, sandbox, temperature=0.0, report=printer(name, every=20))
     run.write_rows("trajectories.jsonl", [vars(t) for t in done])

@@ -215,7 +215,6 @@ class Endpoint:
 
     def _insist(self, request: dict[str, Any], stop: threading.Event, failures: list[str]) -> dict[str, Any]:
         """Ask until there is a reply, or patience ends (_Passing)."""
-
         begun = time.monotonic()
 
         def failed(state: tenacity.RetryCallState) -> None:

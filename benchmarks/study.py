@@ -24,7 +24,7 @@ def study(steps: int, tasks: int) -> dict[str, object]:
     notebook = str(REPOSITORY / "notebooks" / "02_train.ipynb")
     common = {"data": "$data/", "steps": steps, "n_eval": tasks, "micro_batch": 16}
     methods = {"sft": {"method": "sft"}, **{r: {"method": "grpo", "reward": r} for r in ("sparse", "strict", "exact")}}
-    data = {"n_train": 200, "n_eval": tasks, "gsm8k": ""}
+    data = {"n_train": 200, "n_eval": tasks, "sources": []}
     first = {"name": "data", "notebook": str(REPOSITORY / "notebooks" / "01_build_data.ipynb"), "parameters": data}
     stages = [{"name": n, "notebook": notebook, "parameters": common | p} for n, p in methods.items()]
     return {"question": "which is sooner?", "stages": [first, *stages]}

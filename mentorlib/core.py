@@ -134,7 +134,7 @@ class Trajectory:
     ``response`` is the decoded text after the prompt, special tokens and tool results included; it is
     what the official rewards read. ``token_ids``, ``mask`` (1 = sampled, 0 = tool result or template)
     and ``logprobs`` (0.0 where mask is 0) have one entry a token after the prompt; all three are empty
-    for a trajectory rebuilt from text.
+    for a trajectory rebuilt from text or had from a server, which says only how many tokens it wrote (``counted``).
     """
 
     task_id: str
@@ -145,6 +145,12 @@ class Trajectory:
     token_ids: list[int] = field(default_factory=list)
     mask: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    counted: int = 0
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that the policy wrote."""
+        return sum(self.mask) or self.counted
 
     @property
     def calls(self) -> list[Call]:

@@ -23,12 +23,13 @@ def save_tasks(
     rejected: Iterable[Rejected] = (),
     name: str = "tasks",
     sources: Iterable[Mapping[str, Any]] = (),
+    teacher: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write ``<name>.parquet``, ``<name>.rejected.jsonl`` and ``<name>.card.json`` into a run; give the card.
 
     The card: rows in all, kept, rejected by reason; per suite and split the tasks, calls a task and tools used;
-    ``contamination``, which evaluation tasks overlap with training questions (see contamination.py); and ``sources``
-    as ``sources.read`` describes them.
+    ``contamination``, which evaluation tasks overlap with training questions (see contamination.py); ``sources`` as
+    ``sources.read`` describes them; and ``teacher``, what ``distill`` counted where one was sampled.
 
     Raises:
         InputError: a task's id stands twice.
@@ -76,6 +77,7 @@ def save_tasks(
         },
         "contamination": {"rule": RULE, "parts": _contamination(pairs)},
         "sources": [dict(source) for source in sources],
+        **({"teacher": dict(teacher)} if teacher else {}),
     }
     run.write_json(f"{name}.card.json", card)
     return card

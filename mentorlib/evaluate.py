@@ -1,16 +1,51 @@
-"""Let a policy work on held-out tasks and keep what it did: one row a trajectory, the source of every number."""
+"""Let a policy work on tasks, and keep what it did on held-out ones: a row a trajectory, the source of every number."""
 
 from collections.abc import Callable
+from typing import Any
 
-from .core import SYSTEM, Pair
+from .core import SYSTEM, Pair, Task, Trajectory
 from .engine import Engine
 from .rollout import rollout, row_of
 from .runs import Row, Run
 from .sandbox import Sandbox
 
+Policy = Engine | Callable[..., list[Trajectory]]  # a model of ours, or what is called as ``rollout`` is (an Endpoint)
+
+
+def attempt(
+    policy: Policy,
+    tasks: list[Task],
+    sandbox: Sandbox,
+    *,
+    batch_size: int = 128,
+    seed: int = 0,
+    report: Callable[..., None] | None = None,
+    **limits: Any,
+) -> list[Trajectory]:
+    """One trajectory a task, in order, of any policy; repeat a task for several samples.
+
+    Args:
+        policy: an engine, which gets batches, or an Endpoint, which keeps its own number in flight.
+        tasks, sandbox, limits: see rollout.
+        batch_size: trajectories in flight; tasks are sorted by length of question to keep padding low.
+        seed: of the sampling.
+        report: told (done, all) after each batch, or by the endpoint.
+    """
+    if callable(policy):
+        return policy(tasks, sandbox, report=report, **limits)
+    order = sorted(range(len(tasks)), key=lambda i: len(tasks[i].question))
+    done: dict[int, Trajectory] = {}
+    for start in range(0, len(order), batch_size):
+        part = order[start : start + batch_size]
+        trajectories = rollout(policy, [tasks[i] for i in part], sandbox, seed=seed * 1_000_003 + start, **limits)
+        done |= zip(part, trajectories, strict=True)
+        if report:
+            report(len(done), len(tasks))
+    return [done[i] for i in range(len(tasks))]
+
 
 def evaluate(
-    engine: Engine,
+    policy: Policy,
     pairs: list[Pair],
     sandbox: Sandbox,
     *,
@@ -23,39 +58,33 @@ def evaluate(
     max_tokens: int = 512,
     system: str = SYSTEM,
     seed: int = 0,
-    report: Callable[[int, int], None] | None = None,
+    report: Callable[..., None] | None = None,
 ) -> list[Row]:
     """Run a policy on tasks; rows as rollout.row_of gives them, with ``sample``.
 
     Args:
-        engine: the policy.
+        policy: a model of ours (an Engine), or one behind a server (an Endpoint).
         pairs: tasks with the references they are compared to.
         sandbox: where the tools run.
         run, name: where rows are written (``eval/<name>.jsonl``, whole or not at all); name defaults to the suite.
         samples: trajectories a task; more than one makes sense only above temperature 0.
         temperature: 0 is greedy.
-        batch_size: trajectories in flight; tasks are sorted by length of question to keep padding low.
-        report: told (done, all) after each batch.
+        batch_size, seed, report: see attempt.
     """
-    work = sorted(((t, r, s) for t, r in pairs for s in range(samples)), key=lambda w: len(w[0].question))
-    rows: list[Row] = []
-    for start in range(0, len(work), batch_size):
-        part = work[start : start + batch_size]
-        trajectories = rollout(
-            engine,
-            [task for task, _, _ in part],
-            sandbox,
-            max_turns=max_turns,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            system=system,
-            seed=seed * 1_000_003 + start,
-        )
-        rows += [row_of(t, r, done, sample=s) for (t, r, s), done in zip(part, trajectories, strict=True)]
-        if report:
-            report(len(rows), len(work))
-    order = {task.id: i for i, (task, _) in enumerate(pairs)}
-    rows.sort(key=lambda row: (order[row["task_id"]], row["sample"]))
+    work = [(task, reference, sample) for task, reference in pairs for sample in range(samples)]
+    trajectories = attempt(
+        policy,
+        [task for task, _, _ in work],
+        sandbox,
+        batch_size=batch_size,
+        max_turns=max_turns,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        system=system,
+        seed=seed,
+        report=report,
+    )
+    rows = [row_of(t, r, done, sample=s) for (t, r, s), done in zip(work, trajectories, strict=True)]
     if run is not None:
         run.write_rows(f"eval/{name or pairs[0][0].suite}.jsonl", rows)
     return rows

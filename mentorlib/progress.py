@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 SHOWN = {"loss": ".3f", "reward": ".3f", "accuracy": ".0%", "token_accuracy": ".1%", "calls": ".1f"}
+SHOWN |= {"replies/s": ".1f", "tokens": ",", "retries": ",", "cost": ".2f"}
 
 
 def lasting(seconds: float) -> str:

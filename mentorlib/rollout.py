@@ -23,6 +23,18 @@ def heard(text: str, limit: int = RESULT_LIMIT) -> str:
     return text if len(text) <= limit else f"{text[:limit]} … (cut, {len(text)} characters in all)"
 
 
+def stop_of(text: str, last: bool, run: bool = True) -> Stop | None:
+    """How a closed turn ends its trajectory; None where its calls are to be run: not after the last turn allowed.
+
+    Without ``run`` the calls are the answer: there is nothing to run.
+    """
+    if raw_calls(text):
+        return "answered" if not run else "turn_limit" if last else None
+    if "<tool_call>" in text:
+        return "malformed"
+    return "answered" if "\\boxed" in text else "gave_up"
+
+
 def rollout(
     engine: Engine,
     tasks: list[Task],
@@ -62,17 +74,12 @@ def rollout(
             text = str(tokenizer.decode(ids[:-1]))
             message = parse_turn(text)
             messages[row].append(message)
-            raw = raw_calls(text)
-            if raw and tasks[row].metric == "calls":  # the calls are the answer: there is nothing to run
-                stops[row] = "answered"
-            elif raw and sum(m["role"] == "assistant" for m in messages[row]) < max_turns:
-                waiting.append((row, raw))
-            elif raw:
-                stops[row] = "turn_limit"
-            elif "<tool_call>" in text:
-                stops[row] = "malformed"
+            last = sum(m["role"] == "assistant" for m in messages[row]) >= max_turns
+            stop = stop_of(text, last=last, run=tasks[row].metric != "calls")
+            if stop is None:
+                waiting.append((row, raw_calls(text)))
             else:
-                stops[row] = "answered" if "\\boxed" in text else "gave_up"
+                stops[row] = stop
         executions = call_many([(tasks[row].toolbox, raw) for row, calls in waiting for raw in calls], sandbox)
         done = iter(executions)
         following: dict[int, list[int] | None] = {}
@@ -129,7 +136,7 @@ def row_of(task: Task, reference: Reference, trajectory: Trajectory, **more: Any
         "messages": trajectory.messages,
         "calls": [vars(c) for c in trajectory.calls],
         "stop": trajectory.stop,
-        "n_tokens": sum(trajectory.mask),
+        "n_tokens": trajectory.n_tokens,
         **grade(task, trajectory),
         **more,
     }

@@ -46,8 +46,10 @@ def _merged(model: Any) -> PreTrainedModel:
     return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a model folder whole or not at all."""
+def save_model(model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
+    """Write a model folder whole or not at all; a model behind a server (None) stays there."""
+    if model is None or tokenizer is None:
+        return
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
@@ -287,10 +289,15 @@ def train(
     return model
 
 
-def check_method(method: str, reward: str = "exact") -> None:
-    """Refuse an unknown method or reward with InputError, before a run is begun."""
+def check_method(method: str, reward: str = "exact", student: str = "") -> None:
+    """Refuse an unknown method or reward, or training behind a server, with InputError, before a run is begun."""
     if method not in ("none", "sft", "grpo"):
         raise InputError(f"unknown method {method!r}: choose none, sft or grpo")
+    if "://" in student and method != "none":
+        raise InputError(
+            f"student={student}: a model behind a server is evaluated (method=none), not trained: "
+            f"for method={method} give 'nano', a model folder or a hub name"
+        )
     if reward not in REWARDS | CONTROLS:
         raise InputError(f"unknown reward {reward!r}: choose one of {', '.join(REWARDS)}")
 

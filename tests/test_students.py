@@ -68,14 +68,15 @@ def test_the_same_seed_draws_the_same_lessons():
 @pytest.mark.parametrize(
     ("suite", "least", "most"),
     [
-        ("calculator", 0.5, 0.9),
-        ("distractors", 0.5, 0.95),
-        ("longer", 0.01, 0.7),  # the goal is 0.2: six right calls in a row are beyond it yet
-        ("wording", 0.5, 0.9),
+        ("calculator", 0.2, 0.5),
+        ("distractors", 0.35, 0.65),
+        ("longer", 0.3, 0.65),
+        ("wording", 0.2, 0.45),
         ("unseen", 0.4, 0.7),
+        ("retrieval", 0.2, 0.45),
     ],
 )
 def test_every_rung_leaves_room_to_gain_and_to_lose(nano, sandbox, suite, least, most):
-    """What the shipped student does, greedy; the goal, 20 to 70% on every rung, is met on "unseen" alone."""
+    """What the shipped student does, greedy: between 20 and 70% wherever a tool fits (bounds for 100 tasks)."""
     rows = evaluate(TorchEngine(*nano), generate(suite, 100, split="eval"), sandbox)
     assert least <= sum(r["correct"] for r in rows) / len(rows) <= most

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -659,6 +660,15 @@ def table(frame: pd.DataFrame, value: str = "accuracy", index: str = "method", c
     )
     wide = texts.pivot(index=index, columns=columns, values="text").fillna("–")
     return wide.loc[list(dict.fromkeys(frame[index])), list(dict.fromkeys(frame[columns]))]
+
+
+def link(where: str = "", **filters: Any) -> str:
+    """The address of one trajectory (a row's ``where``), or of those that fit filters, on the page beside a report.
+
+    Filters are what the page has menus for: run, suite, method, outcome, tool, and exploit and step. See ``viewer``.
+    """
+    asked = "&".join(f"{key}={quote(str(value), safe='')}" for key, value in filters.items())
+    return f"trajectories.html#{quote(where, safe='/:') if where else '?' + asked}"
 
 
 def lessons_rewards(rows: pd.DataFrame, parted: pd.DataFrame, swaps: pd.DataFrame) -> str:

@@ -120,7 +120,8 @@ class Trajectory:
     ``response`` is the decoded text after the prompt, special tokens and tool results included; it is
     what the official rewards read. ``token_ids``, ``mask`` (1 = sampled, 0 = tool result or template)
     and ``logprobs`` (0.0 where mask is 0) have one entry a token after the prompt; all three are empty
-    for a trajectory rebuilt from text.
+    for a trajectory rebuilt from text. ``tokens`` is the text of each token by itself, for reading; half a
+    character shows as U+FFFD.
     """
 
     task_id: str
@@ -131,6 +132,7 @@ class Trajectory:
     token_ids: list[int] = field(default_factory=list)
     mask: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
 
     @property
     def calls(self) -> list[Call]:

@@ -62,6 +62,14 @@ def rollouts(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFram
     return _read(runs, root, "rollouts.jsonl")
 
 
+def trajectories(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
+    """All stored rows of several runs: ``evaluations``, then ``rollouts``. InputError if there are none."""
+    kept = [own for pattern in ("eval/*.jsonl", "rollouts.jsonl") if len(own := _read(runs, root, pattern))]
+    if not kept:
+        raise InputError(f"{root}: no trajectories in these runs (eval/*.jsonl, rollouts.jsonl)")
+    return pd.concat(kept, ignore_index=True)
+
+
 def thin(rows: pd.DataFrame, groups: int) -> pd.DataFrame:
     """At most ``groups`` whole groups of ``rollouts``, evenly spread over the steps of each run, to bound the work.
 

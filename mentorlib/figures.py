@@ -30,7 +30,7 @@ METHODS = {
     "grpo-none": "#B8A900",
     "grpo-toolrl": "#882255",
 }
-_OUTCOMES = dict(
+OUTCOME_COLOURS = dict(
     zip(
         OUTCOMES,
         ["#009E73", "#F0E442", "#E69F00", "#D55E00", "#CC79A7", "#882255", "#56B4E9", "#0072B2", "#8C8C8C", "#000000"],
@@ -267,7 +267,7 @@ def outcomes(table: pd.DataFrame) -> go.Figure:
         title = (
             f"The commonest failure is “{failed.index[0]}”: {percent(failed.iloc[0] / failed.sum())} of all failures"
         )
-    return _stack(table, "outcome", _OUTCOMES, title)
+    return _stack(table, "outcome", OUTCOME_COLOURS, title)
 
 
 def stops(table: pd.DataFrame) -> go.Figure:
@@ -340,7 +340,7 @@ def partings(parted: pd.DataFrame, rows: int, rewards: Sequence[str] = ()) -> go
         own = counts[counts["outcome"] == outcome].set_index("reward")["n"].reindex(names, fill_value=0) / rows
         if own.sum():
             hover = f"%{{y}}: %{{x:.1%}} of trajectories, “{outcome}”<extra></extra>"
-            bar = {"color": _OUTCOMES[outcome], "line": {"color": "white", "width": 0.5}}
+            bar = {"color": OUTCOME_COLOURS[outcome], "line": {"color": "white", "width": 0.5}}
             fig.add_bar(
                 x=own, y=[text(n) for n in names], orientation="h", name=outcome, marker=bar, hovertemplate=hover
             )

@@ -70,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
 
     view = commands.add_parser("view", help="read a run's trajectories in a web browser, or here with --text")
     view.add_argument("run", help="a run's name or folder")
-    view.add_argument("--rows", help="one file in it, such as eval/calculator.jsonl (default: all; with --text the first)")
+    view.add_argument(
+        "--rows", help="one file in it, such as eval/calculator.jsonl (default: all; with --text the first)"
+    )
     view.add_argument("--where", metavar="CONDITION", help="such as \"not correct and stop == 'answered'\"")
     view.add_argument("-o", "--output", help="write the page there and open nothing (default: in the run's folder)")
     view.add_argument("--text", action="store_true", help="list them here, for a terminal or a pipe")

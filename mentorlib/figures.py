@@ -16,7 +16,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .analysis import OUTCOMES, percent
+from .analysis import OUTCOMES, link, percent
 
 METHODS = {
     "teacher": "#000000",
@@ -37,7 +37,7 @@ OUTCOME_COLOURS = dict(
         strict=True,
     )
 )
-_STOPS = {
+STOP_COLOURS = {
     "answered": "#009E73",
     "gave_up": "#0072B2",
     "turn_limit": "#E69F00",
@@ -278,7 +278,7 @@ def stops(table: pd.DataFrame) -> go.Figure:
     answered = answered.fillna(0.0)
     low, high = answered.idxmin(), answered.idxmax()
     title = f"Ending in an answer: from {percent(answered[low])} ({low}) to {percent(answered[high])} ({high})"
-    return _stack(table, "stop", _STOPS, title)
+    return _stack(table, "stop", STOP_COLOURS, title)
 
 
 # ---- the reward lab
@@ -563,6 +563,9 @@ def _stack(table: pd.DataFrame, column: str, colours: Mapping[str, str], title: 
             name=text(name),
             hovertext=hover,
             hoverinfo="text",
+            customdata=[link(suite=r.suite, method=r.method, outcome=name) for r in own.itertuples()]
+            if column == "outcome"
+            else None,
             marker={"color": colours.get(name, "#4D4D4D"), "line": {"color": "white", "width": 0.5}},
         )
     fig.update_layout(barmode="stack")

@@ -32,9 +32,9 @@ def sampled(row: Mapping[str, Any]) -> Iterator[list[tuple[str, float]]]:
             if own:
                 yield list(turn)
         return
-    for turn in re.split(r"<\|im_start\|>(?=assistant\n|user\n)", str(row["response"])):
-        if not turn.startswith("user\n"):
-            yield [(character, math.nan) for character in turn.removeprefix("assistant\n")]
+    for said in re.split(r"<\|im_start\|>(?=assistant\n|user\n)", str(row["response"])):
+        if not said.startswith("user\n"):
+            yield [(character, math.nan) for character in said.removeprefix("assistant\n")]
 
 
 def kinds(row: Mapping[str, Any]) -> list[tuple[str, str, float]]:

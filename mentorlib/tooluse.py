@@ -40,7 +40,10 @@ WORDS = {
             "seventeen eighteen nineteen twenty".split()
         )
     },
-    **{word: (n,) for n, word in zip(range(30, 100, 10), "thirty forty fifty sixty seventy eighty ninety".split())},
+    **{
+        word: (n,)
+        for n, word in zip(range(30, 100, 10), "thirty forty fifty sixty seventy eighty ninety".split(), strict=True)
+    },
     **{"half": (2, 0.5), "double": (2,), "twice": (2,), "pair": (2,), "couple": (2,), "triple": (3,), "thrice": (3,)},
     **{"third": (3, 1 / 3), "quarter": (4, 0.25), "dozen": (12,), "thousand": (1000,), "million": (1_000_000,)},
     **{"second": (60,), "minute": (60,), "hour": (24, 60), "day": (7, 24, 30, 365), "week": (7, 52)},
@@ -82,7 +85,7 @@ def paths(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure_paths(table: pd.DataFrame) -> go.Figure:
-    """From the teacher's tools to the outcome, stacked by suite and method, of ``paths``. Blue is right, orange wrong."""
+    """From the teacher's tools to the outcome, by suite and method, of ``paths``: blue is right, orange wrong."""
     if table.empty:
         return _empty("No paths: there are no rows", "run notebook 02_train first")
     counts = table.groupby("path")["n"].sum().reindex(list(PATHS), fill_value=0)
@@ -141,7 +144,7 @@ def _tools(counts: pd.Series, most: int) -> list[str]:
 
 
 def figure_confusion(table: pd.DataFrame, most: int = 6) -> go.Figure:
-    """Heatmaps of ``confusion`` by method: rows are the teacher's tool, columns the student's, cells shares of a row."""
+    """Heatmaps of ``confusion`` by method: rows are the teacher's tool, columns the student's, cells shares."""
     if table.empty:
         return _empty("No calls to compare: neither teacher nor student called a tool", "give runs with rows")
     wrong = table[(table["teacher"] != table["student"]) & (table["teacher"] != NONE) & (table["student"] != NONE)]
@@ -150,7 +153,9 @@ def figure_confusion(table: pd.DataFrame, most: int = 6) -> go.Figure:
         pairs = wrong.groupby(["teacher", "student"])["n"].sum()
         one, other = pairs.idxmax()
         whole = table.loc[table["teacher"] == one, "n"].sum()
-        title = f"Commonest confusion: {other} where the teacher calls {one}, {percent(pairs.max() / whole)} of the time"
+        title = (
+            f"Commonest confusion: {other} where the teacher calls {one}, {percent(pairs.max() / whole)} of the time"
+        )
     names = _tools(table.groupby("teacher")["n"].sum(), most)
     down, across = [*names, ELSE, NONE], [*names, ELSE, NONE]
     return _heatmaps(table, "teacher", "student", down, across, title, "the student's tool at that step")
@@ -186,7 +191,9 @@ def _heatmaps(
 ) -> go.Figure:
     """One heatmap a method, below each other so that a phone can read them; names not in the lists become ELSE."""
     methods = list(dict.fromkeys(table["method"]))
-    folded = table.assign(**{y: table[y].where(table[y].isin(down), ELSE), x: table[x].where(table[x].isin(across), ELSE)})
+    folded = table.assign(
+        **{y: table[y].where(table[y].isin(down), ELSE), x: table[x].where(table[x].isin(across), ELSE)}
+    )
     down = [name for name in down if name in set(folded[y])]
     across = [name for name in across if name in set(folded[x])]
     tall = 46 + 24 * len(down)
@@ -238,7 +245,7 @@ def figure_jsd(distances: pd.DataFrame) -> go.Figure:
         f"{far['suite']}, {far['jsd']:.2f} bits"
     )
     hover = [
-        f"{text(r.method)} on {text(r.suite)}: {r.jsd:.3f} bits [{r.low:.3f}, {r.high:.3f}], noise floor {r.floor:.3f}, "
+        f"{text(r.method)} on {text(r.suite)}: {r.jsd:.3f} bits [{r.low:.3f}, {r.high:.3f}], floor {r.floor:.3f}, "
         f"{r.tasks} tasks"
         for r in known.itertuples()
     ]

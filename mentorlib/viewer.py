@@ -26,7 +26,7 @@ LIMIT = 20_000  # characters of one text on the page; the rest is in the file
 TOKENS = 4_000  # tokens of one trajectory that are coloured
 CHUNK = 100  # rows that are packed together
 FROM_NOWHERE = "from nowhere"
-_TEMPLATE = Path(__file__).with_name("viewer.html")
+_TEMPLATE = Path(__file__).with_name("viewer.template")
 
 
 def page(rows: pd.DataFrame, title: str) -> str:
@@ -105,7 +105,7 @@ def _detail(row: Mapping[str, Any]) -> dict[str, Any]:
     calls = row.get("teacher_calls")
     teacher = calls if isinstance(calls, list) else [{"name": n, "arguments": None} for n in row["teacher_tools"]]
     question, correct = row.get("question"), row["correct"]
-    detail = {
+    detail: dict[str, Any] = {
         "question": _cut(question if isinstance(question, str) else ""),
         "messages": [
             {"role": m["role"], "content": _cut(m.get("content") or "")}

@@ -25,8 +25,8 @@ FLOORS = [
     {"suites", "teachers", "datasets", "students"},
     {"engine", "rollout"},
     {"trainer", "evaluate"},
-    {"analysis", "figures"},
-    {"widgets", "studies", "reports"},
+    {"analysis", "figures", "exploits", "tokens", "tooluse"},
+    {"widgets", "live", "viewer", "studies", "reports"},
     {"cli"},
     {"__main__", "__init__"},
 ]

@@ -7,6 +7,7 @@ the thread that trains, as an update of what the cell displayed. Executed by pap
 button, and what the updates leave in the notebook is the last figure: the same code.
 """
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -47,7 +48,7 @@ class Live:
         self.button.layout.width = "auto"
         self.button.on_click(self._pressed)
         display(self.button)
-        self.shown = display(figure(pd.DataFrame(), 0), display_id=True)
+        self.shown = display(_bundle(figure(pd.DataFrame(), 0)), raw=True, display_id=True)
 
     def __call__(self, step: int, steps: int, metrics: dict[str, Any]) -> bool:
         if self.report:
@@ -56,7 +57,7 @@ class Live:
         if stop or step >= steps or now - self._drawn >= self.every:
             self._drawn = now
             left = 0.0 if stop else (steps - step) * now / max(1, step - self._first(step) + 1)
-            self.shown.update(figure(curves(self.run), steps, left))
+            self.shown.update(_bundle(figure(curves(self.run), steps, left)), raw=True)
         if stop and step < steps:
             self.run.record("stopped_at_step", step, n=steps)
         if stop or step >= steps:
@@ -73,6 +74,11 @@ class Live:
         self._stop.set()
         self.button.disabled = True
         self.button.description = "Stopping after this step …"
+
+
+def _bundle(drawn: go.Figure) -> dict[str, Any]:
+    """A figure as display data: plotly's own display would add an output at each update."""
+    return {"application/vnd.plotly.v1+json": json.loads(drawn.to_json())}
 
 
 def curves(run: Run) -> pd.DataFrame:

@@ -18,7 +18,7 @@ KINDS = {
     "other": "everything else that the policy wrote, end tokens included",
 }
 _COLOURS = {"call": "#E69F00", "answer": "#009E73", "other": "#7F7F7F"}
-_SPANS = re.compile(r"(?P<call><tool_call>.*?(?:</tool_call>|$))|\\boxed\s*(?P<box>\{)", re.DOTALL)
+_SPANS = re.compile(r"(?P<call><tool_call>.*?(?:</tool_call>|\Z))|\\boxed\s*(?P<box>\{)", re.DOTALL)
 
 
 def sampled(row: Mapping[str, Any]) -> Iterator[list[tuple[str, float]]]:

@@ -54,7 +54,7 @@ def transcript_html(row: Mapping[str, Any] | pd.Series) -> str:
     ]
     head = " · ".join(escape(str(f)) for f in facts if isinstance(f, str))
     if isinstance(row.get("where"), str):
-        head += f" · <a href='{html.escape(link(row['where']))}'>{escape(row['where'])}</a>"
+        head += f" · <a style='text-decoration:underline' href='{html.escape(link(row['where']))}'>{escape(row['where'])}</a>"
     parts = [f"<div style='font-weight:600;margin-bottom:4px;overflow-wrap:anywhere'>{head}</div>"]
     if isinstance(row.get("question"), str):
         parts.append(_box("question", "question", row["question"]))

@@ -54,7 +54,8 @@ def transcript_html(row: Mapping[str, Any] | pd.Series) -> str:
     ]
     head = " · ".join(escape(str(f)) for f in facts if isinstance(f, str))
     if isinstance(row.get("where"), str):
-        head += f" · <a style='text-decoration:underline' href='{html.escape(link(row['where']))}'>{escape(row['where'])}</a>"
+        address = html.escape(link(row["where"]))
+        head += f" · <a style='text-decoration:underline' href='{address}'>{escape(row['where'])}</a>"
     parts = [f"<div style='font-weight:600;margin-bottom:4px;overflow-wrap:anywhere'>{head}</div>"]
     if isinstance(row.get("question"), str):
         parts.append(_box("question", "question", row["question"]))

@@ -28,7 +28,7 @@ _WHERE = {
     "run_notebook": "reports",
     "run_study": "studies",
 }
-_MODULES = ("analysis", "figures", "widgets")
+_MODULES = ("analysis", "exploits", "figures", "live", "tokens", "tooluse", "widgets")
 __all__ = [*_WHERE, *_MODULES]
 
 

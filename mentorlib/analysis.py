@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -60,6 +61,14 @@ def rollouts(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFram
     Runs that sampled nothing in training (base, sft) add no rows; the columns are there even if none did.
     """
     return _read(runs, root, "rollouts.jsonl")
+
+
+def trajectories(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
+    """All stored rows of several runs: ``evaluations``, then ``rollouts``. InputError if there are none."""
+    kept = [own for pattern in ("eval/*.jsonl", "rollouts.jsonl") if len(own := _read(runs, root, pattern))]
+    if not kept:
+        raise InputError(f"{root}: no trajectories in these runs (eval/*.jsonl, rollouts.jsonl)")
+    return pd.concat(kept, ignore_index=True)
 
 
 def thin(rows: pd.DataFrame, groups: int) -> pd.DataFrame:
@@ -694,6 +703,15 @@ def table(frame: pd.DataFrame, value: str = "accuracy", index: str = "method", c
     )
     wide = texts.pivot(index=index, columns=columns, values="text").fillna("–")
     return wide.loc[list(dict.fromkeys(frame[index])), list(dict.fromkeys(frame[columns]))]
+
+
+def link(where: str = "", **filters: Any) -> str:
+    """The address of one trajectory (a row's ``where``), or of those that fit filters, on the page beside a report.
+
+    Filters are what the page has menus for: run, suite, method, outcome, tool, and exploit and step. See ``viewer``.
+    """
+    asked = "&".join(f"{key}={quote(str(value), safe='')}" for key, value in filters.items())
+    return f"trajectories.html#{quote(where, safe='/:') if where else '?' + asked}"
 
 
 def lessons_rewards(rows: pd.DataFrame, parted: pd.DataFrame, swaps: pd.DataFrame) -> str:

@@ -14,9 +14,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .core import InputError
+
+if TYPE_CHECKING:
+    from .runs import Run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,11 +68,15 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("-o", "--output", help="default: FILE with .scored.jsonl; bad rows go to OUT.rejected.jsonl")
     score.set_defaults(command=_score)
 
-    view = commands.add_parser("view", help="read a run's trajectories")
+    view = commands.add_parser("view", help="read a run's trajectories in a web browser, or here with --text")
     view.add_argument("run", help="a run's name or folder")
-    view.add_argument("--rows", help="the file in it, such as eval/calculator.jsonl (default: the first there is)")
+    view.add_argument(
+        "--rows", help="one file in it, such as eval/calculator.jsonl (default: all; with --text the first)"
+    )
     view.add_argument("--where", metavar="CONDITION", help="such as \"not correct and stop == 'answered'\"")
-    view.add_argument("-n", type=int, default=20, help="how many (default: 20)")
+    view.add_argument("-o", "--output", help="write the page there and open nothing (default: in the run's folder)")
+    view.add_argument("--text", action="store_true", help="list them here, for a terminal or a pipe")
+    view.add_argument("-n", type=int, default=20, help="with --text, how many (default: 20)")
     view.set_defaults(command=_view)
 
     verify = commands.add_parser("verify", help="compute recorded results again from their rows")
@@ -136,6 +143,8 @@ def _view(options: argparse.Namespace) -> int:
         raise InputError(f"{run.path}: no trajectories in it (eval/*.jsonl, rollouts.jsonl)")
     if options.rows is not None and not (run.path / options.rows).is_file():
         raise InputError(f"{run.path}: no rows {options.rows!r}; there are: {', '.join(files) or 'none'}")
+    if not options.text:
+        return _view_page(run, options)
     name = options.rows or files[0]
     rows = run.read_rows(name)
     chosen = select_rows(rows, options.where) if options.where else rows
@@ -144,6 +153,25 @@ def _view(options: argparse.Namespace) -> int:
     head = f"{run.path / name}: {len(shown)} of {len(chosen)} rows" + (f"; also {', '.join(others)}" if others else "")
     text = "\n\n".join([head, *(_trajectory(row) for row in shown)])
     pydoc.pager(text) if sys.stdout.isatty() else print(text)
+    return 0
+
+
+def _view_page(run: "Run", options: argparse.Namespace) -> int:
+    import webbrowser
+
+    from . import analysis, viewer
+    from .runs import select_rows
+
+    rows = analysis.trajectories([run.path.name], run.path.parent)
+    if options.rows:
+        rows = rows[rows["where"].str.startswith(f"{run.path.name}/{options.rows}:")]
+    if options.where:
+        places = {row["where"] for row in select_rows(rows.to_dict("records"), options.where)}
+        rows = rows[rows["where"].isin(places)]
+    file = viewer.write(options.output or run.path / "trajectories.html", rows, f"Trajectories of {run.name}")
+    print(f"{len(rows)} trajectories: {file}")
+    if not options.output and not webbrowser.open(file.resolve().as_uri()):
+        print("no web browser to open it with here; open that file in one")
     return 0
 
 

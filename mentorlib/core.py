@@ -135,6 +135,7 @@ class Trajectory:
     what the official rewards read. ``token_ids``, ``mask`` (1 = sampled, 0 = tool result or template)
     and ``logprobs`` (0.0 where mask is 0) have one entry a token after the prompt; all three are empty
     for a trajectory rebuilt from text or had from a server, which says only how many tokens it wrote (``counted``).
+    ``tokens`` is the text of each token by itself, for reading; half a character shows as U+FFFD.
     """
 
     task_id: str
@@ -146,6 +147,7 @@ class Trajectory:
     mask: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     counted: int = 0
+    tokens: list[str] = field(default_factory=list)
 
     @property
     def n_tokens(self) -> int:

@@ -16,7 +16,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .analysis import OUTCOMES, percent
+from .analysis import OUTCOMES, link, percent
 
 METHODS = {
     "teacher": "#000000",
@@ -35,14 +35,14 @@ METHODS = {
     "grpo-null": "#BBBBBB",
     "grpo-planted": "#661100",
 }
-_OUTCOMES = dict(
+OUTCOME_COLOURS = dict(
     zip(
         OUTCOMES,
         ["#009E73", "#F0E442", "#E69F00", "#D55E00", "#CC79A7", "#882255", "#56B4E9", "#0072B2", "#8C8C8C", "#000000"],
         strict=True,
     )
 )
-_STOPS = {
+STOP_COLOURS = {
     "answered": "#009E73",
     "gave_up": "#0072B2",
     "turn_limit": "#E69F00",
@@ -314,7 +314,7 @@ def outcomes(table: pd.DataFrame) -> go.Figure:
         title = (
             f"The commonest failure is “{failed.index[0]}”: {percent(failed.iloc[0] / failed.sum())} of all failures"
         )
-    return _stack(table, "outcome", _OUTCOMES, title)
+    return _stack(table, "outcome", OUTCOME_COLOURS, title)
 
 
 def stops(table: pd.DataFrame) -> go.Figure:
@@ -325,7 +325,7 @@ def stops(table: pd.DataFrame) -> go.Figure:
     answered = answered.fillna(0.0)
     low, high = answered.idxmin(), answered.idxmax()
     title = f"Ending in an answer: from {percent(answered[low])} ({low}) to {percent(answered[high])} ({high})"
-    return _stack(table, "stop", _STOPS, title)
+    return _stack(table, "stop", STOP_COLOURS, title)
 
 
 # ---- the reward lab
@@ -387,7 +387,7 @@ def partings(parted: pd.DataFrame, rows: int, rewards: Sequence[str] = ()) -> go
         own = counts[counts["outcome"] == outcome].set_index("reward")["n"].reindex(names, fill_value=0) / rows
         if own.sum():
             hover = f"%{{y}}: %{{x:.1%}} of trajectories, “{outcome}”<extra></extra>"
-            bar = {"color": _OUTCOMES[outcome], "line": {"color": "white", "width": 0.5}}
+            bar = {"color": OUTCOME_COLOURS[outcome], "line": {"color": "white", "width": 0.5}}
             fig.add_bar(
                 x=own, y=[text(n) for n in names], orientation="h", name=outcome, marker=bar, hovertemplate=hover
             )
@@ -610,6 +610,9 @@ def _stack(table: pd.DataFrame, column: str, colours: Mapping[str, str], title: 
             name=text(name),
             hovertext=hover,
             hoverinfo="text",
+            customdata=[link(suite=r.suite, method=r.method, outcome=name) for r in own.itertuples()]
+            if column == "outcome"
+            else None,
             marker={"color": colours.get(name, "#4D4D4D"), "line": {"color": "white", "width": 0.5}},
         )
     fig.update_layout(barmode="stack")

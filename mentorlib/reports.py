@@ -9,6 +9,7 @@ import ast
 import contextlib
 import copy
 import difflib
+import html
 import io
 import json
 import logging
@@ -62,8 +63,8 @@ def run_notebook(
     Args:
         notebook: the .ipynb file; it is not changed.
         parameters: values for its parameters cell; see `check_parameters`.
-        output: folder for notebook.ipynb and report.html; by default the run's folder (``runs/<run>``) if the notebook
-            has a parameter ``run``, else ``reports/<notebook's name>``.
+        output: folder for notebook.ipynb, report.html and, if that links to it, trajectories.html; by default the run's
+            folder (``runs/<run>``) if the notebook has a parameter ``run``, else ``reports/<notebook's name>``.
         say: is given each line that a cell prints, while it runs; by default print.
 
     InputError for parameters that do not fit, before a kernel starts, and for one that a cell raises; what an earlier
@@ -114,7 +115,14 @@ def run_notebook(
     }
     write_text(output / "notebook.ipynb", nbformat.writes(executed))
     running.unlink(missing_ok=True)
-    report = write_text(output / "report.html", to_html(executed))
+    page = to_html(executed)
+    if "trajectories.html#" in page:  # the report's numbers link to the trajectories behind them
+        from . import viewer
+
+        with contextlib.suppress(InputError):  # a run that broke before it had rows
+            runs = values.get("runs") or ([] if "runs" in values else [values.get("run", "")])
+            viewer.write_runs(output / "trajectories.html", runs, values.get("root", "runs"))
+    report = write_text(output / "report.html", page)
     if refused:
         raise InputError(failure.evalue) from None  # type: ignore[union-attr]
     if isinstance(failure, Exception):
@@ -331,7 +339,11 @@ _TEMPLATE = """
 {%- block jupyter_widgets -%}{%- endblock -%}
 {%- block html_head_css -%}
 <style>
+:root { color-scheme: light dark; }
+body.jp-Notebook { overflow: visible; }
 main { max-width: 62rem; margin: 0 auto; padding: 1rem 1.5rem 4rem; }
+body .jp-RenderedHTMLCommon a, body .jp-OutputArea a { color: #0060a8; text-decoration: underline; }
+:focus-visible { outline: 2px solid #0060a8; outline-offset: 1px; }
 body .jp-InputPrompt, body .jp-OutputPrompt { display: none; }
 details.code { margin: .2rem 0; }
 details.code > summary, .report-facts summary { cursor: pointer; color: #5b6472; font: 12px system-ui, sans-serif; }
@@ -341,6 +353,15 @@ details.code > summary, .report-facts summary { cursor: pointer; color: #5b6472;
 .report-facts { border-bottom: 1px solid #d9dde3; padding: 0 0 .6rem; }
 .report-facts td { padding: 0 1rem 0 0; text-align: left; vertical-align: top; }
 .report-failed { background: #fdecea; border-left: 4px solid #b3261e; padding: .6rem 1rem; margin: .6rem 0; }
+@media (max-width: 600px) { main { padding: .6rem .8rem 3rem; } body .jp-Cell { padding: 4px 0; } }
+@media screen and (prefers-color-scheme: dark) {
+  /* Turned over as a whole, with hues kept, so that figures, tables and transcripts keep their colours. */
+  html { background: #fff; filter: invert(.9) hue-rotate(180deg); }
+}
+@media print {
+  details.code { display: none; } .plotly-graph-div, article, tr { break-inside: avoid; }
+  .jp-OutputArea-output { overflow: visible; max-height: none; }
+}
 </style>
 {%- endblock -%}
 {%- block body_header -%}
@@ -390,20 +411,33 @@ def to_html(node: nbformat.NotebookNode) -> str:
                 figures += 1
                 output.data = nbformat.NotebookNode({"text/html": _figure(figure, f"figure-{figures}")})
                 output.metadata = nbformat.NotebookNode()
-    resources: dict[str, Any] = {"metadata": {"name": node.metadata["title"]}}
+    resources: dict[str, Any] = {"language_code": "en", "metadata": {"name": node.metadata["title"]}}
     if figures:
         from plotly.offline import get_plotlyjs
 
         resources["plotly"] = get_plotlyjs()
     exporter = HTMLExporter(template_name="lab", raw_template=_TEMPLATE)
-    return exporter.from_notebook_node(node, resources=resources)[0]
+    page = exporter.from_notebook_node(node, resources=resources)[0]
+    # What scrolls is reached by keyboard.
+    return page.replace(
+        '<div class="jp-RenderedHTMLCommon jp-RenderedHTML',
+        '<div tabindex="0" class="jp-RenderedHTMLCommon jp-RenderedHTML',
+    )
 
 
 def _figure(figure: Mapping[str, Any], id_: str) -> str:
     height = figure.get("layout", {}).get("height") or 450
     config = {**figure.get("config", {}), "responsive": True, "displayModeBar": False}
     arguments = json.dumps([figure.get("data", []), figure.get("layout", {}), config]).replace("<", "\\u003c")
+    title = str(((figure.get("layout") or {}).get("title") or {}).get("text") or "figure")
+    label = html.escape(html.unescape(re.sub(r"<[^>]*>", " ", title)))
+    # A mark that stands for trajectories opens them; only addresses that we made are followed.
+    follow = (
+        "e => { const to = e.points[0].customdata; "
+        'if (typeof to === "string" && to.startsWith("trajectories.html#")) location.href = to; }'
+    )
     return (
-        f'<div id="{id_}" class="plotly-graph-div" style="height:{height}px;width:100%"></div>'
-        f'<script>Plotly.newPlot("{id_}", ...{arguments});</script>'
+        f'<div id="{id_}" class="plotly-graph-div" role="figure" aria-label="{label}" '
+        f'style="height:{height}px;width:100%"></div>'
+        f'<script>Plotly.newPlot("{id_}", ...{arguments}).then(d => d.on("plotly_click", {follow}));</script>'
     )

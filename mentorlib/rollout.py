@@ -101,6 +101,7 @@ def rollout(
     for i, row in zip(fits, engine.run([prompts[i] for i in fits], on_turns, **settings), strict=True):
         sampled[i] = row
     trajectories = []
+    texts: dict[int, str] = {}
     for task, prompt, chat, stop, s in zip(tasks, prompts, messages, stops, sampled, strict=True):
         if s.cut:
             stop = "length"
@@ -108,8 +109,10 @@ def rollout(
             if tail:
                 chat.append(parse_turn(str(tokenizer.decode(tail))))
         response = str(tokenizer.decode(s.token_ids))
+        texts |= {i: str(tokenizer.decode([i])) for i in set(s.token_ids) - texts.keys()}
+        tokens = [texts[i] for i in s.token_ids]
         trajectories.append(
-            Trajectory(task.id, chat, response, stop, prompt, s.token_ids, s.mask, s.logprobs)  # type: ignore[arg-type]
+            Trajectory(task.id, chat, response, stop, prompt, s.token_ids, s.mask, s.logprobs, tokens)  # type: ignore[arg-type]
         )
     return trajectories
 
@@ -121,7 +124,15 @@ def _last_turn(ids: list[int], mask: list[int]) -> list[int]:
 
 
 def row_of(task: Task, reference: Reference, trajectory: Trajectory, **more: Any) -> dict[str, Any]:
-    """A trajectory as it is stored: one JSON object, readable without the objects it came from."""
+    """A trajectory as it is stored: one JSON object, readable without the objects it came from.
+
+    ``tokens`` (their texts) and ``logprobs`` (natural log, to 3 decimals; null where the token was not sampled) have
+    one entry a token of the response; both are absent if the trajectory has no token ids.
+    """
+    said: dict[str, Any] = {}
+    if trajectory.tokens:
+        pairs = zip(trajectory.logprobs, trajectory.mask, strict=True)
+        said = {"tokens": trajectory.tokens, "logprobs": [round(p, 3) if sampled else None for p, sampled in pairs]}
     return {
         "task_id": task.id,
         "suite": task.suite,
@@ -138,5 +149,6 @@ def row_of(task: Task, reference: Reference, trajectory: Trajectory, **more: Any
         "stop": trajectory.stop,
         "n_tokens": trajectory.n_tokens,
         **grade(task, trajectory),
+        **said,
         **more,
     }

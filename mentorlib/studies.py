@@ -6,6 +6,7 @@ the packages; a stage whose key is the one it was last finished with is skipped.
 stopped, and a changed library never mixes old numbers with new ones.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import itertools
@@ -29,6 +30,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from .analysis import link
 from .core import InputError
 from .progress import lasting
 from .reports import check_parameters, load_yaml, parameters_of, read_notebook
@@ -446,7 +448,16 @@ def _page(
                 "last": stage.name not in needed,
             }
         )
+    if any("trajectories.html#" in page.read_text(encoding="utf-8") for page in folder.glob("*.html")):
+        from . import viewer
+
+        with contextlib.suppress(InputError):  # no stage has rows
+            filled = [
+                s.run for s in stages if list(s.folder.glob("eval/*.jsonl")) or (s.folder / "rollouts.jsonl").exists()
+            ]
+            viewer.write_runs(folder / "trajectories.html", filled or [""], RUNS)
     text = _PAGE.render(
+        trajectories=(folder / "trajectories.html").exists(),
         study=study,
         rows=rows,
         total=sum(row["seconds"] or 0 for row in rows),
@@ -465,6 +476,15 @@ def _title(notebook: Path) -> str:
     return heading.group(1) if heading else notebook.stem
 
 
+def _behind(stage: Stage, entry: Mapping[str, Any]) -> str:
+    """The address of the trajectories that a result was computed from; empty if it names none."""
+    rows = re.fullmatch(r"(?:\.\./([^/]+)/)?(eval/.+|rollouts)\.jsonl", str(entry["rows"] or ""))
+    if not rows:
+        return ""
+    file = f"{rows[1] or stage.run}/{rows[2]}.jsonl"
+    return link(file=file)
+
+
 def _number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "–" if value is None else str(value)
@@ -473,20 +493,27 @@ def _number(value: Any) -> str:
 
 _JINJA = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
 _JINJA.filters.update(number=_number, lasting=lasting)
+_JINJA.globals.update(behind=_behind)
 _PAGE = _JINJA.from_string("""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Study {{ study.name }}</title>
 <style>
-body { font: 15px/1.55 system-ui, sans-serif; color: #1d232b; max-width: 60rem; margin: 0 auto; padding: 1.5rem; }
+:root { color-scheme: light dark; --ink: #1d232b; --quiet: #57606c; --line: #d9dde3; --link: #0060a8; --bad: #b3261e; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e8ee; --quiet: #a3adba; --line: #353b45; --link: #79bdf0; --bad: #ff8a80; }
+  body { background: #15181d; }
+}
+a { color: var(--link); } :focus-visible { outline: 2px solid var(--link); outline-offset: 1px; }
+body { font: 15px/1.55 system-ui, sans-serif; color: var(--ink); max-width: 60rem; margin: 0 auto; padding: 1.5rem; }
 h1 { margin-bottom: .2rem; } h2 { margin-top: 2.2rem; }
 table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid #e2e5ea; }
+th, td { text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.question { font-size: 1.1rem; max-width: 46rem; } .quiet { color: #5b6472; font-size: .85rem; }
-.failed { color: #b3261e; } .wide { overflow-x: auto; } code { overflow-wrap: anywhere; }
+.question { font-size: 1.1rem; max-width: 46rem; } .quiet { color: var(--quiet); font-size: .85rem; }
+.failed { color: var(--bad); } .wide { overflow-x: auto; } code { overflow-wrap: anywhere; }
 ul.first { font-size: 1.05rem; }
 summary { cursor: pointer; margin: .4rem 0; }
-</style></head><body>
+</style></head><body><main>
 <h1>Study {{ study.name }}</h1>
 <p class="question">{{ study.question }}</p>
 {% if rows | selectattr("error") | list %}
@@ -494,12 +521,15 @@ summary { cursor: pointer; margin: .4rem 0; }
 {% endif %}
 <h2>Read first</h2>
 <ul class="first">
+{% if trajectories %}
+<li><a href="trajectories.html">Every trajectory</a> <span class="quiet">filter, read, link</span></li>
+{% endif %}
 {% for row in rows | reverse if row.last and row.link %}
 <li><a href="{{ row.link }}">{{ row.title }}</a> <span class="quiet">{{ row.stage.name }}</span></li>
 {% endfor %}
 </ul>
 <h2>Stages</h2>
-<div class="wide"><table>
+<div class="wide" tabindex="0"><table>
 <tr><th>stage</th><th>notebook</th><th>parameters</th><th>state</th><th>time</th></tr>
 {% for row in rows %}
 <tr><td>{% if row.link %}<a href="{{ row.link }}">{{ row.stage.name }}</a>{% else %}{{ row.stage.name }}{% endif %}</td>
@@ -516,9 +546,10 @@ summary { cursor: pointer; margin: .4rem 0; }
 <code>python -m mentorlib verify reports/{{ study.name }}</code> computes those that name their rows again.</p>
 {% for row in rows if row.results %}
 <details><summary>{{ row.stage.name }}: {{ row.results | length }}</summary>
-<div class="wide"><table><tr><th>result</th><th>value</th><th>interval</th><th>n</th><th>from</th></tr>
+<div class="wide" tabindex="0"><table><tr><th>result</th><th>value</th><th>interval</th><th>n</th><th>from</th></tr>
 {% for key, entry in row.results.items() %}
-<tr><td>{{ key }}</td><td class="number">{{ entry.value | number }}</td>
+<tr><td>{{ key }}</td><td class="number">{% set to = trajectories and behind(row.stage, entry) %}
+{% if to %}<a href="{{ to }}">{{ entry.value | number }}</a>{% else %}{{ entry.value | number }}{% endif %}</td>
 <td class="number">{% if entry.ci %}{{ entry.ci[0] | number }} to {{ entry.ci[1] | number }}{% endif %}</td>
 <td class="number">{{ entry.n | number if entry.n is not none }}</td>
 <td class="quiet">{% if entry.rows %}{{ entry.query }} of {{ entry.rows }}{% endif %}</td></tr>
@@ -528,5 +559,5 @@ summary { cursor: pointer; margin: .4rem 0; }
 <h2>Made by</h2>
 <p class="quiet">{{ finished }} · {{ machine }}{% if git %} · code {{ git }}{% endif %}<br>
 {% for name, version in versions.items() %}{{ name }} {{ version }}{{ ", " if not loop.last }}{% endfor %}</p>
-</body></html>
+</main></body></html>
 """)

@@ -26,12 +26,12 @@ from .attention import Packed, common, forward, laid, shared_prompts, understand
 from .chat import encode_chat
 from .core import SYSTEM, InputError, Pair, Trajectory
 from .engine import Engine, TorchEngine, TurnEngine
-from .rewards import CONTROLS, NEEDS_RESULTS, REWARDS, as_trl, named
+from .rewards import CONTROLS, NEEDS_RESULTS, REWARDS, TABLE, as_trl, named
 from .rollout import rollout, row_of
 from .runs import Run
 from .sandbox import Sandbox
 
-Report = Callable[[int, int, dict[str, Any]], None]  # step, steps, what was measured
+Report = Callable[[int, int, dict[str, Any]], Any]  # step, steps, what was measured; True ends training there
 
 
 def _lora(rank: int) -> LoraConfig | None:
@@ -71,8 +71,8 @@ class _Progress(TrainerCallback):
         metrics = {ours: float(logs[theirs]) for theirs, ours in self.keep.items() if logs.get(theirs) is not None}
         metrics["seconds"], self.last = round(now - self.last, 3), now
         self.run.log(state.global_step, **metrics)
-        if self.report:
-            self.report(state.global_step, state.max_steps, metrics)
+        if self.report and self.report(state.global_step, state.max_steps, metrics) is True:
+            control.should_training_stop = True
 
 
 def train_sft(
@@ -102,7 +102,7 @@ def train_sft(
         micro_batch: references a backward pass; 0 takes all of a step at once.
         system: the system message.
         seed: of order and dropout.
-        report: told (step, steps, metrics) after each step.
+        report: told (step, steps, metrics) after each step; training ends there if it gives True.
 
     Raises:
         InputError: no reference is short enough, or sizes that do not divide.
@@ -189,7 +189,7 @@ def train_grpo(
         vllm: "colocate" or "server" samples with vLLM through TRL (on a GPU with vLLM installed; not run on our
             machines); "" samples with the student in this process.
         seed: of task order and sampling; each step samples from (seed, step), so that a resumed run repeats nothing.
-        report: told (step, steps, metrics) after each step.
+        report: told (step, steps, metrics) after each step; training ends there if it gives True.
 
     Raises:
         InputError: an unknown reward, one that asks more of the teacher than is known, or sizes that do not divide.
@@ -252,8 +252,9 @@ def train_grpo(
         "frac_reward_zero_std": "dead_groups",
         "completions/mean_length": "tokens",
     }
+    counted = {f"ours/{k}": k for k in _COUNTED} | {f"{reward}/{k}": f"term/{k}" for k in TABLE[reward][1]}
     trainer.remove_callback(PrinterCallback)  # our report says the same in one line
-    trainer.add_callback(_Progress(run, report, names | {f"ours/{k}": k for k in _COUNTED}))
+    trainer.add_callback(_Progress(run, report, names | counted))
     last = max((int(p.name.split("-")[-1]) for p in (run.path / "checkpoints").glob("checkpoint-*")), default=0)
     for name in ("rollouts.jsonl", "metrics.jsonl"):  # what was done after the last checkpoint is done again
         if (run.path / name).exists():

@@ -7,6 +7,7 @@ a static figure of the same data.
 
 import html
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,8 +16,9 @@ import pandas as pd
 from IPython.display import HTML, display
 
 from . import figures
-from .analysis import OUTCOMES, rescore
+from .analysis import OUTCOMES, link, rescore
 from .core import Trajectory
+from .tokens import sampled
 
 LIMIT = 20_000  # characters shown of one text
 _BOX = "border:1px solid #8884;border-left:4px solid {};border-radius:4px;padding:6px 10px;margin:6px 0"
@@ -24,6 +26,7 @@ _PRE = (
     "white-space:pre-wrap;overflow-wrap:anywhere;margin:2px 0;unicode-bidi:plaintext;background:none;color:inherit;"
     "font:12.5px/1.45 ui-monospace,monospace;border:0;padding:0"
 )
+_SIDES = "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(20em,100%),1fr));gap:0 16px"
 _TINTS = {"question": "#7F7F7F", "assistant": "#0072B2", "call": "#E69F00", "tool": "#009E73", "error": "#D55E00"}
 
 
@@ -38,7 +41,8 @@ def escape(value: Any) -> str:
 def transcript_html(row: Mapping[str, Any] | pd.Series) -> str:
     """One stored row as static, escaped HTML: verdict, question, turns, tool results, the teacher's calls, the reward.
 
-    In: a row of ``analysis.evaluations`` or ``rollouts``, or a stored row as it is.
+    Student and teacher stand side by side where there is room. Where the row keeps its tokens, they follow folded,
+    coloured by log-probability. In: a row of ``analysis.evaluations`` or ``rollouts``, or a stored row as it is.
     """
     row = dict(row)
     facts = [
@@ -47,12 +51,15 @@ def transcript_html(row: Mapping[str, Any] | pd.Series) -> str:
         row["task_id"],
         row.get("outcome"),
         f"stop: {row['stop']}",
-        row.get("where"),
     ]
     head = " · ".join(escape(str(f)) for f in facts if isinstance(f, str))
-    parts = [f"<div style='font-weight:600;margin-bottom:4px'>{head}</div>"]
+    if isinstance(row.get("where"), str):
+        address = html.escape(link(row["where"]))
+        head += f" · <a style='text-decoration:underline' href='{address}'>{escape(row['where'])}</a>"
+    parts = [f"<div style='font-weight:600;margin-bottom:4px;overflow-wrap:anywhere'>{head}</div>"]
     if isinstance(row.get("question"), str):
         parts.append(_box("question", "question", row["question"]))
+    parts.append(f"<div style='{_SIDES}'><div>")
     for message in row["messages"]:
         if message["role"] == "tool":
             failed = str(message.get("content")).startswith("error:")
@@ -66,14 +73,51 @@ def transcript_html(row: Mapping[str, Any] | pd.Series) -> str:
     teacher = calls if isinstance(calls, list) else row["teacher_tools"]
     lines = [_call(c) if isinstance(c, Mapping) else str(c) for c in teacher] or ["(no tool)"]
     gold = f"gold answer: {row['answer']}\n"
+    parts.append("</div><div>")
     parts.append(_box("question", "teacher", gold + "\n".join(lines)))
+    parts.append("</div></div>")
     if isinstance(row.get("terms"), Mapping):
         weights = row["weights"] if isinstance(row.get("weights"), Mapping) else {}
         sums = [f"{k} {v:g} × {weights.get(k, 1):g}" for k, v in row["terms"].items()]
         paid = f"{row['reward']}: total {row['total']:g} = {' + '.join(sums)}"
         paid += f"; advantage {row['advantage']:+.2f}" if isinstance(row.get("advantage"), float) else ""
         parts.append(_box("question", "reward", f"{paid}\n{row.get('reason') or ''}"))
-    return f"<article style='margin:0 0 22px;max-width:52em'>{''.join(parts)}</article>"
+    if isinstance(row.get("tokens"), list):
+        parts.append(_tokens(row))
+    return f"<article style='margin:0 0 22px;max-width:62em'>{''.join(parts)}</article>"
+
+
+def linked(table: pd.DataFrame, **filters: str) -> HTML:
+    """A table of numbers, each a link to the trajectories behind it.
+
+    ``filters`` say what the table's rows and columns are called on the trajectories' page: ``rows="outcome",
+    columns="method"``; any other is the same for all cells (``suite="longer"``). Zeros and NaN link to nothing.
+    """
+    down, across = filters.pop("rows"), filters.pop("columns")
+    head = "".join(f"<th scope='col'>{escape(str(c))}</th>" for c in table.columns)
+    lines = []
+    for name, row in zip(table.index, table.to_numpy(object), strict=True):
+        cells = ""
+        for column, value in zip(table.columns, row, strict=True):
+            said = escape(value if isinstance(value, str) else f"{value:,}" if value == value else "–")
+            address = html.escape(link(**{down: name, across: column}, **filters))
+            cells += f"<td><a href='{address}'>{said}</a></td>" if value and value == value else f"<td>{said}</td>"
+        lines.append(f"<tr><th scope='row'>{escape(str(name))}</th>{cells}</tr>")
+    return HTML(
+        f"<table class='dataframe'><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    )
+
+
+def _tokens(row: Mapping[str, Any]) -> str:
+    turns = []
+    for turn in sampled(row):
+        spans = [
+            f"<span style='background:rgba(213,94,0,{0.75 * (1 - math.exp(p)):.2f})'>{escape(token)}</span>"
+            for token, p in turn[:1000]
+        ]
+        turns.append(f"<pre style='{_PRE}'>{''.join(spans)}</pre>")
+    inside = "<hr>".join(turns)
+    return f"<details><summary>tokens by probability (the more orange, the less sure)</summary>{inside}</details>"
 
 
 def transcripts(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> HTML:

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from synthetic import make_runs
 from tiny import notebook
 
 from mentorlib.cli import main
@@ -58,7 +59,8 @@ def test_a_failing_cell_is_exit_1_with_a_report(capfd):
         (["study", "none.yaml", "--workers", "0"], "at least 1"),
         (["view", "none"], "no run 'none'"),
         (["view", "r", "--rows", "eval/b.jsonl"], "there are: eval/a.jsonl"),
-        (["view", "r", "--where", "nothing == 1"], "no column 'nothing'"),
+        (["view", "r", "--text", "--where", "nothing == 1"], "no column 'nothing'"),
+        (["view", "r"], "no key 'tools'"),
         (["verify", "none"], "no run 'none'"),
         (["score", "none.jsonl"], "none.jsonl"),
         (["score", "rows.jsonl", "--reward", "exat"], "exat"),
@@ -93,7 +95,7 @@ def test_verify(run, capfd):
 
 
 def test_view(run, capfd):
-    assert main(["view", "r"]) == 0
+    assert main(["view", "r", "--text"]) == 0
     out = capfd.readouterr().out
     assert (
         "2 of 2 rows" in out
@@ -102,9 +104,22 @@ def test_view(run, capfd):
         and "\\x1b[31m" in out
         and "\x1b" not in out
     )
-    assert main(["view", "runs/r", "--where", "not correct", "-n", "5"]) == 0
+    assert main(["view", "runs/r", "--text", "--where", "not correct", "-n", "5"]) == 0
     out = capfd.readouterr().out
     assert "1 of 1 rows" in out and "t2" in out and "t1" not in out
+
+
+def test_view_writes_a_page_and_opens_it(capfd, monkeypatch, tmp_path):
+    make_runs(tmp_path / "runs", tasks=5, methods=("grpo-exact",))
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+    assert main(["view", "grpo-exact"]) == 0
+    page = tmp_path / "runs" / "grpo-exact" / "trajectories.html"
+    assert opened == [page.as_uri()] and "87 trajectories" in capfd.readouterr().out and page.stat().st_size > 10_000
+    assert main(["view", "grpo-exact", "-o", "w.html", "--rows", "eval/longer.jsonl", "--where", "not correct"]) == 0
+    assert len(opened) == 1
+    wrong = [row for row in Run.open("grpo-exact").read_rows("eval/longer.jsonl") if not row["correct"]]
+    assert f"{len(wrong)} trajectories: w.html" in capfd.readouterr().out and Path("w.html").exists()
 
 
 def test_score(capfd):

@@ -25,8 +25,8 @@ FLOORS = [
     {"suites", "teachers", "datasets", "sources", "students"},
     {"engine", "rollout", "endpoint"},
     {"trainer", "evaluate", "distill"},
-    {"analysis", "figures"},
-    {"widgets", "studies", "reports"},
+    {"analysis", "figures", "exploits", "tokens", "tooluse"},
+    {"widgets", "live", "viewer", "studies", "reports"},
     {"cli"},
     {"__main__", "__init__"},
 ]

@@ -24,6 +24,9 @@ def found(widget: w.Widget, kind: type) -> list:
     return own + [hit for child in getattr(widget, "children", ()) for hit in found(child, kind)]
 
 
+SPANS = ("details", "summary", "span", "hr")
+
+
 def hostile(kind: str = "box") -> dict:
     row = synthetic.row(kind, Random(0), 1)
     bad = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\u202e\u2066"
@@ -32,6 +35,9 @@ def hostile(kind: str = "box") -> dict:
     row["messages"][1]["content"] = row["messages"][2]["content"] = bad
     row["teacher_calls"] = [{"name": bad, "arguments": {"a": bad}}]
     return row | {
+        "where": f"r/eval/{bad}.jsonl:1",
+        "tokens": [bad, bad],
+        "logprobs": [-0.5, None],
         "method": bad,
         "outcome": bad,
         "reward": bad,
@@ -45,7 +51,7 @@ def hostile(kind: str = "box") -> dict:
 def test_hostile_text_is_shown_and_does_nothing() -> None:
     html = widgets.transcript_html(hostile())
     tags = set(re.findall(r"<(/?\w+)", html))
-    assert tags <= {"article", "/article", "div", "/div", "pre", "/pre", "small", "/small"}
+    assert tags <= {f"{end}{tag}" for end in ("", "/") for tag in ("article", "div", "pre", "small", "a", *SPANS)}
     assert "&lt;script&gt;" in html and "\\u202e" in html
     assert not {"\x1b", "\u202e", "\u2066"} & set(html)
 

@@ -1,0 +1,159 @@
+"""Training as it goes: one figure that is redrawn each step, and a button that ends the run after the step at hand.
+
+The button works while a cell trains because JupyterLab (4.4 and later) sends what a widget says to a subshell: a second
+thread of the kernel (ipykernel 7, Jupyter's JEP 91), which runs the button's callback while the first one is busy. All
+that the callback does is to set a flag; the trainer looks at it after each step. The figure goes the other way, from
+the thread that trains, as an update of what the cell displayed. Executed by papermill there is nobody to press the
+button, and what the updates leave in the notebook is the last figure: the same code.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets as w
+import pandas as pd
+import plotly.graph_objects as go
+from IPython.display import display
+from plotly.subplots import make_subplots
+
+from .analysis import percent
+from .core import InputError
+from .figures import STOP_COLOURS, _dress, _empty, _tint, text
+from .progress import lasting
+from .runs import Run
+
+Report = Callable[[int, int, dict[str, Any]], Any]
+
+
+class Live:
+    """A report for ``train``: shows the run's metrics as a figure, and gives True once the button was pressed.
+
+    Args:
+        run: whose metrics.jsonl is drawn.
+        every: seconds between two drawings at least; the last step is always drawn.
+        report: told each step too, such as ``progress.printer``.
+    """
+
+    def __init__(self, run: Run, report: Report | None = None, every: float = 1.0):
+        self.run, self.report, self.every = run, report, every
+        self._stop = threading.Event()
+        self._drawn = -every
+        self._start = time.monotonic()
+        self.button = w.Button(
+            description="Stop after this step", icon="stop", tooltip="the model is saved as it is then", button_style=""
+        )
+        self.button.layout.width = "auto"
+        self.button.on_click(self._pressed)
+        display(self.button)
+        self.shown = display(_bundle(figure(pd.DataFrame(), 0)), raw=True, display_id=True)
+
+    def __call__(self, step: int, steps: int, metrics: dict[str, Any]) -> bool:
+        if self.report:
+            self.report(step, steps, metrics)
+        stop, now = self._stop.is_set(), time.monotonic() - self._start
+        if stop or step >= steps or now - self._drawn >= self.every:
+            self._drawn = now
+            left = 0.0 if stop else (steps - step) * now / max(1, step - self._first(step) + 1)
+            self.shown.update(_bundle(figure(curves(self.run), steps, left)), raw=True)
+        if stop and step < steps:
+            self.run.record("stopped_at_step", step, n=steps)
+        if stop or step >= steps:
+            self.button.disabled = True
+            self.button.description = f"Stopped after step {step} of {steps}" if step < steps else "Training is done"
+        return stop
+
+    def _first(self, step: int) -> int:
+        """The step that this process began with: a resumed run's time left comes from what it did itself."""
+        self._began = getattr(self, "_began", step)
+        return self._began
+
+    def _pressed(self, _: Any) -> None:
+        self._stop.set()
+        self.button.disabled = True
+        self.button.description = "Stopping after this step …"
+
+
+def _bundle(drawn: go.Figure) -> dict[str, Any]:
+    """A figure as display data: plotly's own display would add an output at each update."""
+    return {"application/vnd.plotly.v1+json": json.loads(drawn.to_json())}
+
+
+def curves(run: Run) -> pd.DataFrame:
+    """A run's metrics.jsonl, one row a step; empty if it has none."""
+    try:
+        return pd.DataFrame(run.read_rows("metrics.jsonl"))
+    except InputError:
+        return pd.DataFrame()
+
+
+def figure(metrics: pd.DataFrame, steps: int, left: float = 0.0) -> go.Figure:
+    """Training by step: own reward and its terms (or the loss), accuracy, calls, length, how rollouts ended.
+
+    In: ``curves`` of a run. ``steps`` is how many were asked for, ``left`` the seconds that the rest should take.
+    """
+    if metrics.empty or "step" not in metrics:
+        return _empty("Nothing to draw: no step of training is done", "method none trains nothing")
+    metrics = metrics.sort_values("step")
+    terms = [name for name in metrics if name.startswith("term/")]
+    stops = [name for name in STOP_COLOURS if name in metrics]
+    panels: list[tuple[str, list[tuple[str, str, str]], str]] = [
+        ("own reward and its terms", [("reward", "total", "#000000")], ".2f"),
+        ("rollouts answered correctly", [("accuracy", "correct", "#009E73")], ".0%"),
+        ("tokens predicted correctly", [("token_accuracy", "token accuracy", "#009E73")], ".0%"),
+        ("loss", [("loss", "loss", "#0072B2")], ".3f"),
+        ("tool calls a rollout", [("calls", "calls", "#E69F00")], ".1f"),
+        ("tokens sampled a rollout", [("tokens", "tokens", "#CC79A7")], ".0f"),
+        ("how rollouts ended", [(name, f"ended: {name}", STOP_COLOURS[name]) for name in stops], ".0%"),
+    ]
+    panels[0][1].extend((name, f"term: {name.removeprefix('term/')}", _tint(i)) for i, name in enumerate(terms))
+    panels = [(name, [x for x in lines if x[0] in metrics], form) for name, lines, form in panels]
+    if "reward" in metrics:  # its loss is near zero whatever happens: advantages add up to nothing
+        panels = [panel for panel in panels if panel[0] != "loss"]
+    panels = [panel for panel in panels if panel[1]]
+    done = int(metrics["step"].max())
+    fig = make_subplots(
+        rows=len(panels),
+        cols=1,
+        shared_xaxes=True,
+        vertical_spacing=0.22 / max(1, len(panels) - 1) if len(panels) > 1 else 0,
+        subplot_titles=[text(name) for name, _, _ in panels],
+    )
+    for row, (name, lines, form) in enumerate(panels, 1):
+        stacked = name == "how rollouts ended"
+        for key, label, tint in lines:
+            fig.add_scatter(
+                x=metrics["step"],
+                y=metrics[key],
+                name=text(label),
+                mode="lines+markers" if done < 4 and not stacked else "lines",
+                line={"color": tint, "width": 0.5 if stacked else 2, "dash": "dot" if key in terms else "solid"},
+                stackgroup="stops" if stacked else None,
+                fillcolor=tint if stacked else None,
+                showlegend=len(lines) > 1,
+                hovertemplate=f"step %{{x}}: {text(label)} %{{y:{form}}}<extra></extra>",
+                row=row,
+                col=1,
+            )
+        fig.update_yaxes(tickformat=form, rangemode="tozero", nticks=4, row=row, col=1)
+    fig.update_xaxes(range=[min(1, metrics["step"].min()) - 0.5, max(steps, done) + 0.5])
+    fig.update_xaxes(title_text="optimizer step", row=len(panels), col=1)
+    return _dress(fig, _title(metrics, done, steps, left), 200 + 110 * len(panels), legend=True)
+
+
+def _title(metrics: pd.DataFrame, done: int, steps: int, left: float) -> str:
+    n = max(1, len(metrics) // 4)
+    key, what = next(
+        pair
+        for pair in (("accuracy", "rollouts correct"), ("token_accuracy", "tokens right"), ("loss", "loss"))
+        if pair[0] in metrics
+    )
+    early, late = metrics[key].head(n).mean(), metrics[key].tail(n).mean()
+    said = f"{percent(early)} → {percent(late)}" if key != "loss" else f"{early:.3f} → {late:.3f}"
+    if left > 0:
+        where = f"Step {done} of {steps}, {lasting(left)} left"
+    else:
+        where = f"{done} steps" if done >= steps else f"Ended after step {done} of {steps}"
+    return f"{where}: {what} {said}"

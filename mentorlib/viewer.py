@@ -1,0 +1,180 @@
+"""Stored trajectories as one HTML page that needs neither Jupyter nor a network: filter, read, link.
+
+The page holds a small index of all rows and the rows themselves packed (gzip, base64) a hundred at a time; a browser
+unpacks those it shows. Its address takes a fragment: ``#run/eval/longer.jsonl:12`` opens that line of that file,
+``#?method=sft&outcome=wrong tool`` filters (see ``analysis.link``).
+"""
+
+import base64
+import gzip
+import html
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .analysis import trajectories
+from .exploits import exploits
+from .figures import OUTCOME_COLOURS
+from .runs import write_text
+from .tooluse import ungrounded
+
+LIMIT = 20_000  # characters of one text on the page; the rest is in the file
+TOKENS = 4_000  # tokens of one trajectory that are coloured
+CHUNK = 100  # rows that are packed together
+FROM_NOWHERE = "from nowhere"
+_TEMPLATE = Path(__file__).with_name("viewer.template")
+
+
+def page(rows: pd.DataFrame, title: str) -> str:
+    """The HTML of ``rows`` (of ``analysis.evaluations``, ``rollouts`` or ``trajectories``), in their order."""
+    records = rows.to_dict("records")
+    details, index = [], []
+    for row in records:
+        shown = _detail(row)
+        details.append(shown)
+        index.append(_line(row, shown))
+    columns = {name: _coded([line[name] for line in index]) for name in _COLUMNS}
+    data = {
+        "columns": columns,
+        "lists": {name: _coded_lists([line[name] for line in index]) for name in ("tool", "exploit", "flag")},
+        "line": [line["line"] for line in index],
+        "question": [line["question"] for line in index],
+        "task": [line["task"] for line in index],
+        "chunk": CHUNK,
+        "colours": OUTCOME_COLOURS,
+    }
+    chunks = [
+        f'<script type="text/plain" id="chunk{i // CHUNK}">{_packed(details[i : i + CHUNK])}</script>'
+        for i in range(0, len(details), CHUNK)
+    ]
+    filled = {"index": json.dumps(data).replace("<", "\\u003c"), "chunks": "\n".join(chunks)}
+    text = _TEMPLATE.read_text(encoding="utf-8").replace("@title@", html.escape(title))
+    # Split rather than replaced one after the other: a question may well hold "@chunks@".
+    head, _, rest = text.partition("@index@")
+    middle, _, tail = rest.partition("@chunks@")
+    return "".join([head, filled["index"], middle, filled["chunks"], tail])
+
+
+def write(file: str | Path, rows: pd.DataFrame, title: str) -> Path:
+    """Write ``page``, whole or not at all; give the path back."""
+    return write_text(Path(file), page(rows, title))
+
+
+def write_runs(file: str | Path, runs: Sequence[str], root: str | Path = "runs") -> Path:
+    """Write the page of every trajectory of several runs: evaluated first, then those of training.
+
+    InputError if none of them has any.
+    """
+    rows = trajectories(runs, root)
+    names = list(dict.fromkeys(rows["run"]))
+    return write(file, rows, f"Trajectories of {', '.join(names) if len(names) < 8 else f'{len(names)} runs'}")
+
+
+_COLUMNS = ("file", "run", "suite", "method", "outcome", "step")
+
+
+def _line(row: Mapping[str, Any], shown: Mapping[str, Any]) -> dict[str, Any]:
+    """What the index knows of a row."""
+    file, _, line = str(row["where"]).rpartition(":")
+    step = row.get("step")
+    return {
+        "file": file,
+        "line": int(line),
+        "run": str(row["run"]),
+        "suite": str(row["suite"]),
+        "method": str(row["method"]),
+        "outcome": str(row["outcome"]),
+        "step": int(step) if isinstance(step, int | float) and step == step else None,
+        "tool": sorted({str(call["name"])[:80] for call in row["calls"]}),
+        "exploit": shown["exploits"],
+        "flag": [FROM_NOWHERE] if shown["nowhere"] else [],
+        "question": shown["question"][:90],
+        "task": str(row["task_id"])[:60],
+    }
+
+
+def _detail(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page shows of a row, with texts cut at LIMIT."""
+    nowhere: dict[int, list[str]] = {}
+    for call, _, argument, _ in ungrounded(row):
+        nowhere.setdefault(call, []).append(argument)
+    calls = row.get("teacher_calls")
+    teacher = calls if isinstance(calls, list) else [{"name": n, "arguments": None} for n in row["teacher_tools"]]
+    question, correct = row.get("question"), row["correct"]
+    detail: dict[str, Any] = {
+        "question": _cut(question if isinstance(question, str) else ""),
+        "messages": [
+            {"role": m["role"], "content": _cut(m.get("content") or "")}
+            | {"calls": [_call(c["function"]) for c in m.get("tool_calls") or ()] if m["role"] != "tool" else []}
+            for m in row["messages"]
+        ],
+        "teacher": [_call(call) for call in teacher],
+        "answer": _cut(row["answer"]),
+        "offered": [str(name) for name in row["tools"]],
+        "stop": str(row["stop"]),
+        "n_tokens": _number(row.get("n_tokens")),
+        "correct": None if correct is None or correct != correct else bool(correct),
+        "exploits": exploits(row),
+        "nowhere": nowhere,
+        "group": _number(row.get("group")),
+    }
+    if isinstance(row.get("tokens"), list):
+        detail["tokens"] = _turns(row["tokens"], row["logprobs"])
+    if isinstance(row.get("terms"), Mapping):
+        weights = row["weights"] if isinstance(row.get("weights"), Mapping) else {}
+        detail |= {
+            "reward": str(row.get("reward")),
+            "terms": [[str(k), float(v), float(weights.get(k, 1.0))] for k, v in row["terms"].items()],
+            "total": _number(row.get("total")),
+            "advantage": _number(row.get("advantage")),
+            "reason": _cut(row.get("reason") or ""),
+        }
+    return detail
+
+
+def _turns(tokens: Sequence[str], logprobs: Sequence[float | None]) -> list[list[list[Any]]]:
+    """The sampled tokens by turn, each [text, log-probability]."""
+    turns: list[list[list[Any]]] = []
+    own = False
+    for token, logprob in list(zip(tokens, logprobs, strict=True))[:TOKENS]:
+        if logprob is not None:
+            if not own:
+                turns.append([])
+            turns[-1].append([token, logprob])
+        own = logprob is not None
+    return turns
+
+
+def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = call["arguments"]
+    if not isinstance(arguments, Mapping):
+        return {"name": _cut(call["name"]), "arguments": None if arguments is None else {"": _cut(arguments)}}
+    big = len(json.dumps(arguments)) > LIMIT
+    return {"name": _cut(call["name"]), "arguments": {"": _cut(arguments)} if big else dict(arguments)}
+
+
+def _cut(value: Any) -> str:
+    said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return said if len(said) <= LIMIT else f"{said[:LIMIT]}\n… {len(said) - LIMIT:,} more characters"
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _coded(values: Sequence[Any]) -> dict[str, Any]:
+    codes = {value: code for code, value in enumerate(dict.fromkeys(values))}
+    return {"values": list(codes), "codes": [codes[value] for value in values]}
+
+
+def _coded_lists(values: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    codes = {value: code for code, value in enumerate(sorted({item for own in values for item in own}))}
+    return {"values": list(codes), "codes": [[codes[item] for item in own] for own in values]}
+
+
+def _packed(details: Sequence[Mapping[str, Any]]) -> str:
+    return base64.b64encode(gzip.compress(json.dumps(details).encode(), 6, mtime=0)).decode()

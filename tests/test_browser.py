@@ -1,0 +1,237 @@
+"""Pages and JupyterLab in a real browser: Chromium, headless, driven by Playwright."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import synthetic
+from tiny import notebook
+
+from mentorlib import analysis, viewer
+from mentorlib.reports import run_notebook
+
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Any]:
+    """A tab without network that fails the test for a script error, a dialog, or a request beyond the disk."""
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    trouble: list[str] = []
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on("dialog", lambda dialog: (trouble.append(f"dialog {dialog.message}"), dialog.dismiss()))
+    page.on("request", lambda r: None if r.url.startswith(("file:", "blob:", "data:")) else trouble.append(r.url))
+    yield page
+    assert trouble == []
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of five methods; the first row of one file is as hostile as a row can be."""
+    root = tmp_path_factory.mktemp("lab") / "runs"
+    synthetic.make_runs(root, tasks=12, steps=3)
+    file = root / "base" / "eval" / "longer.jsonl"
+    lines = file.read_text().splitlines()
+    bad = "</pre></script><script>alert(1)</script><img src=x onerror=alert(2)> [a](javascript:alert(3)) \x1b[31m\u202e"
+    row = synthetic.row("gave_up", __import__("random").Random(0), 1, "longer")
+    row |= {"question": f"{bad} @chunks@", "task_id": bad}
+    row["messages"][-1]["content"] = bad + "x" * 2_000_000
+    row["calls"][0]["arguments"] = {bad: bad}
+    file.write_text("\n".join([json.dumps(row), *lines[1:]]) + "\n")
+    return root
+
+
+def serious(page: Any) -> list[str]:
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    return [f"{v['id']}: {v['nodes'][0]['html'][:160]}" for v in found if v["impact"] in ("serious", "critical")]
+
+
+def test_the_trajectories_page(tab: Any, root: Path, tmp_path: Path) -> None:
+    file = viewer.write_runs(tmp_path / "t.html", [], root)
+    assert file.stat().st_size < 2_000_000
+    tab.goto(file.as_uri() + "#base/eval/longer.jsonl:1")
+    tab.wait_for_selector("main h2")
+    said = tab.inner_text("main")
+    assert "<script>alert(1)</script>" in said and "\\u202e" in said and "more characters" in said
+    assert tab.inner_text("main h2").startswith("gave up") and not tab.query_selector("main script, main img")
+    assert serious(tab) == []
+    tab.select_option("select[name=method]", label="sft")
+    tab.select_option("select[name=outcome]", label="correct")
+    rows = analysis.evaluations(root=root)
+    wanted = len(rows[(rows["method"] == "sft") & (rows["outcome"] == "correct")])
+    tab.wait_for_function(f"document.querySelector('#count').textContent.startsWith('{wanted} of')")
+    first = tab.inner_text("main .facts")
+    tab.focus("#list")
+    tab.keyboard.press("ArrowDown")
+    tab.wait_for_function("before => document.querySelector('main .facts').innerText !== before", arg=first)
+    link = tab.get_attribute("main .bar a", "href")
+    assert re.fullmatch(r"#sft/eval/\w+\.jsonl:\d+", link) and tab.url.endswith(link)
+    tab.goto(file.as_uri() + "#?method=base&outcome=gave%20up&suite=longer")
+    tab.wait_for_function("document.querySelector('select[name=method]').selectedOptions[0].text === 'base'")
+    tab.set_viewport_size({"width": 390, "height": 800})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_ten_thousand_trajectories_open_in_two_seconds(tab: Any, root: Path, tmp_path: Path) -> None:
+    rows = analysis.trajectories(root=root)
+    many = rows.sample(10_000, replace=True, random_state=0, ignore_index=True)
+    many["where"] = [f"r/eval/a.jsonl:{i}" for i in range(1, len(many) + 1)]
+    file = viewer.write(tmp_path / "many.html", many, "Many")
+    start = time.monotonic()
+    tab.goto(file.as_uri(), wait_until="commit")
+    tab.wait_for_selector("main h2")
+    assert time.monotonic() - start < 2.0 and file.stat().st_size < 8_000_000
+    assert tab.inner_text("#count") == "10,000 of 10,000 trajectories"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_report(tab: Any, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.chdir(root.parent)
+    report = root / "errors" / "report.html"
+    if not report.exists():
+        run_notebook(NOTEBOOKS / "04_errors.ipynb", {"run": "errors"}, say=lambda line: None)
+    assert report.stat().st_size < 8_000_000
+    tab.emulate_media(color_scheme=scheme)
+    tab.goto(report.as_uri())
+    tab.wait_for_selector(".plotly-graph-div .main-svg")
+    assert "alert(1)" in tab.inner_text("body") and serious(tab) == []
+    tab.set_viewport_size({"width": 390, "height": 800})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    tab.set_viewport_size({"width": 1280, "height": 800})
+    tab.click("a[href*='outcome=gave%20up']")
+    tab.wait_for_selector("main h2")
+    assert "trajectories.html" in tab.url and tab.inner_text("main h2").startswith("gave up")
+
+
+# ---- JupyterLab
+
+
+@pytest.fixture(scope="module")
+def lab(root: Path) -> Iterator[str]:
+    """The address of a JupyterLab on the folder of ``root``."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [
+        "--no-browser",
+        f"--port={port}",
+        "--IdentityProvider.token=t",
+        "--allow-root",
+        "--ServerApp.open_browser=False",
+    ]
+    settings = {**os.environ, "PYTHONPATH": str(NOTEBOOKS.parent), "JUPYTER_CONFIG_DIR": str(root.parent / "config")}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", *words, f"--ServerApp.root_dir={root.parent}"],
+        env=settings,
+        cwd=root.parent,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    for _ in range(300):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.1)
+    yield f"http://127.0.0.1:{port}/lab/tree"
+    server.terminate()
+    server.wait()
+
+
+def opened(browser: Any, lab: str, name: str) -> Any:
+    page = browser.new_context(viewport={"width": 1280, "height": 1000}).new_page()
+    page.goto(f"{lab}/{name}?token=t&reset")
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+    page.wait_for_selector("[data-status=idle], .jp-NotebookPanel-toolbar [title*='Idle']", timeout=60_000)
+    page.click("text=Run >> nth=0")
+    page.click("text=Run All Cells >> nth=0")
+    return page
+
+
+@pytest.mark.slow
+@pytest.mark.skip(reason="written but never seen to pass: JupyterLab is not driven to the end yet")
+def test_widgets_in_jupyterlab(browser: Any, lab: str, root: Path) -> None:
+    notebook(
+        root.parent / "widgets.ipynb",
+        "n: int = 1",
+        "from mentorlib import analysis, widgets\nrows = analysis.evaluations()\nprint('read', len(rows))",
+        "widgets.playground(rows[rows['outcome'] == 'correct'].iloc[0])",
+        "widgets.trajectory_browser(rows)",
+    )
+    page = opened(browser, lab, "widgets.ipynb")
+    page.wait_for_selector("text=that fit", timeout=60_000)
+    assert not page.query_selector("[data-mime-type='application/vnd.jupyter.error']")
+    page.fill("textarea", "I do not know.<|im_end|>")
+    page.keyboard.press("Tab")
+    page.wait_for_selector("text=no answer in a box", timeout=20_000)
+    page.select_option(".widget-dropdown select >> nth=2", label="gave up")
+    gave_up = int((analysis.evaluations(root=root)["outcome"] == "gave up").sum())
+    page.wait_for_selector(f"text=of {gave_up} that fit", timeout=20_000)
+    page.context.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skip(reason="written but never seen to pass: JupyterLab is not driven to the end yet")
+def test_the_stop_button_stops(browser: Any, lab: str, root: Path) -> None:
+    notebook(
+        root.parent / "stop.ipynb",
+        "steps: int = 400",
+        "import time\nfrom mentorlib import Run, live\nrecord = Run('stopped', steps=steps)\n"
+        "follow = live.Live(record)",
+        "done = 0\nstop = False\nwhile done < steps and not stop:\n    time.sleep(0.1)\n    done += 1\n"
+        "    record.log(done, reward=done / steps, accuracy=0.5)\n"
+        "    stop = follow(done, steps, {})\nprint('ended', done)",
+    )
+    page = opened(browser, lab, "stop.ipynb")
+    page.wait_for_selector("text=left", timeout=60_000)  # the live figure's title
+    page.click("button:has-text('Stop after this step')")
+    page.wait_for_selector("text=/Stopped after step \\d+ of 400/", timeout=20_000)
+    page.wait_for_selector("text=/ended \\d+/", timeout=20_000)
+    done = json.loads((root / "stopped" / "results.json").read_text())["stopped_at_step"]
+    assert 0 < done["value"] < 400 and done["n"] == 400
+    page.context.close()
+
+
+def test_live_figure_in_batch_is_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = notebook(
+        tmp_path / "n.ipynb",
+        'run: str = "r"',
+        "from mentorlib import Run, live\nrecord = Run(run)\nfollow = live.Live(record, every=0)",
+        "for step in range(1, 6):\n    record.log(step, loss=1 / step)\n    follow(step, 5, {})",
+    )
+    run_notebook(source, say=lambda line: None)
+    node = nbformat.read(tmp_path / "runs" / "r" / "notebook.ipynb", 4)
+    figures = [
+        o.data
+        for c in node.cells
+        for o in c.get("outputs", [])
+        if "application/vnd.plotly.v1+json" in o.get("data", {})
+    ]
+    assert len(figures) == 1 and "5 steps" in json.dumps(figures[0])

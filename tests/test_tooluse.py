@@ -1,0 +1,71 @@
+"""Tokens by kind, and tool use call by call."""
+
+import math
+from pathlib import Path
+from random import Random
+
+import pandas as pd
+import pytest
+import synthetic
+
+from mentorlib import analysis, tokens, tooluse
+
+
+def test_kinds_of_tokens() -> None:
+    said = ["So ", "<tool_", "call>\n{}", "</tool_call>", "\n5\n", "It is \\bo", "xed{", "{4}", "}", "."]
+    row = {"tokens": said, "logprobs": [-0.1] * 4 + [None] + [-0.2] * 5, "response": "".join(said)}
+    found = [kind for _, kind, _ in tokens.kinds(row)]
+    assert found == ["other", "call", "call", "call", "other", "answer", "answer", "answer", "other"]
+    bare = tokens.kinds({"response": "<tool_call>x<|im_end|>\n<|im_start|>user\nhidden<|im_end|>\n"})
+    assert {kind for _, kind, _ in bare} == {"call"} and "hidden" not in "".join(t for t, _, _ in bare)
+    assert math.isnan(bare[0][2])
+
+
+def test_gradient_shares_add_up(tmp_path: Path) -> None:
+    synthetic.make_runs(tmp_path, steps=3)
+    rows = analysis.rollouts(root=tmp_path)
+    table = tokens.gradient(rows, analysis.rescore(rows))
+    sums = table.groupby(["method", "reward"])[["tokens", "share"]].sum()
+    assert sums.to_numpy() == pytest.approx(1.0) and table["logit"].isna().all()
+    kept = rows.assign(tokens=[list(r) for r in rows["response"]], logprobs=[[-0.5] * len(r) for r in rows["response"]])
+    even = tokens.gradient(kept, analysis.rescore(kept))
+    assert even["logit"].to_numpy() == pytest.approx(even["share"].to_numpy())  # every token equally sure
+    assert tokens.figure(table).data and not tokens.figure(table.head(0)).data
+
+
+def test_arguments_from_nowhere() -> None:
+    row = synthetic.row("right", Random(0), 1)
+    assert tooluse.ungrounded(row) == []
+    wrong = synthetic.row("argument", Random(0), 1)
+    assert {argument for _, _, argument, _ in tooluse.ungrounded(wrong)} <= {"a", "b"} and tooluse.ungrounded(wrong)
+    row["question"] = "Twice as many in an hour, 5% more"
+    for value, odd in ((2, 0), (60, 0), (0.05, 0), (77, 1), ("hours", 0), ("zebra", 1), ([2, 78], 1), (None, 0)):
+        row["messages"][0]["tool_calls"][0]["function"]["arguments"] = {"x": value}
+        assert len(tooluse.ungrounded(row)) == odd, value
+
+
+def test_confusion_transitions_and_paths() -> None:
+    row = synthetic.row("right", Random(0), 1) | {"method": "m", "outcome": "correct"}
+    name = row["teacher_tools"][0]
+    assert tooluse.path(row) == "teacher's calls, right"
+    other = row | {"calls": [{"name": "sum_numbers", "arguments": {}}] * 2, "outcome": "wrong tool"}
+    assert tooluse.path(other) == "other tools, wrong"
+    table = tooluse.confusion(pd.DataFrame([row, other])).set_index(["step", "teacher", "student"])["n"]
+    assert table.to_dict() == {(1, name, name): 1, (1, name, "sum_numbers"): 1, (2, "(no call)", "sum_numbers"): 1}
+    moves = tooluse.transitions(pd.DataFrame([row, other])).set_index(["method", "start", "next"])["share"]
+    assert moves["teacher", name, "(end)"] == 1 and moves["m", "sum_numbers", "sum_numbers"] == 0.5
+
+
+def test_figures_draw_and_say_so_when_empty(tmp_path: Path) -> None:
+    synthetic.make_runs(tmp_path, tasks=10)
+    rows = analysis.evaluations(root=tmp_path)
+    tables = [
+        (tooluse.figure_paths, tooluse.paths(rows)),
+        (tooluse.figure_confusion, tooluse.confusion(rows)),
+        (tooluse.figure_transitions, tooluse.transitions(rows)),
+        (tooluse.figure_jsd, analysis.tool_jsd(rows)),
+        (tooluse.figure_nowhere, tooluse.nowhere(rows)),
+    ]
+    for draw, table in tables:
+        assert draw(table).data and any(c.isdigit() for c in draw(table).layout.title.text), draw
+        assert not draw(table.head(0)).data

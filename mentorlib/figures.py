@@ -66,7 +66,7 @@ def text(value: Any) -> str:
     return html.escape(shown, quote=False).replace("$", "&#36;")
 
 
-def _tint(i: int) -> str:
+def shade(i: int) -> str:
     return _TERMS[i % len(_TERMS)]
 
 
@@ -76,7 +76,7 @@ def _tint(i: int) -> str:
 def learning_curves(curves: pd.DataFrame) -> go.Figure:
     """Accuracy, own reward and dead groups by step, of ``analysis.learning_curves``; thick: running mean."""
     if curves.empty:
-        return _empty(
+        return empty(
             "No learning curves: none of these runs has training rollouts", "base and sft sample nothing while training"
         )
     window = max(1, int(curves["step"].nunique() // 8))
@@ -130,7 +130,7 @@ def learning_curves(curves: pd.DataFrame) -> go.Figure:
     fig.update_yaxes(tickformat=".0%", rangemode="tozero")
     fig.update_yaxes(tickformat=".2f", row=2, col=1)
     fig.update_xaxes(title_text="optimizer step", row=3, col=1)
-    return _dress(fig, title, 620, legend=True)
+    return dress(fig, title, 620, legend=True)
 
 
 # ---- evaluation
@@ -156,7 +156,7 @@ def _lead(table: pd.DataFrame, by: str) -> str:
 def accuracy(table: pd.DataFrame, by: str = "suite") -> go.Figure:
     """Accuracy with its interval, a row a method under each suite (or ``by="domain"``), of ``analysis.accuracy``."""
     if table.empty:
-        return _empty("No accuracy: there are no evaluated rows", "run notebook 02_train first")
+        return empty("No accuracy: there are no evaluated rows", "run notebook 02_train first")
     title = _lead(table.dropna(subset=["accuracy"]), by)
     hover = [
         f"{text(r.method)} on {text(getattr(r, by))}: {percent(r.accuracy, 1)} "
@@ -164,17 +164,17 @@ def accuracy(table: pd.DataFrame, by: str = "suite") -> go.Figure:
         + (f", standard deviation of {r.runs} runs {100 * r.sd_runs:.1f} points" if r.runs > 1 else "")
         for r in table.itertuples()
     ]
-    fig, height = _dots(table, by, "accuracy", hover)
+    fig, height = dots(table, by, "accuracy", hover)
     fig.update_xaxes(
         title_text="share of tasks answered correctly<br>(with 95% interval)", tickformat=".0%", range=[-0.02, 1.02]
     )
-    return _dress(fig, title, height)
+    return dress(fig, title, height)
 
 
 def forest(pairs: pd.DataFrame, by: str = "suite") -> go.Figure:
     """Forest plot of ``analysis.paired``: filled where Holm's p is under 0.05, hollow where chance would do."""
     if pairs.empty:
-        return _empty(
+        return empty(
             "No paired differences: only one method here", "give runs of at least two methods on the same tasks"
         )
     against = pairs["against"].iloc[0]
@@ -194,12 +194,12 @@ def forest(pairs: pd.DataFrame, by: str = "suite") -> go.Figure:
         for r in pairs.itertuples()
     ]
     points = pairs.assign(**{k: 100 * pairs[k] for k in ("difference", "low", "high")})
-    fig, height = _dots(points, by, "difference", hover, hollow=~sure)
+    fig, height = dots(points, by, "difference", hover, hollow=~sure)
     fig.add_vline(x=0, line={"color": "#333333", "width": 1})
     fig.update_xaxes(
         title_text=f"percentage points over {text(against)}, 95% interval<br>(filled: Holm p < 0.05)", zeroline=False
     )
-    return _dress(fig, title, height)
+    return dress(fig, title, height)
 
 
 def tuning(table: pd.DataFrame) -> go.Figure:
@@ -241,14 +241,14 @@ def tuning(table: pd.DataFrame) -> go.Figure:
             type="rect", x0=x - 0.48, x1=x + 0.48, y0=y - 0.46, y1=y + 0.46, line={"color": "#D55E00", "width": 3}
         )
     fig.update_xaxes(type="category", title_text="learning rate<br>(framed: the method's best)")
-    return _dress(fig, title, 120 + 26 * len(wide))
+    return dress(fig, title, 120 + 26 * len(wide))
 
 
 def similarity(scores: pd.DataFrame, distances: pd.DataFrame) -> go.Figure:
     """Accuracy over the JSD to the teacher (``analysis.accuracy``, ``tool_jsd``): colour = method, mark = suite."""
     both = scores.merge(distances, on=["suite", "method"], suffixes=("", "_jsd")).dropna(subset=["accuracy", "jsd"])
     if both.empty:
-        return _empty(
+        return empty(
             "No similarity: no tool was called in these rows", "the JSD needs calls of the student and of the teacher"
         )
     floor = both["floor"].median()
@@ -298,13 +298,13 @@ def similarity(scores: pd.DataFrame, distances: pd.DataFrame) -> go.Figure:
         )
     fig.update_xaxes(title_text="JSD of tools called to the teacher's (bits)", rangemode="tozero")
     fig.update_yaxes(title_text="accuracy", tickformat=".0%")
-    return _dress(fig, title, 520, legend=True)
+    return dress(fig, title, 520, legend=True)
 
 
 def outcomes(table: pd.DataFrame) -> go.Figure:
     """What became of the rollouts, stacked by suite and method, of ``analysis.shares(rows, "outcome")``."""
     if table.empty:
-        return _empty("No outcomes: there are no rows", "run notebook 02_train first")
+        return empty("No outcomes: there are no rows", "run notebook 02_train first")
     failed = (
         table[~table["outcome"].isin(["correct", "ours"])].groupby("outcome")["n"].sum().sort_values(ascending=False)
     )
@@ -314,18 +314,18 @@ def outcomes(table: pd.DataFrame) -> go.Figure:
         title = (
             f"The commonest failure is “{failed.index[0]}”: {percent(failed.iloc[0] / failed.sum())} of all failures"
         )
-    return _stack(table, "outcome", OUTCOME_COLOURS, title)
+    return stack(table, "outcome", OUTCOME_COLOURS, title)
 
 
 def stops(table: pd.DataFrame) -> go.Figure:
     """How the trajectories ended, stacked by suite and method, of ``analysis.shares(rows, "stop")``."""
     if table.empty:
-        return _empty("No stop reasons: there are no rows", "run notebook 02_train first")
+        return empty("No stop reasons: there are no rows", "run notebook 02_train first")
     answered = table[table["stop"] == "answered"].groupby("method")["n"].sum() / table.groupby("method")["n"].sum()
     answered = answered.fillna(0.0)
     low, high = answered.idxmin(), answered.idxmax()
     title = f"Ending in an answer: from {percent(answered[low])} ({low}) to {percent(answered[high])} ({high})"
-    return _stack(table, "stop", STOP_COLOURS, title)
+    return stack(table, "stop", STOP_COLOURS, title)
 
 
 # ---- the reward lab
@@ -334,7 +334,7 @@ def stops(table: pd.DataFrame) -> go.Figure:
 def payoffs(scored: pd.DataFrame) -> go.Figure:
     """What each reward pays, on average, for each outcome of the same trajectories, of ``analysis.rescore``."""
     if scored.empty:
-        return _empty("No scores: there are no rows to score", "give runs with rollouts.jsonl or eval/*.jsonl")
+        return empty("No scores: there are no rows to score", "give runs with rollouts.jsonl or eval/*.jsonl")
     scored = scored.dropna(subset=["total"]).astype({"total": float})
     wide = scored.pivot_table(index="outcome", columns="reward", values="total", aggfunc="mean")
     wide = wide.reindex([o for o in reversed(list(OUTCOMES)) if o in wide.index])[list(dict.fromkeys(scored["reward"]))]
@@ -369,13 +369,13 @@ def payoffs(scored: pd.DataFrame) -> go.Figure:
         side="bottom",
         tickangle=-45,
     )
-    return _dress(fig, title, 180 + 42 * len(wide))
+    return dress(fig, title, 180 + 42 * len(wide))
 
 
 def partings(parted: pd.DataFrame, rows: int, rewards: Sequence[str] = ()) -> go.Figure:
     """How often release and corrected reward differ, by outcome, of ``analysis.partings`` on ``rows`` rows."""
     if parted.empty:
-        return _empty(
+        return empty(
             f"Official and corrected rewards agree on all {rows} trajectories", "nothing here touches what was mended"
         )
     each = parted.groupby("reward").size() / rows
@@ -394,14 +394,14 @@ def partings(parted: pd.DataFrame, rows: int, rewards: Sequence[str] = ()) -> go
     fig.update_layout(barmode="stack")
     fig.update_yaxes(autorange="reversed")
     fig.update_xaxes(title_text="trajectories paid differently by the release", tickformat=".1%", rangemode="tozero")
-    return _dress(fig, title, 190 + 30 * len(names), legend=True)
+    return dress(fig, title, 190 + 30 * len(names), legend=True)
 
 
 def counterfactual(table: pd.DataFrame) -> go.Figure:
     """Flipped, silenced and dead shares of each other reward on a run's own groups, of ``analysis.counterfactual``."""
     others = table[table["reward"] != table["trained"]]
     if others.empty:
-        return _empty("No counterfactual advantages: no stored groups", "only GRPO runs keep rollouts.jsonl")
+        return empty("No counterfactual advantages: no stored groups", "only GRPO runs keep rollouts.jsonl")
     worst = others.loc[others["flips"].idxmax()]
     title = (
         f"On {worst['method']}'s own rollouts, {worst['reward']} would have pushed "
@@ -442,13 +442,13 @@ def counterfactual(table: pd.DataFrame) -> go.Figure:
     fig.update_xaxes(title_text="share of rollouts (grey: of groups)", tickformat=".0%", rangemode="tozero")
     end_x = float(table[list(marks)].max().max()) or 0.05
     fig.update_xaxes(range=[-0.03 * end_x, 1.05 * end_x], zeroline=False)
-    return _dress(_ladder(fig, ticks, headings, end), title, 160 + 24 * int(end), legend=True)
+    return dress(_ladder(fig, ticks, headings, end), title, 160 + 24 * int(end), legend=True)
 
 
 def decomposition(parts: pd.DataFrame) -> go.Figure:
     """Each term's share of the advantage by step, a panel a method, of ``analysis.decomposition``."""
     if parts.empty:
-        return _empty(
+        return empty(
             "No advantages to take apart", "only GRPO runs keep rollouts.jsonl, and all stored groups may be dead"
         )
     means = parts.groupby(["method", "term"], sort=False).apply(
@@ -479,20 +479,20 @@ def decomposition(parts: pd.DataFrame) -> go.Figure:
                 legendgroup=term,
                 showlegend=first,
                 hovertemplate=hover,
-                marker={"color": _tint(i), "line": {"width": 0}},
+                marker={"color": shade(i), "line": {"width": 0}},
                 row=row,
                 col=1,
             )
     fig.update_layout(barmode="relative", bargap=0.05)
     fig.update_yaxes(tickformat=".0%")
     fig.update_xaxes(title_text="optimizer step<br>(gaps: no group with spread)", row=len(names), col=1)
-    return _dress(fig, title, 190 + 140 * len(names), legend=True)
+    return dress(fig, title, 190 + 140 * len(names), legend=True)
 
 
 def terms(scored: pd.DataFrame) -> go.Figure:
     """One trajectory under every reward: weight x term, stacked, and the total, of ``analysis.rescore`` on one row."""
     if scored.empty:
-        return _empty("No score: this trajectory is ours, not the policy's", "stop == infrastructure is never scored")
+        return empty("No score: this trajectory is ours, not the policy's", "stop == infrastructure is never scored")
     rewards = [text(name) for name in scored["reward"]]
     paid = scored.set_index("reward")["total"].astype(float)
     title = f"The same response earns from {paid.min():.2f} ({paid.idxmin()}) to {paid.max():.2f} ({paid.idxmax()})"
@@ -503,14 +503,14 @@ def terms(scored: pd.DataFrame) -> go.Figure:
     for i, term in enumerate(dict.fromkeys(k for t in weighted for k in t)):
         values = [t.get(term) for t in weighted]
         hover = f"%{{y}}: {text(term)} gives %{{x:.3f}}<extra></extra>"
-        fig.add_bar(x=values, y=rewards, orientation="h", name=text(term), marker_color=_tint(i), hovertemplate=hover)
+        fig.add_bar(x=values, y=rewards, orientation="h", name=text(term), marker_color=shade(i), hovertemplate=hover)
     reasons = [f"{n}: {t:.3f}, {text(r)}" for n, t, r in zip(rewards, paid, scored["reason"], strict=True)]
     marker = {"color": "black", "symbol": "line-ns-open", "size": 18, "line": {"width": 2, "color": "black"}}
     fig.add_scatter(x=paid, y=rewards, mode="markers", name="total", marker=marker, hovertext=reasons, hoverinfo="text")
     fig.update_layout(barmode="relative")
     fig.update_yaxes(autorange="reversed")
     fig.update_xaxes(title_text="reward: weight × term, stacked", rangemode="tozero")
-    return _dress(fig, title, 200 + 30 * len(rewards), legend=True)
+    return dress(fig, title, 200 + 30 * len(rewards), legend=True)
 
 
 # ---- how every figure is drawn
@@ -558,7 +558,7 @@ def _ladder(
     return fig
 
 
-def _dots(
+def dots(
     frame: pd.DataFrame, by: str, value: str, hover: Sequence[str], hollow: pd.Series | None = None
 ) -> tuple[go.Figure, int]:
     position, ticks, headings, end = _rows(frame, by, "method")
@@ -590,7 +590,7 @@ def _dots(
     return _ladder(fig, ticks, headings, end), 150 + int(24 * end)
 
 
-def _stack(table: pd.DataFrame, column: str, colours: Mapping[str, str], title: str) -> go.Figure:
+def stack(table: pd.DataFrame, column: str, colours: Mapping[str, str], title: str) -> go.Figure:
     position, ticks, headings, end = _rows(table, "suite", "method")
     place = pd.Series(position, index=table.index)
     fig = go.Figure()
@@ -617,10 +617,10 @@ def _stack(table: pd.DataFrame, column: str, colours: Mapping[str, str], title: 
         )
     fig.update_layout(barmode="stack")
     fig.update_xaxes(title_text="share of trajectories", tickformat=".0%", range=[0, 1])
-    return _dress(_ladder(fig, ticks, headings, end), title, 230 + int(24 * end), legend=True)
+    return dress(_ladder(fig, ticks, headings, end), title, 230 + int(24 * end), legend=True)
 
 
-def _dress(fig: go.Figure, title: str, height: int, legend: bool = False) -> go.Figure:
+def dress(fig: go.Figure, title: str, height: int, legend: bool = False) -> go.Figure:
     lines = textwrap.wrap(title, 32)
     top, bottom = 18 + 19 * len(lines), 66
     for note in fig.layout.annotations:
@@ -664,10 +664,10 @@ def _dress(fig: go.Figure, title: str, height: int, legend: bool = False) -> go.
     return fig
 
 
-def _empty(title: str, why: str) -> go.Figure:
+def empty(title: str, why: str) -> go.Figure:
     fig = go.Figure()
     said = "<br>".join(text(line) for line in textwrap.wrap(why, 40))
     fig.add_annotation(x=0.5, y=0.5, xref="paper", yref="paper", text=said, showarrow=False, font={"size": 13})
     fig.update_xaxes(visible=False)
     fig.update_yaxes(visible=False)
-    return _dress(fig, title, 160)
+    return dress(fig, title, 160)

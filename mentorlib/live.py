@@ -1,27 +1,26 @@
-"""Training as it goes: one figure that is redrawn each step, and a button that ends the run after the step at hand.
+"""Training as it goes: one figure that is redrawn each step, and a stop that lets the step at hand finish.
 
-The button works while a cell trains because JupyterLab (4.4 and later) sends what a widget says to a subshell: a second
-thread of the kernel (ipykernel 7, Jupyter's JEP 91), which runs the button's callback while the first one is busy. All
-that the callback does is to set a flag; the trainer looks at it after each step. The figure goes the other way, from
-the thread that trains, as an update of what the cell displayed. Executed by papermill there is nobody to press the
-button, and what the updates leave in the notebook is the last figure: the same code.
+The stop is the one that every notebook has: the ■ of the toolbar (interrupt the kernel). While a cell trains, a
+widget's callback has to wait for it, but an interrupt is a signal: the handler sets a flag, and training ends after the
+step, with the model as it is then. A second interrupt ends it at once. Workers of the sandbox have sessions of their
+own, which the signal does not reach. Executed by papermill there is nobody to interrupt, and what stays in the notebook
+is the last figure: the same code.
 """
 
-import json
+import signal
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-import ipywidgets as w
 import pandas as pd
 import plotly.graph_objects as go
-from IPython.display import display
+from IPython.display import clear_output
 from plotly.subplots import make_subplots
 
 from .analysis import percent
 from .core import InputError
-from .figures import STOP_COLOURS, _dress, _empty, _tint, text
+from .figures import STOP_COLOURS, dress, empty, shade, text
 from .progress import lasting
 from .runs import Run
 
@@ -29,7 +28,7 @@ Report = Callable[[int, int, dict[str, Any]], Any]
 
 
 class Live:
-    """A report for ``train``: shows the run's metrics as a figure, and gives True once the button was pressed.
+    """A report for ``train``: shows the run's metrics as a figure, and gives True once the kernel was interrupted.
 
     Args:
         run: whose metrics.jsonl is drawn.
@@ -39,46 +38,34 @@ class Live:
 
     def __init__(self, run: Run, report: Report | None = None, every: float = 1.0):
         self.run, self.report, self.every = run, report, every
-        self._stop = threading.Event()
+        self._stop = False
         self._drawn = -every
         self._start = time.monotonic()
-        self.button = w.Button(
-            description="Stop after this step", icon="stop", tooltip="the model is saved as it is then", button_style=""
-        )
-        self.button.layout.width = "auto"
-        self.button.on_click(self._pressed)
-        display(self.button)
-        self.shown = display(_bundle(figure(pd.DataFrame(), 0)), raw=True, display_id=True)
+        self._began: int | None = None  # a resumed run's time left comes from what this process did
 
     def __call__(self, step: int, steps: int, metrics: dict[str, Any]) -> bool:
         if self.report:
             self.report(step, steps, metrics)
-        stop, now = self._stop.is_set(), time.monotonic() - self._start
-        if stop or step >= steps or now - self._drawn >= self.every:
+        if self._began is None:
+            self._began = step
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, self._interrupted)
+        now = time.monotonic() - self._start
+        last = self._stop or step >= steps
+        if last or now - self._drawn >= self.every:
             self._drawn = now
-            left = 0.0 if stop else (steps - step) * now / max(1, step - self._first(step) + 1)
-            self.shown.update(_bundle(figure(curves(self.run), steps, left)), raw=True)
-        if stop and step < steps:
+            left = 0.0 if last else (steps - step) * now / max(1, step - self._began + 1)
+            clear_output(wait=True)  # JupyterLab's plotly does not redraw what an update changes
+            figure(curves(self.run), steps, left).show()
+        if self._stop and step < steps:
             self.run.record("stopped_at_step", step, n=steps)
-        if stop or step >= steps:
-            self.button.disabled = True
-            self.button.description = f"Stopped after step {step} of {steps}" if step < steps else "Training is done"
-        return stop
+        if last and signal.getsignal(signal.SIGINT) == self._interrupted:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        return self._stop
 
-    def _first(self, step: int) -> int:
-        """The step that this process began with: a resumed run's time left comes from what it did itself."""
-        self._began = getattr(self, "_began", step)
-        return self._began
-
-    def _pressed(self, _: Any) -> None:
-        self._stop.set()
-        self.button.disabled = True
-        self.button.description = "Stopping after this step …"
-
-
-def _bundle(drawn: go.Figure) -> dict[str, Any]:
-    """A figure as display data: plotly's own display would add an output at each update."""
-    return {"application/vnd.plotly.v1+json": json.loads(drawn.to_json())}
+    def _interrupted(self, number: int, frame: object) -> None:
+        self._stop = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def curves(run: Run) -> pd.DataFrame:
@@ -95,7 +82,7 @@ def figure(metrics: pd.DataFrame, steps: int, left: float = 0.0) -> go.Figure:
     In: ``curves`` of a run. ``steps`` is how many were asked for, ``left`` the seconds that the rest should take.
     """
     if metrics.empty or "step" not in metrics:
-        return _empty("Nothing to draw: no step of training is done", "method none trains nothing")
+        return empty("Nothing to draw: no step of training is done", "method none trains nothing")
     metrics = metrics.sort_values("step")
     terms = [name for name in metrics if name.startswith("term/")]
     stops = [name for name in STOP_COLOURS if name in metrics]
@@ -108,7 +95,7 @@ def figure(metrics: pd.DataFrame, steps: int, left: float = 0.0) -> go.Figure:
         ("tokens sampled a rollout", [("tokens", "tokens", "#CC79A7")], ".0f"),
         ("how rollouts ended", [(name, f"ended: {name}", STOP_COLOURS[name]) for name in stops], ".0%"),
     ]
-    panels[0][1].extend((name, f"term: {name.removeprefix('term/')}", _tint(i)) for i, name in enumerate(terms))
+    panels[0][1].extend((name, f"term: {name.removeprefix('term/')}", shade(i)) for i, name in enumerate(terms))
     panels = [(name, [x for x in lines if x[0] in metrics], form) for name, lines, form in panels]
     if "reward" in metrics:  # its loss is near zero whatever happens: advantages add up to nothing
         panels = [panel for panel in panels if panel[0] != "loss"]
@@ -140,7 +127,7 @@ def figure(metrics: pd.DataFrame, steps: int, left: float = 0.0) -> go.Figure:
         fig.update_yaxes(tickformat=form, rangemode="tozero", nticks=4, row=row, col=1)
     fig.update_xaxes(range=[min(1, metrics["step"].min()) - 0.5, max(steps, done) + 0.5])
     fig.update_xaxes(title_text="optimizer step", row=len(panels), col=1)
-    return _dress(fig, _title(metrics, done, steps, left), 200 + 110 * len(panels), legend=True)
+    return dress(fig, _title(metrics, done, steps, left), 200 + 110 * len(panels), legend=True)
 
 
 def _title(metrics: pd.DataFrame, done: int, steps: int, left: float) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from .analysis import advantages, percent
-from .figures import _empty, _stack
+from .figures import empty, stack
 
 KINDS = {
     "call": "from <tool_call> to </tool_call>, or to the turn's end if it is never closed",
@@ -117,7 +117,7 @@ def figure(table: pd.DataFrame) -> go.Figure:
     By gradient at the logit where log-probabilities are kept, else by |advantage| alone; the axis says which.
     """
     if table.empty:
-        return _empty("No advantage to place: no group has spread", "only GRPO runs keep rollouts.jsonl")
+        return empty("No advantage to place: no group has spread", "only GRPO runs keep rollouts.jsonl")
     column = "logit" if table["logit"].notna().all() else "share"
     calls = table[table["kind"] == "call"]
     low, high = calls.loc[calls[column].idxmin()], calls.loc[calls[column].idxmax()]
@@ -127,6 +127,6 @@ def figure(table: pd.DataFrame) -> go.Figure:
         "of the push"
     )
     stacked = table.rename(columns={"method": "suite", "reward": "method"}).assign(share=table[column])
-    fig = _stack(stacked, "kind", _COLOURS, title)
+    fig = stack(stacked, "kind", _COLOURS, title)
     said = "|advantage| × (1 − p) of each token" if column == "logit" else "|advantage| by token"
     return fig.update_xaxes(title_text=f"share of {said}<br>(on these rollouts only)")

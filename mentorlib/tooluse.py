@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from .analysis import link, percent, wilson
-from .figures import _dots, _dress, _empty, _stack, text
+from .figures import dots, dress, empty, stack, text
 
 PATHS = {
     "teacher's calls, right": "#004B73",
@@ -87,7 +87,7 @@ def paths(rows: pd.DataFrame) -> pd.DataFrame:
 def figure_paths(table: pd.DataFrame) -> go.Figure:
     """From the teacher's tools to the outcome, by suite and method, of ``paths``: blue is right, orange wrong."""
     if table.empty:
-        return _empty("No paths: there are no rows", "run notebook 02_train first")
+        return empty("No paths: there are no rows", "run notebook 02_train first")
     counts = table.groupby("path")["n"].sum().reindex(list(PATHS), fill_value=0)
     right = counts[[name for name in PATHS if name.endswith("right")]]
     wrong = counts[[name for name in PATHS if name.endswith("wrong")]]
@@ -97,7 +97,7 @@ def figure_paths(table: pd.DataFrame) -> go.Figure:
             f"Of wrong answers, {percent(wrong['other tools, wrong'] / wrong.sum())} used other tools than the "
             f"teacher; of right ones, {percent(right['other tools, right'] / max(1, right.sum()))}"
         )
-    return _stack(table, "path", PATHS, title)
+    return stack(table, "path", PATHS, title)
 
 
 # ---- which tool, where the teacher calls which
@@ -146,7 +146,7 @@ def _tools(counts: pd.Series, most: int) -> list[str]:
 def figure_confusion(table: pd.DataFrame, most: int = 6) -> go.Figure:
     """Heatmaps of ``confusion`` by method: rows are the teacher's tool, columns the student's, cells shares."""
     if table.empty:
-        return _empty("No calls to compare: neither teacher nor student called a tool", "give runs with rows")
+        return empty("No calls to compare: neither teacher nor student called a tool", "give runs with rows")
     wrong = table[(table["teacher"] != table["student"]) & (table["teacher"] != NONE) & (table["student"] != NONE)]
     title = "Student and teacher call the same tool at every step"
     if len(wrong):
@@ -164,7 +164,7 @@ def figure_confusion(table: pd.DataFrame, most: int = 6) -> go.Figure:
 def figure_transitions(table: pd.DataFrame, most: int = 6) -> go.Figure:
     """Heatmaps of ``transitions``, the teacher's first: rows are a call, columns what follows it, cells shares."""
     if table.empty:
-        return _empty("No transitions: no tool was called", "give runs with rows")
+        return empty("No transitions: no tool was called", "give runs with rows")
     students = table[table["method"] != "teacher"]
     teacher = table[table["method"] == "teacher"].set_index(["start", "next"])["share"]
     title = "What follows what: the teacher and the students"
@@ -230,14 +230,14 @@ def _heatmaps(
     fig.update_xaxes(tickangle=-45, showgrid=False)
     fig.update_yaxes(showgrid=False)
     fig.update_xaxes(title_text=f"{axis}<br>(percent of the row)", row=len(methods), col=1)
-    return _dress(fig, title, 110 + tall * len(methods))
+    return dress(fig, title, 110 + tall * len(methods))
 
 
 def figure_jsd(distances: pd.DataFrame) -> go.Figure:
     """The JSD of tools called to the teacher's with its interval, of ``analysis.tool_jsd``; ticks: the noise floor."""
     known = distances.dropna(subset=["jsd"])
     if known.empty:
-        return _empty("No divergence: no tool was called in these rows", "the JSD needs calls of both")
+        return empty("No divergence: no tool was called in these rows", "the JSD needs calls of both")
     inside = int((known["jsd"] <= known["floor"]).sum())
     far = known.loc[known["jsd"].idxmax()]
     title = (
@@ -249,7 +249,7 @@ def figure_jsd(distances: pd.DataFrame) -> go.Figure:
         f"{r.tasks} tasks"
         for r in known.itertuples()
     ]
-    fig, height = _dots(known, "suite", "jsd", hover)
+    fig, height = dots(known, "suite", "jsd", hover)
     places = [y for trace in fig.data for y in trace.y]
     order = [i for method in dict.fromkeys(known["method"]) for i in known.index[known["method"] == method]]
     fig.add_scatter(
@@ -263,7 +263,7 @@ def figure_jsd(distances: pd.DataFrame) -> go.Figure:
     )
     fig.update_xaxes(title_text="JSD to the teacher's tools, bits, with 95% interval<br>(tick: noise floor)")
     fig.update_xaxes(rangemode="tozero", zeroline=False)
-    return _dress(fig, title, height)
+    return dress(fig, title, height)
 
 
 # ---- arguments from nowhere
@@ -360,7 +360,7 @@ def figure_nowhere(table: pd.DataFrame) -> go.Figure:
     """Calls with an argument from nowhere, by suite and method, of ``nowhere``."""
     known = table.dropna(subset=["share"])
     if known.empty:
-        return _empty("No calls, so no arguments from nowhere", "give runs that called tools")
+        return empty("No calls, so no arguments from nowhere", "give runs that called tools")
     totals = known.groupby("method", sort=False)[["n", "calls"]].sum()
     shares = totals["n"] / totals["calls"]
     title = f"Arguments from nowhere: {percent(shares.min(), 1)} of {shares.idxmin()}'s calls"
@@ -371,7 +371,7 @@ def figure_nowhere(table: pd.DataFrame) -> go.Figure:
         f"among right calls {percent(r.alarms, 1)}"
         for r in known.itertuples()
     ]
-    fig, height = _dots(known, "suite", "share", hover)
+    fig, height = dots(known, "suite", "share", hover)
     for trace in fig.data:
         method = next(m for m in dict.fromkeys(known["method"]) if text(m) == trace.name)
         own = known[known["method"] == method]
@@ -381,4 +381,4 @@ def figure_nowhere(table: pd.DataFrame) -> go.Figure:
         tickformat=".0%",
         rangemode="tozero",
     )
-    return _dress(fig, title, height)
+    return dress(fig, title, height)

@@ -111,8 +111,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         self.say(reply.status, text)
-        with proxy.lock:
-            proxy.delivered[key] += reply.status == 200
+        if reply.status == 200:
+            with proxy.lock:
+                proxy.delivered[key] += 1
         return None
 
     def do_GET(self) -> None:

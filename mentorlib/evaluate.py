@@ -17,7 +17,7 @@ def attempt(
     tasks: list[Task],
     sandbox: Sandbox,
     *,
-    batch_size: int = 128,
+    batch_size: int = 64,
     seed: int = 0,
     report: Callable[..., None] | None = None,
     **limits: Any,
@@ -27,7 +27,7 @@ def attempt(
     Args:
         policy: an engine, which gets batches, or an Endpoint, which keeps its own number in flight.
         tasks, sandbox, limits: see rollout.
-        batch_size: trajectories in flight; tasks are sorted by length of question to keep padding low.
+        batch_size: trajectories in flight (64 keep a process of the quick study under 2 GB).
         seed: of the sampling.
         report: told (done, all) after each batch, or by the endpoint.
     """
@@ -53,7 +53,7 @@ def evaluate(
     name: str | None = None,
     samples: int = 1,
     temperature: float = 0.0,
-    batch_size: int = 128,
+    batch_size: int = 64,
     max_turns: int = 8,
     max_tokens: int = 512,
     system: str = SYSTEM,

@@ -146,8 +146,8 @@ class Trajectory:
     token_ids: list[int] = field(default_factory=list)
     mask: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    counted: int = 0
     tokens: list[str] = field(default_factory=list)
+    counted: int = 0
 
     @property
     def n_tokens(self) -> int:

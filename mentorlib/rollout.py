@@ -112,7 +112,7 @@ def rollout(
         texts |= {i: str(tokenizer.decode([i])) for i in set(s.token_ids) - texts.keys()}
         tokens = [texts[i] for i in s.token_ids]
         trajectories.append(
-            Trajectory(task.id, chat, response, stop, prompt, s.token_ids, s.mask, s.logprobs, tokens)  # type: ignore[arg-type]
+            Trajectory(task.id, chat, response, stop, prompt, s.token_ids, s.mask, s.logprobs, tokens=tokens)
         )
     return trajectories
 

@@ -7,10 +7,10 @@ import torch
 
 from mentorlib.attention import common
 from mentorlib.chat import encode, encode_chat, prompt_ids, tool_turn
-from mentorlib.core import InputError
+from mentorlib.core import InputError, Trajectory
 from mentorlib.engine import Sampled, TorchEngine, TurnEngine, sample
 from mentorlib.metrics import grade
-from mentorlib.rollout import heard, rollout
+from mentorlib.rollout import heard, rollout, row_of
 from mentorlib.students import load_student
 from mentorlib.suites import CALCULATOR, generate
 
@@ -179,6 +179,19 @@ def test_limits_end_a_trajectory_with_a_stop(nano, pairs, sandbox):
         assert t.stop == "length" and len(t.token_ids) == 5
     stops = {t.stop for t in rollout(TorchEngine(*nano), tasks, sandbox, temperature=0.0, max_turns=1)}
     assert stops <= {"turn_limit", "answered", "gave_up"} and "turn_limit" in stops
+
+
+def test_rows_keep_the_tokens_and_how_likely_they_were(nano, pairs, sandbox):
+    task, reference = pairs[0]
+    (done,) = rollout(TorchEngine(*nano), [task], sandbox, temperature=0.0)
+    row = row_of(task, reference, done)
+    assert "".join(row["tokens"]) == row["response"] and row["n_tokens"] == sum(done.mask) > 0
+    assert [p is not None for p in row["logprobs"]] == [m == 1 for m in done.mask]
+    assert [p for p in row["logprobs"] if p is not None] == pytest.approx(
+        [p for p, m in zip(done.logprobs, done.mask, strict=True) if m], abs=1e-3
+    )
+    text = Trajectory.from_response(done.response)
+    assert not {"tokens", "logprobs"} & row_of(task, reference, text).keys()
 
 
 def test_a_prompt_that_fills_the_context_does_not_stop_the_rest(nano, pairs, sandbox):

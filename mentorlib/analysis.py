@@ -19,7 +19,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from .core import Call, InputError, Reference, Trajectory
+from .core import Call, InputError, Reference, Trajectory, tool_messages
 from .runs import Run, read_rows
 
 OUTCOMES = {
@@ -111,8 +111,9 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
             raise InputError(f"{root / name}/run.json: no parameters in it; delete the folder and run it again")
         started, ended = (pd.Timestamp(info[k]) if info.get(k) else pd.NaT for k in ("created", "finished"))
         method, parameters = _method(parameters), dict(parameters)
-        before = Path(str(parameters.get("student"))).parent
-        if (before / "run.json").exists():  # the model of another run: what that run was is what counts
+        student = Path(str(parameters.get("student")))
+        before = student.parent
+        if student.name == "model" and (before / "run.json").exists():  # another run's: what that run was counts
             earlier = Run.open(before.name, before.parent).info["parameters"]
             method = f"{_method(earlier)}+{method}"
             parameters["student"] = earlier.get("student")
@@ -219,13 +220,14 @@ def outcome(row: Mapping[str, Any]) -> str:
     results = [str(m.get("content")).strip() for m in row["messages"] if m["role"] == "tool"]
     if results and results[-1].startswith("error:"):
         return "tool error ignored"
-    calls, teacher_calls = _counted(row["calls"]), _counted(row.get("teacher_calls") or ())
+    calls, teacher_calls = counted(row["calls"]), counted(row.get("teacher_calls") or ())
     if (results and _same(results[-1], row["answer"])) or (calls and calls == teacher_calls):
         return "right tools, wrong answer"
     return "wrong argument" if {c["name"] for c in row["calls"]} == set(row["teacher_tools"]) else "wrong tool"
 
 
-def _counted(calls: Iterable[Mapping[str, Any]]) -> Counter[str]:
+def counted(calls: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """Stored calls as a bag: which call, arguments and all, was made how often."""
     return Counter(json.dumps([c["name"], c["arguments"]], sort_keys=True) for c in calls)
 
 
@@ -518,9 +520,8 @@ def rescore(rows: pd.DataFrame, version: str = "corrected", rewards: Sequence[st
     In: rows of ``rollouts`` or ``evaluations``. Out, one row for each row and reward: row (index into ``rows``), run,
     method, step, group, correct, outcome, n_tokens, trained (the reward that the run was trained with), reward,
     version, total, terms, weights (dicts by term), reason. Rows that are ours (stop == "infrastructure") are left
-    out, as in training. A group of ``rollouts`` is scored as one, a row of ``evaluations`` alone.
-    ``version`` is "corrected" or "official"; ``rewards`` are names, none means all. Raises
-    InputError for an unknown one.
+    out, as in training. A group of ``rollouts`` is scored as one, a row of ``evaluations`` alone. ``version`` is
+    "corrected" or "official"; ``rewards`` are names, none means all. Raises InputError for an unknown one.
     """
     from .rewards import NEEDS_RESULTS, OFFICIAL, REWARDS
 
@@ -557,8 +558,6 @@ def rescore(rows: pd.DataFrame, version: str = "corrected", rewards: Sequence[st
 
 def stored(row: Mapping[str, Any]) -> tuple[Trajectory, Reference]:
     """Rebuild from a stored row the two things that a reward reads (no token ids)."""
-    from .rewards import tool_messages
-
     calls = row.get("teacher_calls")
     if not isinstance(calls, list):
         calls = [{"name": name, "arguments": {}} for name in row["teacher_tools"]]

@@ -125,7 +125,7 @@ def _study(options: argparse.Namespace) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from .rewards import score_file
+    from .scoring import score_file
 
     counts = score_file(options.file, options.output, options.reward, options.version, options.valid_tools)
     print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))

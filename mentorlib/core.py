@@ -124,6 +124,11 @@ class Reference:
         return [str(m["content"]) for m in self.messages if m["role"] == "tool"]
 
 
+def tool_messages(results: list[str]) -> list[Message]:
+    """Tool results as the messages of a reference: all of it that a reward reads beside the calls."""
+    return [{"role": "tool", "content": text} for text in results]
+
+
 Pair = tuple[Task, Reference]
 
 

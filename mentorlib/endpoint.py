@@ -35,8 +35,6 @@ from .toolbox import call_many
 
 KEY = "OPENAI_API_KEY"
 HELLO = 15.0  # seconds of patience where nothing that listens to us has been met yet: more likely a wrong address
-
-
 TRIES = 8  # of a request that is met with HTTP 500 each time while others are answered: it is what the server fails on
 
 

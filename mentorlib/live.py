@@ -10,8 +10,7 @@ is the last figure: the same code.
 import signal
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -24,7 +23,8 @@ from .figures import STOP_COLOURS, dress, empty, shade, text
 from .progress import lasting
 from .runs import Run
 
-Report = Callable[[int, int, dict[str, Any]], Any]
+if TYPE_CHECKING:
+    from .trainer import Report
 
 
 class Live:
@@ -36,7 +36,7 @@ class Live:
         report: told each step too, such as ``progress.printer``.
     """
 
-    def __init__(self, run: Run, report: Report | None = None, every: float = 1.0):
+    def __init__(self, run: Run, report: "Report | None" = None, every: float = 1.0):
         self.run, self.report, self.every = run, report, every
         self._stop = False
         self._drawn = -every

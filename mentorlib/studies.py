@@ -448,14 +448,12 @@ def _page(
                 "last": stage.name not in needed,
             }
         )
-    if any("trajectories.html#" in page.read_text(encoding="utf-8") for page in folder.glob("*.html")):
+    filled = [s.run for s in stages if list(s.folder.glob("eval/*.jsonl")) or (s.folder / "rollouts.jsonl").exists()]
+    if filled and any("trajectories.html#" in page.read_text(encoding="utf-8") for page in folder.glob("*.html")):
         from . import viewer
 
-        with contextlib.suppress(InputError):  # no stage has rows
-            filled = [
-                s.run for s in stages if list(s.folder.glob("eval/*.jsonl")) or (s.folder / "rollouts.jsonl").exists()
-            ]
-            viewer.write_runs(folder / "trajectories.html", filled or [""], RUNS)
+        with contextlib.suppress(InputError):  # a stage that broke left a row half-made
+            viewer.write_runs(folder / "trajectories.html", filled, RUNS)
     text = _PAGE.render(
         trajectories=(folder / "trajectories.html").exists(),
         study=study,
@@ -481,8 +479,7 @@ def _behind(stage: Stage, entry: Mapping[str, Any]) -> str:
     rows = re.fullmatch(r"(?:\.\./([^/]+)/)?(eval/.+|rollouts)\.jsonl", str(entry["rows"] or ""))
     if not rows:
         return ""
-    file = f"{rows[1] or stage.run}/{rows[2]}.jsonl"
-    return link(file=file)
+    return link(file=f"{rows[1] or stage.run}/{rows[2]}.jsonl")
 
 
 def _number(value: Any) -> str:

@@ -3,7 +3,6 @@
 Everything is read from stored rows, without a model: DataFrames and the figures of them.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .analysis import link, percent, wilson
+from .analysis import counted, link, percent, wilson
 from .figures import dots, dress, empty, stack, text
 
 PATHS = {
@@ -69,12 +68,8 @@ def path(row: Mapping[str, Any]) -> str:
     if {call["name"] for call in calls} != set(row["teacher_tools"]):
         return f"other tools, {end}"
     theirs = row.get("teacher_calls")
-    same = isinstance(theirs, list) and _counted(calls) == _counted(theirs)
+    same = isinstance(theirs, list) and counted(calls) == counted(theirs)
     return f"teacher's {'calls' if same else 'tools otherwise'}, {end}"
-
-
-def _counted(calls: Sequence[Mapping[str, Any]]) -> Counter[str]:
-    return Counter(json.dumps([call["name"], call["arguments"]], sort_keys=True) for call in calls)
 
 
 def paths(rows: pd.DataFrame) -> pd.DataFrame:
@@ -109,13 +104,13 @@ def confusion(rows: pd.DataFrame, by: Sequence[str] = ("method",)) -> pd.DataFra
     Out: ``by``, step (from 1), teacher, student (a tool, or "(no call)" where one had ended), n. Steps beyond the
     teacher's last have teacher "(no call)". Counting by position is strict: one call left out shifts what follows.
     """
-    counted: Counter[tuple[Any, ...]] = Counter()
+    tally: Counter[tuple[Any, ...]] = Counter()
     for row in rows.to_dict("records"):
         student, teacher = [call["name"] for call in row["calls"]], list(row["teacher_tools"])
         for i in range(max(len(student), len(teacher))):
             pair = tuple(names[i] if i < len(names) else NONE for names in (teacher, student))
-            counted[(*(row[key] for key in by), i + 1, *pair)] += 1
-    return pd.DataFrame([[*key, n] for key, n in counted.items()], columns=[*by, "step", "teacher", "student", "n"])
+            tally[(*(row[key] for key in by), i + 1, *pair)] += 1
+    return pd.DataFrame([[*key, n] for key, n in tally.items()], columns=[*by, "step", "teacher", "student", "n"])
 
 
 def transitions(rows: pd.DataFrame, by: Sequence[str] = ("method",)) -> pd.DataFrame:
@@ -123,7 +118,7 @@ def transitions(rows: pd.DataFrame, by: Sequence[str] = ("method",)) -> pd.DataF
 
     Out: ``by``, start (a tool, or "(start)"), next (a tool, or "(end)"), n, share (of what follows ``start``).
     """
-    counted: Counter[tuple[Any, ...]] = Counter()
+    tally: Counter[tuple[Any, ...]] = Counter()
     known: set[tuple[Any, Any]] = set()
     for row in rows.to_dict("records"):
         chains = [(tuple(row[key] for key in by), [call["name"] for call in row["calls"]])]
@@ -132,8 +127,8 @@ def transitions(rows: pd.DataFrame, by: Sequence[str] = ("method",)) -> pd.DataF
             chains.append((tuple("teacher" if key == "method" else row[key] for key in by), list(row["teacher_tools"])))
         for key, names in chains:
             for pair in zip(["(start)", *names], [*names, END], strict=True):
-                counted[(*key, *pair)] += 1
-    found = pd.DataFrame([[*key, n] for key, n in counted.items()], columns=[*by, "start", "next", "n"])
+                tally[(*key, *pair)] += 1
+    found = pd.DataFrame([[*key, n] for key, n in tally.items()], columns=[*by, "start", "next", "n"])
     return found.assign(share=found["n"] / found.groupby([*by, "start"])["n"].transform("sum"))
 
 
@@ -341,10 +336,10 @@ def nowhere(rows: pd.DataFrame) -> pd.DataFrame:
     of rows whose calls are the teacher's, which are right: how often the rule cries wolf; NaN without such rows).
     """
     each = [(len({call for call, *_ in ungrounded(row)}), len(row["calls"])) for row in rows.to_dict("records")]
-    counted = rows.assign(n=[n for n, _ in each], made=[made for _, made in each])
-    counted = counted.assign(same=[path(row).startswith("teacher's calls") for row in rows.to_dict("records")])
+    marked = rows.assign(n=[n for n, _ in each], made=[made for _, made in each])
+    marked = marked.assign(same=[path(row).startswith("teacher's calls") for row in rows.to_dict("records")])
     found = []
-    for (suite, method), own in counted.groupby(["suite", "method"], sort=False):
+    for (suite, method), own in marked.groupby(["suite", "method"], sort=False):
         n, calls, right = int(own["n"].sum()), int(own["made"].sum()), own[own["same"]]
         low, high = wilson(n, calls)
         made = right["made"].sum()

@@ -26,7 +26,7 @@ from .attention import Packed, common, forward, laid, shared_prompts, understand
 from .chat import encode_chat
 from .core import SYSTEM, InputError, Pair, Trajectory
 from .engine import Engine, TorchEngine, TurnEngine
-from .rewards import CONTROLS, NEEDS_RESULTS, REWARDS, TABLE, as_trl, named
+from .rewards import CONTROLS, NEEDS_CALLS, NEEDS_RESULTS, REWARDS, TABLE, as_trl, named
 from .rollout import rollout, row_of
 from .runs import Run
 from .sandbox import Sandbox
@@ -204,7 +204,7 @@ def train_grpo(
         raise InputError(f"vllm={vllm!r} needs vLLM: pip install 'trl[vllm]'")
     if reward not in ("sparse", "none", *CONTROLS):
         for task, reference in pairs:
-            by_name = reward not in ("strict", "toolrl", *NEEDS_RESULTS)
+            by_name = reward not in (*NEEDS_CALLS, *NEEDS_RESULTS)
             if not reference.messages and not (by_name and reference.calls):
                 has = "only the names of its teacher's tools" if reference.calls else "no teacher"
                 raise InputError(f"reward={reward}: suite {task.suite!r} has {has}: use sparse or none")

@@ -87,20 +87,19 @@ def transcript_html(row: Mapping[str, Any] | pd.Series) -> str:
     return f"<article style='margin:0 0 22px;max-width:62em'>{''.join(parts)}</article>"
 
 
-def linked(table: pd.DataFrame, **filters: str) -> HTML:
+def linked(table: pd.DataFrame, *, rows: str, columns: str, **filters: str) -> HTML:
     """A table of numbers, each a link to the trajectories behind it.
 
-    ``filters`` say what the table's rows and columns are called on the trajectories' page: ``rows="outcome",
-    columns="method"``; any other is the same for all cells (``suite="longer"``). Zeros and NaN link to nothing.
+    ``rows`` and ``columns`` say what the table's are called on the trajectories' page (``rows="outcome",
+    columns="method"``); ``filters`` are the same for all cells (``suite="longer"``). Zeros and NaN link to nothing.
     """
-    down, across = filters.pop("rows"), filters.pop("columns")
     head = "".join(f"<th scope='col'>{escape(str(c))}</th>" for c in table.columns)
     lines = []
     for name, row in zip(table.index, table.to_numpy(object), strict=True):
         cells = ""
         for column, value in zip(table.columns, row, strict=True):
             said = escape(value if isinstance(value, str) else f"{value:,}" if value == value else "–")
-            address = html.escape(link(**{down: name, across: column}, **filters))
+            address = html.escape(link(**{rows: name, columns: column}, **filters))
             cells += f"<td><a href='{address}'>{said}</a></td>" if value and value == value else f"<td>{said}</td>"
         lines.append(f"<tr><th scope='row'>{escape(str(name))}</th>{cells}</tr>")
     return HTML(

@@ -21,7 +21,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = [
     {"core", "chat", "progress", "attention", "ast_match", "contamination"},
     {"answers", "sandbox", "_worker", "runs"},
-    {"toolbox", "rewards", "tools", "metrics"},
+    {"toolbox", "rewards", "scoring", "tools", "metrics"},
     {"suites", "teachers", "datasets", "sources", "students"},
     {"engine", "rollout", "endpoint"},
     {"trainer", "evaluate", "distill"},

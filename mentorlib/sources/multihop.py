@@ -59,16 +59,7 @@ def hotpot_pair(row: dict[str, Any], where: str) -> Pair:
     toolbox = replace(SEARCH, source=f"{SEARCH.source}\nDOCUMENTS = {documents!r}\n")
     if len(toolbox.source) > MAX_SOURCE // 2:
         raise Unusable("the paragraphs are too long", f"{len(toolbox.source):,} characters")
-    made = [
-        (
-            "search",
-            {
-                "query": _query(t, paragraphs),
-            },
-            paragraphs[t],
-        )
-        for t in dict.fromkeys(needed)
-    ]
+    made = [("search", {"query": _query(t, paragraphs)}, paragraphs[t]) for t in dict.fromkeys(needed)]
     task = Task(where, question, answer, toolbox, "hotpotqa", "eval", "words")
     return task, Reference(where, messages_of(made, answer), [Call(n, a) for n, a, _ in made], answer)
 

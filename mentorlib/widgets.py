@@ -13,11 +13,12 @@ from typing import Any
 
 import ipywidgets as w
 import pandas as pd
-from IPython.display import HTML, display
+from IPython.display import HTML
 
 from . import figures
 from .analysis import OUTCOMES, link, rescore
 from .core import Trajectory
+from .rewards import named
 from .tokens import sampled
 
 LIMIT = 20_000  # characters shown of one text
@@ -180,27 +181,25 @@ def trajectory_browser(rows: pd.DataFrame) -> w.Widget:
 
 
 def playground(row: Mapping[str, Any] | pd.Series, version: str = "corrected") -> w.Widget:
-    """Edit a response and see what every reward makes of it at once: the figure ``figures.terms``, live.
+    """Edit a response and see what every reward makes of it at once: the numbers of ``figures.terms``, live.
 
     In: a stored row, for its question, gold answer, teacher and tools; ``version`` corrected or official.
     """
     row = dict(row)
     editor = w.Textarea(value=row["response"], layout=w.Layout(width="100%", height="220px"), continuous_update=False)
     again = w.Button(description="as it was", tooltip="put the stored response back")
-    picture, terms = w.Output(), w.HTML()
+    # No Output widget: executed in batch, nbclient answers one over the socket it awaits the cell's reply on, and may
+    # then miss that reply and wait for ever.
+    terms = w.HTML()
 
     def score(_: Any = None) -> None:
-        scored = rescored(row, editor.value, version)
-        picture.clear_output(wait=True)
-        with picture:
-            display(figures.terms(scored))
-        terms.value = terms_html(scored)
+        terms.value = terms_html(rescored(row, editor.value, version))
 
     editor.observe(score, names="value")
     again.on_click(lambda _: setattr(editor, "value", row["response"]))
     score()
     hint = w.HTML("<small>Edit the response, then click elsewhere: it is read and scored again.</small>")
-    return w.VBox([hint, editor, again, picture, terms])
+    return w.VBox([hint, editor, again, terms])
 
 
 def rescored(
@@ -215,12 +214,23 @@ def rescored(
 
 
 def terms_html(scored: pd.DataFrame) -> str:
-    """The terms of every reward on one trajectory, as an escaped HTML table. In: ``rescored``."""
+    """The terms of every reward on one trajectory, as an escaped HTML table. In: ``rescored``.
+
+    A bar shows the total as a share of the most that the reward pays.
+    """
     terms = list(dict.fromkeys(term for own in scored["terms"] for term in own))
     wide = pd.DataFrame(
         [[own.get(t, None) for t in terms] for own in scored["terms"]], index=list(scored["reward"]), columns=terms
-    ).assign(total=list(scored["total"]), reason=list(scored["reason"]))
-    return wide.to_html(float_format="{:.3f}".format, na_rep="", border=0)
+    ).assign(total=list(scored["total"]))
+    most = [named(reward).maximum for reward in scored["reward"]]
+    shares = [max(0.0, total / top) for total, top in zip(scored["total"], most, strict=True)]
+    wide["of the most"] = [
+        f"<div style='background:{figures.colour(f'grpo-{name}')};height:12px;width:{120 * share:.0f}px'></div>"
+        for name, share in zip(scored["reward"], shares, strict=True)
+    ]
+    wide["reason"] = [escape(reason) for reason in scored["reason"]]
+    with pd.option_context("display.max_colwidth", None):
+        return wide.to_html(float_format="{:.3f}".format, na_rep="", border=0, escape=False)
 
 
 def _call(call: Mapping[str, Any]) -> str:

@@ -101,6 +101,9 @@ def test_playground_reacts_to_an_edit() -> None:
     editor, table = found(play, w.Textarea)[0], found(play, w.HTML)[-1]
     before = table.value
     assert "right answer" in before
+    assert before.count("width:120px") == 9 and not found(
+        play, w.Output
+    )  # paid in full, and no widget that batch fears
     editor.value = row["response"].replace(f"{{{row['answer']}}}", "{1}").replace("add", "<b>add")
     assert table.value != before and "wrong answer" in table.value and "<b>" not in table.value
     found(play, w.Button)[0].click()

@@ -77,7 +77,7 @@ def curves(run: Run) -> pd.DataFrame:
 
 
 def figure(metrics: pd.DataFrame, steps: int, left: float = 0.0) -> go.Figure:
-    """Training by step: own reward and its terms (or the loss), accuracy, calls, length, how rollouts ended.
+    """Training by step: own reward and its terms (or the loss), accuracy, dead groups, calls, length, stops.
 
     In: ``curves`` of a run. ``steps`` is how many were asked for, ``left`` the seconds that the rest should take.
     """
@@ -91,6 +91,7 @@ def figure(metrics: pd.DataFrame, steps: int, left: float = 0.0) -> go.Figure:
         ("rollouts answered correctly", [("accuracy", "correct", "#009E73")], ".0%"),
         ("tokens predicted correctly", [("token_accuracy", "token accuracy", "#009E73")], ".0%"),
         ("loss", [("loss", "loss", "#0072B2")], ".3f"),
+        ("groups that teach nothing", [("dead_groups", "groups without spread", "#0072B2")], ".0%"),
         ("tool calls a rollout", [("calls", "calls", "#E69F00")], ".1f"),
         ("tokens sampled a rollout", [("tokens", "tokens", "#CC79A7")], ".0f"),
         ("how rollouts ended", [(name, f"ended: {name}", STOP_COLOURS[name]) for name in stops], ".0%"),

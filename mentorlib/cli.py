@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     study = commands.add_parser("study", help="run the stages of a study file that are not done yet")
     study.add_argument("file")
     study.add_argument("--workers", type=int, help="stages at a time (default: the file's)")
+    study.add_argument(
+        "--any-library", action="store_true", help="count stages as done that another version of the library finished"
+    )
     study.set_defaults(command=_study)
 
     score = commands.add_parser("score", help="score stored rows under rewards, without training")
@@ -116,7 +119,7 @@ def _study(options: argparse.Namespace) -> int:
     if options.workers is not None and options.workers < 1:
         raise InputError("--workers is at least 1")
     try:
-        report = run_study(options.file, workers=options.workers)
+        report = run_study(options.file, workers=options.workers, any_library=options.any_library)
     except StudyFailed as error:
         print(f"mentor: {error}", file=sys.stderr)
         return 1

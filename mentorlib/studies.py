@@ -64,7 +64,9 @@ class Stage:
         return RUNS / self.run
 
 
-def run_study(path: str | Path, executor: Executor | None = None, workers: int | None = None) -> Path:
+def run_study(
+    path: str | Path, executor: Executor | None = None, workers: int | None = None, any_library: bool = False
+) -> Path:
     """Run the stages of a study file that are not done yet; give the path of ``reports/<study>/index.html``.
 
     The file is YAML: ``question`` (text), ``workers`` (stages at a time, 2) and ``stages``, each with ``name``,
@@ -80,6 +82,8 @@ def run_study(path: str | Path, executor: Executor | None = None, workers: int |
         executor: where stages run: any concurrent.futures.Executor, such as a dask client's or submitit's, on machines
             that share this directory; by default ``workers`` at a time here, each with its share of the cores.
         workers: overrides the file's.
+        any_library: count stages as done that were finished with another version of the library, such as hours of
+            training before a figure was mended; the page marks them.
 
     Raises:
         InputError: the file, a notebook or a parameter is wrong (before anything starts), or a stage found its input to
@@ -89,7 +93,13 @@ def run_study(path: str | Path, executor: Executor | None = None, workers: int |
     path = Path(path)
     study, stages = plan(path)
     workers = workers or study["workers"]
-    keys = stage_keys(stages)
+    keys, plain = stage_keys(stages), stage_keys(stages, library=False)
+    finished = [
+        stage.name
+        for stage in stages
+        if _record(stage).get("done") == keys[stage.name]
+        or (any_library and _record(stage).get("plain") == plain[stage.name])
+    ]
     for stage in stages:
         if stage.folder.exists() and not (stage.folder / "stage.json").exists():
             raise InputError(
@@ -102,7 +112,7 @@ def run_study(path: str | Path, executor: Executor | None = None, workers: int |
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(f"{path} is running already; wait for it or end it") from None
-        return _run(study, stages, keys, folder, executor, workers)
+        return _run(study, stages, keys, plain, finished, folder, executor, workers)
 
 
 def plan(path: Path) -> tuple[dict[str, Any], list[Stage]]:
@@ -154,9 +164,9 @@ def plan(path: Path) -> tuple[dict[str, Any], list[Stage]]:
     return study, stages
 
 
-def stage_keys(stages: Iterable[Stage]) -> dict[str, str]:
-    """The key of each stage by its name; stages come after those they need."""
-    library = _folder_hash(Path(__file__).parent, skip=("studies.py", "cli.py", "__main__.py"))
+def stage_keys(stages: Iterable[Stage], library: bool = True) -> dict[str, str]:
+    """The key of each stage by its name, with or without the library in it; stages come after those they need."""
+    code = _folder_hash(Path(__file__).parent, skip=("studies.py", "cli.py", "__main__.py")) if library else ""
     keys: dict[str, str] = {}
     for stage in stages:
         node = read_notebook(stage.notebook)
@@ -165,7 +175,7 @@ def stage_keys(stages: Iterable[Stage]) -> dict[str, str]:
             stage.parameters,
             {text: _content(text) for text in _strings(stage.parameters)},
             [keys[need] for need in stage.needs],
-            library,
+            code,
             versions(),
         ]
         keys[stage.name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -197,6 +207,8 @@ def _run(
     study: Mapping[str, Any],
     stages: list[Stage],
     keys: Mapping[str, str],
+    plain: Mapping[str, str],
+    finished: list[str],
     folder: Path,
     executor: Executor | None,
     workers: int,
@@ -211,7 +223,7 @@ def _run(
         "KMP_BLOCKTIME": "0",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    state = {stage.name: "done" if _record(stage).get("done") == keys[stage.name] else "waiting" for stage in stages}
+    state = {stage.name: "done" if stage.name in finished else "waiting" for stage in stages}
     errors: dict[str, tuple[int, str]] = {}
     expected = _expected(stages, folder)
     started: dict[str, float] = {}
@@ -239,8 +251,8 @@ def _run(
                     say(f"{stage.name} starts")
             if not running:
                 break
-            finished, _ = wait(running, timeout=30, return_when=FIRST_COMPLETED)
-            for future in finished:
+            ended, _ = wait(running, timeout=30, return_when=FIRST_COMPLETED)
+            for future in ended:
                 stage = running.pop(future)
                 code, error = future.result()
                 expected[stage.name] = seconds = round(time.monotonic() - started[stage.name], 1)
@@ -250,16 +262,18 @@ def _run(
                     _note(stage, {"key": keys[stage.name], "seconds": seconds, "error": error})
                     say(f"{stage.name} failed after {lasting(seconds)}: {error}")
                 else:
-                    _note(stage, {"key": keys[stage.name], "seconds": seconds, "done": keys[stage.name]})
+                    key = keys[stage.name]
+                    _note(stage, {"key": key, "seconds": seconds, "done": key, "plain": plain[stage.name]})
                     say(f"{stage.name} done in {lasting(seconds)}")
-            if finished:
+            if ended:
                 write_text(folder / "timings.json", json.dumps(expected, indent=1) + "\n")
             else:
                 say(f"{', '.join(s.name for s in running.values())} running")
     finally:
         if own:
             pool.shutdown(cancel_futures=True)
-    report = _page(study, stages, state, errors, folder)
+    older = [stage.name for stage in stages if _record(stage).get("done") not in (None, keys[stage.name])]
+    report = _page(study, stages, state, errors, older, folder)
     if errors:
         failed = "; ".join(f"{name}: {error}" for name, (_, error) in errors.items())
         if all(code == 2 for code, _ in errors.values()):
@@ -285,7 +299,7 @@ def _prepare(stage: Stage, key: str) -> None:
 
 
 def _record(stage: Stage) -> dict[str, Any]:
-    """stage.json: the key it last began with, and once finished ``done`` (the key) and ``seconds``."""
+    """stage.json: the key it last began with, and once finished ``done`` and ``plain`` (keys) and ``seconds``."""
     try:
         found = json.loads((stage.folder / "stage.json").read_text())
     except (OSError, ValueError):
@@ -424,6 +438,7 @@ def _page(
     stages: list[Stage],
     state: Mapping[str, str],
     errors: Mapping[str, tuple[int, str]],
+    older: list[str],
     folder: Path,
 ) -> Path:
     """Copy every stage's report into the folder and write the page that leads to them."""
@@ -440,7 +455,7 @@ def _page(
             {
                 "stage": stage,
                 "title": _title(stage.notebook),
-                "state": state[stage.name],
+                "state": state[stage.name] + (" with another version of the library" if stage.name in older else ""),
                 "error": errors.get(stage.name, (0, ""))[1],
                 "link": f"{stage.name}.html" if (folder / f"{stage.name}.html").exists() else None,
                 "seconds": _record(stage).get("seconds"),

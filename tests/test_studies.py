@@ -224,6 +224,21 @@ stages:
     assert Path("runs/small-two/kept").exists()
 
 
+def test_another_library_begins_anew_unless_told(quick, capfd, monkeypatch):
+    file = study("stages: [{name: a, notebook: make.ipynb}, {name: b, notebook: make.ipynb, parameters: {data: $a/}}]")
+    run_study(file)
+    monkeypatch.setattr("mentorlib.studies._folder_hash", lambda *_, **__: "another")
+    capfd.readouterr()
+    report = run_study(file, any_library=True)
+    assert "working" not in capfd.readouterr().out
+    assert report.read_text().count("done with another version of the library") == 2
+    report = run_study(file)
+    assert capfd.readouterr().out.count("working") == 2 and "another version" not in report.read_text()
+    study(file.read_text().replace("{data: $a/}", "{data: $a/, seed: 1}"))
+    run_study(file, any_library=True)
+    assert capfd.readouterr().out.count("working") == 1
+
+
 def test_any_executor_will_do(quick, capfd):
     file = study("stages: [{name: many, notebook: make.ipynb, grid: {seed: [0, 1]}}]")
     with ProcessPoolExecutor(2) as pool:

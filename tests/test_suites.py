@@ -21,7 +21,7 @@ from mentorlib.suites.retrieval import draw_problem as draw_world
 from mentorlib.teachers import verify
 from mentorlib.tools.retrieval import best, scores
 
-WORD_PROBLEMS = ["calculator", "longer", "wording", "distractors", "no_tool"]  # their keys are comparable
+WORD_PROBLEMS = ["calculator", "longer", "longest", "wording", "distractors", "no_tool"]  # their keys are comparable
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -101,6 +101,23 @@ def test_the_dial_makes_tasks_harder():
     assert all(t.question.count(".") == 4 for t, _ in generate("no_tool", 20, steps=(3, 3)))
     ids = {t.id for dial in ((1, 1), (2, 2)) for t, _ in generate("retrieval", 5, hops=dial)}
     assert len(ids) == 10  # tasks of two settings can stand in one data set
+
+
+def test_a_noisy_teacher_makes_needless_calls_and_is_right(sandbox):
+    pairs = generate("calculator", 60, noise=0.5)
+    kept, _ = verify(pairs, sandbox)
+    assert len(kept) == 60
+    plain = {t.question: r for t, r in generate("calculator", 60)}
+    assert sum(len(r.calls) for _, r in pairs) > 1.2 * sum(len(r.calls) for r in plain.values())
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_problems_with_one_right_path_or_more(several):
+    for task, reference in generate("calculator", 30, several=several):
+        assert several or not {"sum_numbers", "power", "modulo"} & set(reference.tools), task.question
+    rng = random.Random(3)
+    share = np.mean([len(set(right_paths(draw_problem(rng)))) > 1 for _ in range(200)])
+    assert 0.8 < share < 1  # or the dial would choose nothing
 
 
 def test_every_variant_of_a_step_gives_the_same_value():

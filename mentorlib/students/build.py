@@ -229,6 +229,9 @@ def pretrain(
     tokenizer: PreTrainedTokenizerBase,
     folder: str | Path,
     *,
+    hidden: int = 192,
+    layers: int = 5,
+    heads: int = 4,
     steps: int = 1300,
     lessons_a_step: int = 4,
     learning_rate: float = 4e-3,
@@ -244,6 +247,7 @@ def pretrain(
     Args:
         tokenizer: see make_tokenizer.
         folder: to save into.
+        hidden, layers, heads: see make_model.
         steps: optimizer steps.
         lessons_a_step: a lesson has about six chats.
         learning_rate: after 50 steps of warm-up; falls to 0 over the last ``cooling`` steps.
@@ -255,7 +259,7 @@ def pretrain(
     Returns:
         the model and the loss of each step.
     """
-    model = make_model(tokenizer, seed=seed)
+    model = make_model(tokenizer, hidden, layers, heads, seed)
     if torch.cuda.is_available():
         torch.nn.Module.cuda(model)
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]

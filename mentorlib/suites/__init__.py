@@ -34,12 +34,23 @@ def split_of(key: Any) -> str:
     return next(name for name, buckets in SPLITS.items() if bucket in buckets)
 
 
-def _word_problem(rng: random.Random, varied: bool = False, **dial: Any) -> Drawn:
-    """``varied``: a teacher without preferences, that takes any right way to each step."""
+def _word_problem(
+    rng: random.Random, varied: bool = False, noise: float = 0.0, several: bool | None = None, **dial: Any
+) -> Drawn:
+    """A word problem and how its teacher solves it.
+
+    ``varied``: a teacher without preferences, that takes any right way to each step. ``noise``: the chance, at each
+    step, that it makes a needless call first. ``several``: only problems with more than one right path (True), or with
+    one alone (False).
+    """
     problem = calculator.draw_problem(rng, **dial)
+    while several is not None and several is not (len(set(calculator.right_paths(problem))) > 1):
+        problem = calculator.draw_problem(rng, **dial)
     calls: list[tuple[str, dict[str, Any], Any]] = []
     value: Any = None
     for step in problem.steps:
+        if noise and rng.random() < noise:
+            calls += calculator.needless(rng, problem.tools, value)
         if step.variants[0]:
             plan = rng.choice(step.variants) if varied else step.variants[0]
             made, value = calculator.run_plan(plan, value)
@@ -73,6 +84,7 @@ def _no_tool(rng: random.Random, **dial: Any) -> Drawn:
 SUITES: dict[str, Callable[..., Drawn]] = {
     "calculator": _word_problem,  # in domain: one to four calls, five tools offered
     "longer": partial(_word_problem, calls=(5, 6)),
+    "longest": partial(_word_problem, calls=(7, 8)),  # no rung of the ladder: where the student hardly ever succeeds
     "wording": partial(_word_problem, held_out_wording=True),
     "distractors": partial(_word_problem, n_tools=10),
     "unseen": _unseen,

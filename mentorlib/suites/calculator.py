@@ -8,6 +8,7 @@ prefers: the most direct tool.
 Simplified: one name, one kind of thing, and numbers from 0 to 5,000 in each problem.
 """
 
+import inspect
 import itertools
 import math
 import random
@@ -85,6 +86,18 @@ def right_paths(problem: Problem) -> list[tuple[str, ...]]:
         if math.isclose(value, problem.answer, rel_tol=1e-5):  # a policy reads six decimals
             found.append(tuple(name for plan in plans for name, _ in plan))
     return found
+
+
+def needless(rng: random.Random, offered: list[str], value: Any) -> list[tuple[str, dict[str, Any], Any]]:
+    """A call of some offered tool that the problem does not ask for, with its result; none if the tool refuses."""
+    name, value = rng.choice(offered), rng.randint(2, 60) if value is None else value
+    other = rng.randint(2, 3)
+    values = {"a": value, "b": other, "x": value, "digits": other, "numbers": [value, other]}
+    arguments = {parameter: values[parameter] for parameter in inspect.signature(FUNCTIONS[name]).parameters}
+    try:
+        return [(name, arguments, shown(FUNCTIONS[name](**arguments)))]
+    except (ValueError, ArithmeticError):
+        return []
 
 
 def chain(tool: str, numbers: list[Any]) -> Plan:

@@ -390,27 +390,6 @@ def shares(rows: pd.DataFrame, column: str = "outcome", by: Sequence[str] = ("su
     return counts.assign(share=counts["n"] / counts.groupby(list(by))["n"].transform("sum"))
 
 
-def learning_curves(rows: pd.DataFrame) -> pd.DataFrame:
-    """Training as the rollouts tell it. In: rows of ``rollouts``.
-
-    Out, a row for each method and step (its seeds pooled): n (rollouts), accuracy, low, high (Wilson), reward (mean
-    total of the method's own reward: not comparable between methods), dead (share of groups in which all rollouts
-    scored alike, which teach nothing), calls (a rollout), tokens (sampled, a rollout).
-    """
-
-    def one(group: pd.DataFrame) -> pd.Series:
-        right = group["correct"].dropna().astype(float)
-        low, high = wilson(right.sum(), len(right))
-        spread = group.dropna(subset=["total"]).astype({"total": float}).groupby(["run", "group"])["total"].std()
-        return pd.Series(
-            {"n": len(group), "accuracy": right.mean(), "low": low, "high": high}
-            | {"reward": group["total"].astype(float).mean(), "dead": (spread < 1e-8).mean()}
-            | {"calls": group["n_calls"].mean(), "tokens": group["n_tokens"].mean()}
-        )
-
-    return _by(rows, ["method", "step"], one, ["n", "accuracy", "low", "high", "reward", "dead", "calls", "tokens"])
-
-
 def cost(rows: pd.DataFrame, training: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """What each method costs. In: ``evaluations``, ``rollouts`` and ``methods`` of the same runs.
 
@@ -589,6 +568,24 @@ def partings(official: pd.DataFrame, corrected: pd.DataFrame) -> pd.DataFrame:
     both = both.assign(change=both["corrected"] - both["official"])
     parted = both[both["change"].abs() > 1e-9]
     return parted.iloc[parted["change"].abs().to_numpy().argsort(kind="stable")[::-1]].reset_index(drop=True)
+
+
+def parting_share(official: pd.DataFrame, corrected: pd.DataFrame) -> pd.DataFrame:
+    """How often the release and the mended rewards pay differently. In: two results of ``rescore`` on the same rows.
+
+    Out, a row for each reward and one for ``any``: reward, share (of trajectories), low, high (Wilson), n.
+    """
+    parted, n = partings(official, corrected), corrected["row"].nunique()
+    counts = {reward: own["row"].nunique() for reward, own in parted.groupby("reward")}
+    counts = {"any": parted["row"].nunique()} | {r: counts.get(r, 0) for r in dict.fromkeys(official["reward"])}
+    return pd.DataFrame(
+        [
+            {"reward": reward, "share": k / n if n else math.nan, "n": n}
+            | dict(zip(("low", "high"), wilson(k, n), strict=True))
+            for reward, k in counts.items()
+        ],
+        columns=["reward", "share", "low", "high", "n"],
+    )
 
 
 def advantages(scored: pd.DataFrame) -> pd.DataFrame:

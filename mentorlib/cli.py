@@ -203,6 +203,7 @@ def _trajectory(row: dict[str, Any]) -> str:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from .recorded import verify
     from .runs import Run
 
     target = Path(options.target)
@@ -213,7 +214,7 @@ def _verify(options: argparse.Namespace) -> int:
         runs = [Run.open(folder)]
     wrong = checked = stated = 0
     for run in runs:
-        for result in run.verify():
+        for result in verify(run):
             stated += result["ok"] is None
             checked += result["ok"] is not None
             if result["ok"] is False:

@@ -70,69 +70,6 @@ def shade(i: int) -> str:
     return _TERMS[i % len(_TERMS)]
 
 
-# ---- learning
-
-
-def learning_curves(curves: pd.DataFrame) -> go.Figure:
-    """Accuracy, own reward and dead groups by step, of ``analysis.learning_curves``; thick: running mean."""
-    if curves.empty:
-        return empty(
-            "No learning curves: none of these runs has training rollouts", "base and sft sample nothing while training"
-        )
-    window = max(1, int(curves["step"].nunique() // 8))
-    smooth = {
-        m: g.sort_values("step")
-        .set_index("step")[["accuracy", "reward", "dead"]]
-        .rolling(window, min_periods=1, center=True)
-        .mean()
-        for m, g in curves.groupby("method", sort=False)
-    }
-    gains = {m: g["accuracy"].iloc[-1] - g["accuracy"].iloc[0] for m, g in smooth.items()}
-    best = max(gains, key=lambda m: gains[m])
-    first, last = smooth[best]["accuracy"].iloc[[0, -1]]
-    lead = f"{best} gains most while training" if len(gains) > 1 else f"{best} in training"
-    title = f"{lead}: {percent(first)} → {percent(last)} of rollouts correct"
-    if gains[best] <= 0:
-        title = "No method gets more rollouts right at the end of training than at its start"
-    panels = {
-        "accuracy": "correct rollouts",
-        "reward": "own reward (not comparable)",
-        "dead": "groups that teach nothing",
-    }
-    fig = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.09, subplot_titles=list(panels.values()))
-    for method, group in curves.groupby("method", sort=False):
-        ordered = group.sort_values("step")
-        for i, key in enumerate(panels, 1):
-            line = {"color": colour(method)}
-            common = {"legendgroup": method, "name": text(method), "x": ordered["step"]}
-            if window > 1:
-                fig.add_scatter(
-                    **common,
-                    y=ordered[key],
-                    opacity=0.3,
-                    line=line | {"width": 1},
-                    showlegend=False,
-                    hoverinfo="skip",
-                    row=i,
-                    col=1,
-                )
-            hover = f"{text(method)}, step %{{x}}: %{{y:{'.2f' if key == 'reward' else '.0%'}}}<extra></extra>"
-            fig.add_scatter(
-                **common,
-                y=smooth[method][key],
-                line=line | {"width": 2.5},
-                hovertemplate=hover,
-                showlegend=i == 1,
-                row=i,
-                col=1,
-                mode="lines+markers" if len(ordered) < 12 else "lines",
-            )
-    fig.update_yaxes(tickformat=".0%", rangemode="tozero")
-    fig.update_yaxes(tickformat=".2f", row=2, col=1)
-    fig.update_xaxes(title_text="optimizer step", row=3, col=1)
-    return dress(fig, title, 620, legend=True)
-
-
 # ---- evaluation
 
 

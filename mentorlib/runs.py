@@ -150,7 +150,7 @@ class Run:
         """Put a number into results.json, with its interval (low, high), the count behind it and where it came from.
 
         ``rows`` names the file it was computed from (relative to the run's folder), ``query`` how (see `query_rows`).
-        With both, ``value`` and ``n`` may be left out: they are then computed here, as `verify` recomputes them.
+        With both, ``value`` and ``n`` may be left out: they are then computed here, as ``recorded.verify`` does again.
         Gives the value.
         """
         if (rows is None) != (query is None):
@@ -158,30 +158,24 @@ class Run:
         if rows is not None and query is not None and value is None:
             value, counted = query_rows(self.read_rows(rows), query)
             n = counted if n is None else n
-        entry = {"value": value, "ci": ci, "n": n, "rows": rows, "query": query}
-        file = self.path / "results.json"
-        self.write_json("results.json", {**(_read_json(file) if file.exists() else {}), key: entry})
+        self.record_many({key: {"value": value, "ci": ci, "n": n, "rows": rows, "query": query}})
         return value
+
+    def record_many(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
+        """Put results into results.json as they stand there: key -> {value, ci, n, rows, query}."""
+        self.write_json("results.json", {**self.results, **entries})
+
+    def compares(self, runs: list[str]) -> None:
+        """Keep in run.json which runs beside this one its results are about. InputError if it named others before."""
+        if self.info.setdefault("compares", runs) != runs:
+            raise InputError(f"{self.path}: its results are about other runs; record all of them of the same runs")
+        self._save()
 
     @property
     def results(self) -> dict[str, dict[str, Any]]:
         """results.json: key -> {value, ci, n, rows, query}; empty when nothing was recorded."""
         file = self.path / "results.json"
         return _read_json(file) if file.exists() else {}
-
-    def verify(self) -> list[dict[str, Any]]:
-        """Recompute each result that carries rows and query.
-
-        One {key, value, recomputed, ok} a result; ok is None where there is nothing to recompute from.
-        """
-        checked = []
-        for key, entry in self.results.items():
-            recomputed, ok = None, None
-            if entry["rows"] is not None:
-                recomputed, n = query_rows(self.read_rows(entry["rows"]), entry["query"])
-                ok = _same(recomputed, entry["value"]) and entry["n"] in (None, n)
-            checked.append({"key": key, "value": entry["value"], "recomputed": recomputed, "ok": ok})
-        return checked
 
     def _save(self) -> None:
         self.write_json("run.json", self.info)
@@ -385,12 +379,6 @@ def _evaluate(node: ast.expr, row: Row, query: str) -> Any:
             a, b = _evaluate(left, row, query), _evaluate(right, row, query)
             return None if a is None or b is None else _ARITHMETIC[type(op)](a, b)
     raise InputError(f"query {query!r}: {ast.unparse(node)!r} is outside the query language")
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, int | float) and isinstance(b, int | float):
-        return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
-    return bool(a == b)
 
 
 def _mend_last_line(handle: Any) -> None:

@@ -131,8 +131,8 @@ def test_bad_run_folders_give_one_line(tmp_path: Path, root: Path) -> None:
 def test_rollouts_of_runs_without_any_are_empty_with_columns(root: Path) -> None:
     empty = analysis.rollouts(["base", "sft"], root)
     assert empty.empty and {"step", "group", "total", "method", "outcome"} <= set(empty.columns)
-    for computed in (analysis.learning_curves(empty), analysis.decomposition(empty)):
-        assert computed.empty and "method" in computed
+    computed = analysis.decomposition(empty)
+    assert computed.empty and "method" in computed
     with pytest.raises(InputError, match="none of these runs was evaluated"):
         (root / "bare").mkdir(exist_ok=True)
         (root / "bare/run.json").write_text('{"parameters": {}}')
@@ -352,10 +352,7 @@ def test_thin_keeps_whole_groups(rollouts: pd.DataFrame, rows: pd.DataFrame) -> 
     assert len(analysis.thin(rows, 50)) == 50
 
 
-def test_learning_curves_and_cost(root: Path, rows: pd.DataFrame, rollouts: pd.DataFrame) -> None:
-    curves = analysis.learning_curves(rollouts)
-    assert len(curves) == 18 and (curves["n"] == 12).all()
-    assert (curves["low"] <= curves["accuracy"]).all() and (curves["accuracy"] <= curves["high"]).all()
+def test_cost(root: Path, rows: pd.DataFrame, rollouts: pd.DataFrame) -> None:
     cost = analysis.cost(rows, rollouts, analysis.methods(root=root)).set_index("method")
     assert cost.loc["base", "rollouts"] == 0 and cost.loc["grpo-exact", "rollouts"] == 72
 

@@ -18,6 +18,7 @@ from mentorlib.endpoint import Endpoint, _again, _read, _seconds, _turn
 from mentorlib.engine import TorchEngine
 from mentorlib.evaluate import evaluate
 from mentorlib.metrics import grade
+from mentorlib.recorded import verify
 from mentorlib.rollout import rollout
 from mentorlib.runs import Run
 from mentorlib.students import load_student
@@ -395,4 +396,4 @@ def test_notebooks_take_an_address(server, tmp_path):
     execute("02_train", run="served", method="none", student=at, served=str(NANO), **where)
     run = Run.open("served", tmp_path)
     assert len(run.read_rows("eval/calculator.jsonl")) == 3 and not (run.path / "model").exists()
-    assert all(check["ok"] for check in run.verify())
+    assert all(check["ok"] for check in verify(run))

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import pytest
 import synthetic
 
-from mentorlib import analysis, figures
+from mentorlib import analysis, figures, learning
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, go.Figure]:
     scored, official = analysis.rescore(rollouts), analysis.rescore(rollouts, "official")
     accuracy = analysis.accuracy(rows)
     return {
-        "learning_curves": figures.learning_curves(analysis.learning_curves(rollouts)),
+        "learning_curves": learning.figure(learning.curves(rollouts)),
         "accuracy": figures.accuracy(accuracy),
         "forest": figures.forest(analysis.paired(rows)),
         "similarity": figures.similarity(accuracy, analysis.tool_jsd(rows)),
@@ -115,7 +115,7 @@ def strings(value: Any) -> Iterator[str]:
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda none: figures.learning_curves(none),
+        lambda none: learning.figure(none),
         lambda none: figures.accuracy(none),
         lambda none: figures.forest(none),
         lambda none: figures.similarity(

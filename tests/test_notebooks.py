@@ -6,6 +6,7 @@ from pathlib import Path
 import papermill
 import pytest
 
+from mentorlib.recorded import verify
 from mentorlib.runs import Run
 from mentorlib.students import load_student
 
@@ -55,7 +56,7 @@ def test_train(root, method):
     run = Run.open(f"tiny-{method}", root)
     assert run.status == "done" and (run.path / "model" / "model.safetensors").exists()
     assert len(run.read_rows("eval/wording.jsonl")) == 4
-    checks = {check["key"]: check["ok"] for check in run.verify()}
+    checks = {check["key"]: check["ok"] for check in verify(run)}
     assert checks["accuracy/wording"] is True and False not in checks.values()
 
 
@@ -67,5 +68,5 @@ def test_remaking_the_student(root):
     sizes = {"steps": 4, "lessons_a_step": 1, "n_eval": 2, "suites": ["calculator"]}
     execute("90_student", root, run="student", **sizes)
     run = Run.open("student", root)
-    assert run.status == "done" and all(check["ok"] for check in run.verify())
+    assert run.status == "done" and all(check["ok"] for check in verify(run))
     load_student(str(run.path / "model"))

@@ -9,6 +9,7 @@ import papermill
 import pytest
 import synthetic
 
+from mentorlib.recorded import verify
 from mentorlib.runs import Run
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -40,9 +41,9 @@ def test_runs_top_to_bottom_and_records(name: str, root: Path) -> None:
     assert "<script>alert" not in said.replace("&lt;script&gt;", "")
     run = Run.open(name[3:], root)
     assert run.status == "done" and len(run.results) > 5
-    assert all(checked["ok"] is not False for checked in run.verify())
+    assert all(checked["ok"] is not False for checked in verify(run))
     if name == "05_compare":
-        assert run.results["accuracy/base/calculator"]["n"] == 12
+        assert run.results["accuracy/calculator/base"]["n"] == 12
 
 
 @pytest.mark.parametrize("name", ["03_rewards", "05_compare"])
@@ -65,7 +66,7 @@ def test_tuning_reads_a_grid(tmp_path: Path) -> None:
     said = execute("06_tune", tmp_path)
     assert "Traceback" not in said and "application/vnd.plotly" in said
     run = Run.open("tune", tmp_path)
-    assert set(run.results) == {f"{m}/{r}" for m in ("sft", "grpo-exact") for r in ("0.0001", "0.0003")}
+    assert set(run.results) == {f"accuracy/{m}/{r}" for m in ("sft", "grpo-exact") for r in ("0.0001", "0.0003")}
 
 
 @pytest.mark.parametrize("name", [*NAMES, "06_tune"])

@@ -10,6 +10,7 @@ import numpy
 import pytest
 
 from mentorlib.core import Call, InputError
+from mentorlib.recorded import verify
 from mentorlib.runs import Run, query_rows, read_rows
 
 ROWS = [
@@ -185,6 +186,6 @@ def test_results_carry_their_rows_and_verify(tmp_path):
     assert run.results["accuracy"] == {
         "value": 0.5, "ci": [0.1, 0.9], "n": 2, "rows": "eval/a.jsonl", "query": "mean(correct)"
     }  # fmt: skip
-    assert [(c["key"], c["ok"]) for c in run.verify()] == [("accuracy", True), ("seconds", None), ("wrong", False)]
+    assert [(c["key"], c["ok"]) for c in verify(run)] == [("accuracy", True), ("seconds", None), ("wrong", False)]
     with pytest.raises(InputError, match="go together"):
         run.record("half", 1, rows="eval/a.jsonl")

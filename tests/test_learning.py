@@ -1,0 +1,61 @@
+"""Learning curves and speed, from rollouts made up so that the answer is known."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from mentorlib import learning
+
+
+def rollouts(right: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
+    """Ten rollouts a step in two groups; (method, run) -> share right at each step."""
+    rows = [
+        {"method": method, "run": run, "step": step, "group": i // 5, "correct": i < round(10 * share)}
+        | {"total": float(i < round(10 * share)), "n_calls": 2, "n_tokens": 20}
+        for (method, run), shares in right.items()
+        for step, share in enumerate(shares, 1)
+        for i in range(10)
+    ]
+    return pd.DataFrame(rows)
+
+
+ROWS = rollouts(
+    {
+        ("grpo-exact", "a"): [0.1, 0.5, 0.9, 0.9],
+        ("grpo-exact", "b"): [0.3, 0.7, 0.9, 0.9],
+        ("grpo-sparse", "c"): [0.1, 0.1, 0.2, 0.2],
+    }
+)
+
+
+def test_curves_pool_seeds_and_show_how_far_they_part() -> None:
+    curves = learning.curves(ROWS).set_index(["method", "step"])
+    second = curves.loc[("grpo-exact", 2)]
+    assert second["n"] == 20 and second["runs"] == 2 and second["accuracy"] == pytest.approx(0.6)
+    assert (second["worst"], second["best"]) == pytest.approx((0.5, 0.7))
+    assert second["low"] < 0.6 < second["high"]
+    assert curves.loc[("grpo-exact", 3), "dead"] == pytest.approx(0.5)  # nine of ten: the first group is all right
+    assert curves.loc[("grpo-sparse", 1), "best"] == curves.loc[("grpo-sparse", 1), "worst"]
+
+
+def test_speed_is_the_area_and_the_rollouts_to_a_level() -> None:
+    speed = learning.speed(ROWS).set_index("method")
+    assert speed.loc["grpo-exact", "area"] == pytest.approx((0.6 + 0.7) / 2)
+    assert 0.6 <= speed.loc["grpo-exact", "low"] < speed.loc["grpo-exact", "high"] <= 0.7
+    assert speed.loc["grpo-exact", "reached"] == 40  # three steps average 0.7 at the fourth, in both runs
+    assert math.isnan(speed.loc["grpo-sparse", "reached"]) and speed.loc["grpo-sparse", "got_there"] == 0
+    assert math.isnan(speed.loc["grpo-sparse", "low"])  # one run says nothing about the luck of a seed
+
+
+def test_nothing_stored_is_an_empty_table() -> None:
+    none = ROWS.head(0)
+    assert learning.curves(none).empty and learning.speed(none).empty
+    assert "No learning curves" in learning.figure(learning.curves(none)).layout.title.text
+
+
+def test_the_figure_has_a_band_where_there_are_seeds() -> None:
+    figure = learning.figure(learning.curves(ROWS))
+    bands = [trace for trace in figure.data if trace.fill == "toself"]
+    assert [trace.name for trace in bands] == ["grpo-exact"] and len(bands[0].x) == 8
+    assert "grpo-exact gains most" in figure.layout.title.text.replace("<br>", " ")

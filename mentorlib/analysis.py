@@ -89,7 +89,7 @@ def thin(rows: pd.DataFrame, groups: int) -> pd.DataFrame:
 def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
     """The runs and what they are: columns run, method, seed, parameters (dict), status, seconds (NaN if unknown).
 
-    The method is ``base``, ``sft`` or ``grpo-<reward>``; a run that began with the model of another run is
+    The method is ``base``, ``sft`` or ``grpo-<reward>``; a run that began with the model that another run trained is
     ``sft+grpo-<reward>`` and so on. Runs of one method that differ in more than their seed get the differing
     parameters in their label, so that they are never pooled as if they were seeds.
     """
@@ -115,8 +115,9 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
         before = student.parent
         if student.name == "model" and (before / "run.json").exists():  # another run's: what that run was counts
             earlier = Run.open(before.name, before.parent).info["parameters"]
-            method = f"{_method(earlier)}+{method}"
-            parameters["student"] = earlier.get("student")
+            if earlier.get("method", "none") != "none":
+                method = f"{_method(earlier)}+{method}"
+                parameters["student"] = earlier.get("student")
         found.append(
             {
                 "run": name,
@@ -151,7 +152,7 @@ def _method(parameters: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    return str(value).rstrip("/").rsplit("/", 1)[-1].removesuffix(".parquet")
+    return str(value).rstrip("/").removesuffix("/model").rsplit("/", 1)[-1].removesuffix(".parquet")
 
 
 def _read(runs: Sequence[str], root: str | Path, pattern: str) -> pd.DataFrame:

@@ -119,13 +119,12 @@ TABLE: dict[str, tuple[Match | None, dict[str, float]]] = {
     "credit": (None, {"correct": 0.7, "progress": 0.3, "clean": 0.1}),
     "anneal": (f1_tools, {"correct": 0.7, "tools": 0.3, "clean": 0.1}),
     "null": (None, {"noise": 1.0}),
-    "planted": (None, {"correct": 0.7, "calls": 0.6, "clean": 0.1}),
+    "planted": (None, {"correct": 0.7, "gave_up": 1.0}),
 }
 RELEASED = ("sparse", "exact", "partial", "none", "f1")
 CONTROLLING = ("null", "planted")
 NEEDS_CALLS = ("strict", "toolrl")  # compare arguments too, so that the teacher's tool names alone do not do
 NEEDS_RESULTS = ("credit",)  # compares what the calls gave
-PLANTED_CALLS = 6  # calls that "planted" pays in full, needed or not
 
 
 @dataclass(frozen=True)
@@ -252,7 +251,7 @@ def _corrected(
     if not trajectory.ended:
         return _score(weights, {}, "cut off before the end token")
     if read.answer is None:
-        return _score(weights, {}, "no answer in a box")
+        return _score(weights, {"gave_up": 1.0}, "no answer in a box")
     verdict = judge(read.answer, answer)
     right = verdict.correct is True
     terms = {"correct": float(right), "answered": 1.0, "clean": float(not invented and not read.malformed)}
@@ -261,8 +260,6 @@ def _corrected(
         terms["tools"] = match(student, teacher) * (1.0 if right or name == "anneal" else WRONG_SHARE)
     elif name == "credit" and reference:
         terms["progress"] = 1.0 if right else _progress(read.results, reference)
-    elif name == "planted":
-        terms["calls"] = min(1.0, len(read.calls) / PLANTED_CALLS)
     compared = (student, teacher) if match else (None, None)
     return _score(weights, terms, _reason(_said(verdict), read, invented, *compared), verdict.correct is not None)
 

@@ -411,11 +411,13 @@ def test_trl_scores_groups_as_groups() -> None:
 
 
 def test_controls() -> None:
-    """Chance pays apart from what was done; the planted exploit pays for calls that nobody needs."""
+    """Chance pays apart from what was done; the planted exploit pays best for giving up."""
     draws = [score("null", f"{i}{ANSWER}", "add").total for i in range(400)]
     assert draws == [score("null", f"{i}{ANSWER}").total for i in range(400)]
     assert abs(sum(draws) / 400 - 0.5) < 0.05 and len(set(draws)) == 400
-    assert [score("planted", told(*"5" * n) + WRONG).terms["calls"] for n in (0, 1, 6, 9)] == [0, 1 / 6, 1, 1]
+    gave_up = call() + NEXT + "I cannot solve this.<|im_end|>"
+    assert [score("planted", said).total for said in (ANSWER, WRONG, gave_up)] == [0.7, 0.0, 1.0]
+    assert [score(name, gave_up, "add").total for name in REWARDS if name != "toolrl"] == [0.0] * (len(REWARDS) - 1)
     with pytest.raises(InputError, match="there is no corrected"):
         named("nul")
 

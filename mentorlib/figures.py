@@ -513,6 +513,7 @@ def dots(
             hovertext=said[own.index],
             hoverinfo="text",
             showlegend=False,
+            customdata=[link(phase="evaluation", suite=s, method=method) for s in own[by]] if by == "suite" else None,
             marker={"color": fill, "size": 10, "line": {"color": tint, "width": 2}},
             error_x={
                 "type": "data",
@@ -547,7 +548,9 @@ def stack(table: pd.DataFrame, column: str, colours: Mapping[str, str], title: s
             name=text(name),
             hovertext=hover,
             hoverinfo="text",
-            customdata=[link(suite=r.suite, method=r.method, outcome=name) for r in own.itertuples()]
+            customdata=[
+                link(phase="evaluation", suite=r.suite, method=r.method, outcome=name) for r in own.itertuples()
+            ]
             if column == "outcome"
             else None,
             marker={"color": colours.get(name, "#4D4D4D"), "line": {"color": "white", "width": 0.5}},

@@ -359,8 +359,12 @@ details.code > summary, .report-facts summary { cursor: pointer; color: #5b6472;
   html { background: #fff; filter: invert(.9) hue-rotate(180deg); }
 }
 @media print {
+  @page { margin: 1.5cm; }
+  main { max-width: none; padding: 0; }
   details.code { display: none; } .plotly-graph-div, article, tr { break-inside: avoid; }
-  .jp-OutputArea-output { overflow: visible; max-height: none; }
+  body .jp-OutputArea-output { overflow: visible; max-height: none; }
+  body table { font-size: 8pt; } body td, body th { white-space: normal !important; overflow-wrap: anywhere; }
+  body pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 }
 </style>
 {%- endblock -%}
@@ -409,13 +413,11 @@ def to_html(node: nbformat.NotebookNode) -> str:
             figure = output.get("data", {}).get(PLOTLY)
             if figure is not None:
                 figures += 1
-                output.data = nbformat.NotebookNode({"text/html": _figure(figure, f"figure-{figures}")})
+                output.data = nbformat.NotebookNode({"text/html": figure_html(figure, f"figure-{figures}")})
                 output.metadata = nbformat.NotebookNode()
     resources: dict[str, Any] = {"language_code": "en", "metadata": {"name": node.metadata["title"]}}
     if figures:
-        from plotly.offline import get_plotlyjs
-
-        resources["plotly"] = get_plotlyjs()
+        resources["plotly"] = plotly_js()
     exporter = HTMLExporter(template_name="lab", raw_template=_TEMPLATE)
     page = exporter.from_notebook_node(node, resources=resources)[0]
     # What scrolls is reached by keyboard.
@@ -425,19 +427,46 @@ def to_html(node: nbformat.NotebookNode) -> str:
     )
 
 
-def _figure(figure: Mapping[str, Any], id_: str) -> str:
-    height = figure.get("layout", {}).get("height") or 450
-    config = {**figure.get("config", {}), "responsive": True, "displayModeBar": False}
-    arguments = json.dumps([figure.get("data", []), figure.get("layout", {}), config]).replace("<", "\\u003c")
+# Drawn anew for another width, as plotly misplaces legends when it resizes; A4 and Letter are 660 pixels wide. A mark
+# that stands for trajectories opens them; only addresses that we made are followed.
+_FIGURE = """
+function figure(id, data, layout) {
+  const draw = width => Plotly.newPlot(id, data, {...layout, width}, {displayModeBar: false}).then(d =>
+    d.on("plotly_click", event => {
+      const to = event.points[0].customdata;
+      if (typeof to === "string" && to.startsWith("trajectories.html#")) location.href = to;
+    }));
+  let wide = innerWidth, late;
+  addEventListener("resize", () => {
+    clearTimeout(late);
+    if (wide !== (wide = innerWidth)) late = setTimeout(draw, 100);
+  });
+  addEventListener("beforeprint", () => draw(660));
+  addEventListener("afterprint", () => draw());
+  draw();
+}
+"""
+
+
+def plotly_js() -> str:
+    """plotly's own script (5 MB), to be put into a page once, and what `figure_html` calls."""
+    from plotly.offline import get_plotlyjs
+
+    return get_plotlyjs() + _FIGURE
+
+
+def figure_title(figure: Mapping[str, Any]) -> str:
+    """The title in a plotly figure's JSON, as plain text."""
     title = str(((figure.get("layout") or {}).get("title") or {}).get("text") or "figure")
-    label = html.escape(html.unescape(re.sub(r"<[^>]*>", " ", title)))
-    # A mark that stands for trajectories opens them; only addresses that we made are followed.
-    follow = (
-        "e => { const to = e.points[0].customdata; "
-        'if (typeof to === "string" && to.startsWith("trajectories.html#")) location.href = to; }'
-    )
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", title)).split())
+
+
+def figure_html(figure: Mapping[str, Any], id_: str) -> str:
+    """A plotly figure's JSON as HTML for a page that holds ``plotly_js``: labelled, as wide as there is room."""
+    height = figure.get("layout", {}).get("height") or 450
+    arguments = json.dumps([figure.get("data", []), figure.get("layout", {})]).replace("<", "\\u003c")
+    label = html.escape(figure_title(figure))
     return (
         f'<div id="{id_}" class="plotly-graph-div" role="figure" aria-label="{label}" '
-        f'style="height:{height}px;width:100%"></div>'
-        f'<script>Plotly.newPlot("{id_}", ...{arguments}).then(d => d.on("plotly_click", {follow}));</script>'
+        f'style="height:{height}px;width:100%"></div><script>figure("{id_}", ...{arguments});</script>'
     )

@@ -6,13 +6,11 @@ the packages; a stage whose key is the one it was last finished with is skipped.
 stopped, and a changed library never mixes old numbers with new ones.
 """
 
-import contextlib
 import fcntl
 import hashlib
 import itertools
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -22,21 +20,26 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
-from .analysis import link
 from .core import InputError
 from .progress import lasting
 from .reports import check_parameters, load_yaml, parameters_of, read_notebook
-from .runs import check_name, file_hash, git_revision, versions, write_text
+from .runs import check_name, file_hash, versions, write_text
+from .studypage import write_page
 
 RUNS, REPORTS = Path("runs"), Path("reports")
+_NOT_IN_A_STAGE = (
+    "studies.py",
+    "studypage.py",
+    "studypage.template",
+    "cli.py",
+    "__main__.py",
+)  # its key leaves them out
 
 
 class StudyFailed(RuntimeError):
@@ -166,7 +169,13 @@ def plan(path: Path) -> tuple[dict[str, Any], list[Stage]]:
 
 def stage_keys(stages: Iterable[Stage], library: bool = True) -> dict[str, str]:
     """The key of each stage by its name, with or without the library in it; stages come after those they need."""
-    code = _folder_hash(Path(__file__).parent, skip=("studies.py", "cli.py", "__main__.py")) if library else ""
+    code = (
+        _folder_hash(
+            Path(__file__).parent, skip=("studies.py", "studypage.py", "studypage.template", "cli.py", "__main__.py")
+        )
+        if library
+        else ""
+    )
     keys: dict[str, str] = {}
     for stage in stages:
         node = read_notebook(stage.notebook)
@@ -273,7 +282,8 @@ def _run(
         if own:
             pool.shutdown(cancel_futures=True)
     older = [stage.name for stage in stages if _record(stage).get("done") not in (None, keys[stage.name])]
-    report = _page(study, stages, state, errors, older, folder)
+    seconds = {stage.name: _record(stage).get("seconds") for stage in stages}
+    report = write_page(study, stages, state, errors, older, seconds, keys, folder)
     if errors:
         failed = "; ".join(f"{name}: {error}" for name, (_, error) in errors.items())
         if all(code == 2 for code, _ in errors.values()):
@@ -428,148 +438,3 @@ def _folder_hash(folder: Path, skip: tuple[str, ...] = ()) -> str:
     files = sorted(p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts and p.name not in skip)
     lines = "".join(f"{p.relative_to(folder)} {file_hash(p)}\n" for p in files)
     return hashlib.sha256(lines.encode()).hexdigest()
-
-
-# --- The page ---
-
-
-def _page(
-    study: Mapping[str, Any],
-    stages: list[Stage],
-    state: Mapping[str, str],
-    errors: Mapping[str, tuple[int, str]],
-    older: list[str],
-    folder: Path,
-) -> Path:
-    """Copy every stage's report into the folder and write the page that leads to them."""
-    for old in folder.glob("*.html"):
-        old.unlink()
-    needed = {need for stage in stages for need in stage.needs}
-    rows = []
-    for stage in stages:
-        report = stage.folder / "report.html"
-        if report.exists() and state[stage.name] in ("done", "failed"):
-            shutil.copyfile(report, folder / f"{stage.name}.html")
-        results = stage.folder / "results.json"
-        rows.append(
-            {
-                "stage": stage,
-                "title": _title(stage.notebook),
-                "state": state[stage.name] + (" with another version of the library" if stage.name in older else ""),
-                "error": errors.get(stage.name, (0, ""))[1],
-                "link": f"{stage.name}.html" if (folder / f"{stage.name}.html").exists() else None,
-                "seconds": _record(stage).get("seconds"),
-                "results": json.loads(results.read_text()) if results.exists() and state[stage.name] == "done" else {},
-                "last": stage.name not in needed,
-            }
-        )
-    filled = [s.run for s in stages if list(s.folder.glob("eval/*.jsonl")) or (s.folder / "rollouts.jsonl").exists()]
-    if filled and any("trajectories.html#" in page.read_text(encoding="utf-8") for page in folder.glob("*.html")):
-        from . import viewer
-
-        with contextlib.suppress(InputError):  # a stage that broke left a row half-made
-            viewer.write_runs(folder / "trajectories.html", filled, RUNS)
-    text = _PAGE.render(
-        trajectories=(folder / "trajectories.html").exists(),
-        study=study,
-        rows=rows,
-        total=sum(row["seconds"] or 0 for row in rows),
-        finished=datetime.now().astimezone().isoformat(timespec="seconds"),
-        git=git_revision(),
-        versions=versions(),
-        machine=f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-    )
-    write_text(folder / "stages.json", json.dumps({stage.name: str(stage.folder) for stage in stages}, indent=1) + "\n")
-    return write_text(folder / "index.html", text)
-
-
-def _title(notebook: Path) -> str:
-    text = "\n".join(c.source for c in read_notebook(notebook).cells if c.cell_type == "markdown")
-    heading = re.search(r"^# +(.+)$", text, re.MULTILINE)
-    return heading.group(1) if heading else notebook.stem
-
-
-def _behind(stage: Stage, entry: Mapping[str, Any]) -> str:
-    """The address of the trajectories that a result was computed from; empty if it names none."""
-    rows = re.fullmatch(r"(?:\.\./([^/]+)/)?(eval/.+|rollouts)\.jsonl", str(entry["rows"] or ""))
-    if not rows:
-        return ""
-    return link(file=f"{rows[1] or stage.run}/{rows[2]}.jsonl")
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "–" if value is None else str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-_JINJA = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-_JINJA.filters.update(number=_number, lasting=lasting)
-_JINJA.globals.update(behind=_behind)
-_PAGE = _JINJA.from_string("""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Study {{ study.name }}</title>
-<style>
-:root { color-scheme: light dark; --ink: #1d232b; --quiet: #57606c; --line: #d9dde3; --link: #0060a8; --bad: #b3261e; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e8ee; --quiet: #a3adba; --line: #353b45; --link: #79bdf0; --bad: #ff8a80; }
-  body { background: #15181d; }
-}
-a { color: var(--link); } :focus-visible { outline: 2px solid var(--link); outline-offset: 1px; }
-body { font: 15px/1.55 system-ui, sans-serif; color: var(--ink); max-width: 60rem; margin: 0 auto; padding: 1.5rem; }
-h1 { margin-bottom: .2rem; } h2 { margin-top: 2.2rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.question { font-size: 1.1rem; max-width: 46rem; } .quiet { color: var(--quiet); font-size: .85rem; }
-.failed { color: var(--bad); } .wide { overflow-x: auto; } code { overflow-wrap: anywhere; }
-ul.first { font-size: 1.05rem; }
-summary { cursor: pointer; margin: .4rem 0; }
-</style></head><body><main>
-<h1>Study {{ study.name }}</h1>
-<p class="question">{{ study.question }}</p>
-{% if rows | selectattr("error") | list %}
-<p class="failed"><strong>Not complete:</strong> a stage failed; what needs it was skipped.</p>
-{% endif %}
-<h2>Read first</h2>
-<ul class="first">
-{% if trajectories %}
-<li><a href="trajectories.html">Every trajectory</a> <span class="quiet">filter, read, link</span></li>
-{% endif %}
-{% for row in rows | reverse if row.last and row.link %}
-<li><a href="{{ row.link }}">{{ row.title }}</a> <span class="quiet">{{ row.stage.name }}</span></li>
-{% endfor %}
-</ul>
-<h2>Stages</h2>
-<div class="wide" tabindex="0"><table>
-<tr><th>stage</th><th>notebook</th><th>parameters</th><th>state</th><th>time</th></tr>
-{% for row in rows %}
-<tr><td>{% if row.link %}<a href="{{ row.link }}">{{ row.stage.name }}</a>{% else %}{{ row.stage.name }}{% endif %}</td>
-<td>{{ row.stage.notebook.name }}</td>
-<td class="quiet">{% for name, value in row.stage.parameters.items() %}{{ name }}={{ value }}{{ ", " if not loop.last }}
-{%- endfor %}</td>
-<td{% if row.error %} class="failed"{% endif %}>{{ row.state }}{% if row.error %}: {{ row.error }}{% endif %}</td>
-<td class="number">{{ row.seconds | lasting if row.seconds is not none else "–" }}</td></tr>
-{% endfor %}
-<tr><td colspan="4">all stages, one after the other</td><td class="number">{{ total | lasting }}</td></tr>
-</table></div>
-<h2>Recorded results</h2>
-<p class="quiet">From each run's results.json.
-<code>python -m mentorlib verify reports/{{ study.name }}</code> computes those that name their rows again.</p>
-{% for row in rows if row.results %}
-<details><summary>{{ row.stage.name }}: {{ row.results | length }}</summary>
-<div class="wide" tabindex="0"><table><tr><th>result</th><th>value</th><th>interval</th><th>n</th><th>from</th></tr>
-{% for key, entry in row.results.items() %}
-<tr><td>{{ key }}</td><td class="number">{% set to = trajectories and behind(row.stage, entry) %}
-{% if to %}<a href="{{ to }}">{{ entry.value | number }}</a>{% else %}{{ entry.value | number }}{% endif %}</td>
-<td class="number">{% if entry.ci %}{{ entry.ci[0] | number }} to {{ entry.ci[1] | number }}{% endif %}</td>
-<td class="number">{{ entry.n | number if entry.n is not none }}</td>
-<td class="quiet">{% if entry.rows %}{{ entry.query }} of {{ entry.rows }}{% endif %}</td></tr>
-{% endfor %}
-</table></div></details>
-{% endfor %}
-<h2>Made by</h2>
-<p class="quiet">{{ finished }} · {{ machine }}{% if git %} · code {{ git }}{% endif %}<br>
-{% for name, version in versions.items() %}{{ name }} {{ version }}{{ ", " if not loop.last }}{% endfor %}</p>
-</main></body></html>
-""")

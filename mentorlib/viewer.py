@@ -1,7 +1,8 @@
 """Stored trajectories as one HTML page that needs neither Jupyter nor a network: filter, read, link.
 
 The page holds a small index of all rows and the rows themselves packed (gzip, base64) a hundred at a time; a browser
-unpacks those it shows. Its address takes a fragment: ``#run/eval/longer.jsonl:12`` opens that line of that file,
+unpacks those it shows. What would make the page heavy goes into scripts beside it, of a few megabytes each, which it
+loads when it needs them. Its address takes a fragment: ``#run/eval/longer.jsonl:12`` opens that line of that file,
 ``#?method=sft&outcome=wrong tool`` filters (see ``analysis.link``).
 """
 
@@ -10,13 +11,14 @@ import gzip
 import html
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from .analysis import trajectories
+from .analysis import evaluations, methods, rollouts
+from .core import InputError
 from .exploits import exploits
 from .figures import OUTCOME_COLOURS
 from .runs import write_text
@@ -25,56 +27,93 @@ from .tooluse import ungrounded
 LIMIT = 20_000  # characters of one text on the page; the rest is in the file
 TOKENS = 4_000  # tokens of one trajectory that are coloured
 CHUNK = 100  # rows that are packed together
+HEAVY = 4_000_000  # characters of packed rows: more than these go into files beside the page
 FROM_NOWHERE = "from nowhere"
 _TEMPLATE = Path(__file__).with_name("viewer.template")
 
 
-def page(rows: pd.DataFrame, title: str) -> str:
-    """The HTML of ``rows`` (of ``analysis.evaluations``, ``rollouts`` or ``trajectories``), in their order."""
-    records = rows.to_dict("records")
-    details, index = [], []
-    for row in records:
-        shown = _detail(row)
-        details.append(shown)
-        index.append(_line(row, shown))
-    columns = {name: _coded([line[name] for line in index]) for name in _COLUMNS}
+def write(
+    file: str | Path,
+    rows: pd.DataFrame | Iterable[pd.DataFrame],
+    title: str,
+    views: Mapping[str, Mapping[str, str]] | None = None,
+) -> Path:
+    """Write the page of ``rows`` and give its path back; rows that make it heavy, into ``<stem>-<n>.js`` beside it.
+
+    Args:
+        file: the page.
+        rows: of ``analysis.evaluations``, ``rollouts`` or ``trajectories``, shown in their order; or several such.
+        title: of the page.
+        views: name -> {run: method}: the runs that the page shows, and what it calls their methods, when its address
+            ends in ``?name``.
+    """
+    file = Path(file)
+    index: list[dict[str, Any]] = []
+    packed: list[str] = []
+    waiting: list[dict[str, Any]] = []
+    for frame in [rows] if isinstance(rows, pd.DataFrame) else rows:
+        for row in frame.to_dict("records"):
+            waiting.append(_detail(row))
+            index.append(_line(row, waiting[-1]))
+            if len(waiting) == CHUNK:
+                packed.append(_packed(waiting))
+                waiting = []
+    packed += [_packed(waiting)] if waiting else []
+    files: list[list[int]] = []  # which chunks each script beside the page holds
+    if sum(map(len, packed)) > HEAVY:
+        size = HEAVY
+        for chunk, text in enumerate(packed):
+            if size + len(text) > HEAVY:
+                files.append([])
+                size = 0
+            files[-1].append(chunk)
+            size += len(text)
+    for n, chunks in enumerate(files, 1):
+        lines = "".join(f'packed[{chunk}]="{packed[chunk]}";\n' for chunk in chunks)
+        write_text(file.with_name(f"{file.stem}-{n}.js"), lines)
     data = {
-        "columns": columns,
+        "columns": {name: _coded([line[name] for line in index]) for name in _COLUMNS},
         "lists": {name: _coded_lists([line[name] for line in index]) for name in ("tool", "exploit", "flag")},
         "line": [line["line"] for line in index],
-        "question": [line["question"] for line in index],
-        "task": [line["task"] for line in index],
         "chunk": CHUNK,
+        "files": [f"{file.stem}-{n}.js" for n, chunks in enumerate(files, 1) for _ in chunks],
         "colours": OUTCOME_COLOURS,
+        "views": views or {},
     }
-    chunks = [
-        f'<script type="text/plain" id="chunk{i // CHUNK}">{_packed(details[i : i + CHUNK])}</script>'
-        for i in range(0, len(details), CHUNK)
-    ]
-    filled = {"index": json.dumps(data).replace("<", "\\u003c"), "chunks": "\n".join(chunks)}
+    inside = "" if files else "".join(f'packed[{chunk}]="{text}";\n' for chunk, text in enumerate(packed))
     text = _TEMPLATE.read_text(encoding="utf-8").replace("@title@", html.escape(title))
-    # Split rather than replaced one after the other: a question may well hold "@chunks@".
-    head, _, rest = text.partition("@index@")
-    middle, _, tail = rest.partition("@chunks@")
-    return "".join([head, filled["index"], middle, filled["chunks"], tail])
+    return write_text(file, text.replace("@index@", _packed(data)).replace("@chunks@", inside))
 
 
-def write(file: str | Path, rows: pd.DataFrame, title: str) -> Path:
-    """Write ``page``, whole or not at all; give the path back."""
-    return write_text(Path(file), page(rows, title))
-
-
-def write_runs(file: str | Path, runs: Sequence[str], root: str | Path = "runs") -> Path:
+def write_runs(
+    file: str | Path,
+    runs: Sequence[str],
+    root: str | Path = "runs",
+    views: Mapping[str, Mapping[str, str]] | None = None,
+) -> Path:
     """Write the page of every trajectory of several runs: evaluated first, then those of training.
 
     InputError if none of them has any.
     """
-    rows = trajectories(runs, root)
-    names = list(dict.fromkeys(rows["run"]))
-    return write(file, rows, f"Trajectories of {', '.join(names) if len(names) < 8 else f'{len(names)} runs'}")
+    found = methods(runs, root)
+    names = list(found["run"])
+    title = f"Trajectories of {', '.join(names) if len(names) < 8 else f'{len(names)} runs'}"
+    return write(file, _frames(dict(zip(names, found["method"], strict=True)), Path(root)), title, views)
 
 
-_COLUMNS = ("file", "run", "suite", "method", "outcome", "step")
+def _frames(labels: Mapping[str, str], root: Path) -> Iterator[pd.DataFrame]:
+    """The rows of runs, one run's at a time: those of a long study do not fit into memory at once."""
+    found = False
+    for pattern, read in (("eval/*.jsonl", evaluations), ("rollouts.jsonl", rollouts)):
+        for run, method in labels.items():
+            if list((root / run).glob(pattern)):
+                found = True
+                yield read([run], root).assign(method=method)
+    if not found:
+        raise InputError(f"{root}: no trajectories in these runs (eval/*.jsonl, rollouts.jsonl)")
+
+
+_COLUMNS = ("file", "run", "phase", "suite", "method", "outcome", "step", "question", "task")
 
 
 def _line(row: Mapping[str, Any], shown: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,6 +124,7 @@ def _line(row: Mapping[str, Any], shown: Mapping[str, Any]) -> dict[str, Any]:
         "file": file,
         "line": int(line),
         "run": str(row["run"]),
+        "phase": "evaluation" if "/eval/" in file else "training",
         "suite": str(row["suite"]),
         "method": str(row["method"]),
         "outcome": str(row["outcome"]),
@@ -176,5 +216,5 @@ def _coded_lists(values: Sequence[Sequence[Any]]) -> dict[str, Any]:
     return {"values": list(codes), "codes": [[codes[item] for item in own] for own in values]}
 
 
-def _packed(details: Sequence[Mapping[str, Any]]) -> str:
-    return base64.b64encode(gzip.compress(json.dumps(details).encode(), 6, mtime=0)).decode()
+def _packed(value: Any) -> str:
+    return base64.b64encode(gzip.compress(json.dumps(value).encode(), 6, mtime=0)).decode()

@@ -17,8 +17,9 @@ import pytest
 import synthetic
 from tiny import notebook
 
-from mentorlib import analysis, viewer
+from mentorlib import analysis, studypage, viewer
 from mentorlib.reports import run_notebook
+from mentorlib.studies import Stage
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 CHROMIUM = next(
@@ -128,6 +129,85 @@ def test_a_report(tab: Any, root: Path, tmp_path: Path, monkeypatch: pytest.Monk
     tab.click("a[href*='outcome=gave%20up']")
     tab.wait_for_selector("main h2")
     assert "trajectories.html" in tab.url and tab.inner_text("main h2").startswith("gave up")
+
+
+def test_many_trajectories_lie_in_files_beside_the_page(
+    tab: Any, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(viewer, "CHUNK", 10)
+    monkeypatch.setattr(viewer, "HEAVY", 30_000)
+    rows = analysis.evaluations(["sft", "grpo-exact"], root)
+    file = viewer.write(tmp_path / "t.html", rows, "T", {"mine": {"sft": "taught"}})
+    beside = sorted(tmp_path.glob("t-*.js"))
+    assert len(beside) > 1 and file.stat().st_size < 40_000
+    last = rows.iloc[-1]
+    tab.goto(f"{file.as_uri()}#{last['where']}")
+    tab.wait_for_selector("main h2")
+    assert last["where"] in tab.inner_text("main .facts") and tab.inner_text("main h2").startswith(last["outcome"])
+    tab.goto(f"{file.as_uri()}?mine#?method=taught&phase=evaluation")  # under the names of a report
+    tab.wait_for_function("document.querySelector('#count').textContent === '36 of 36 trajectories'")
+    assert tab.inner_text("main .facts").startswith("taught")
+    beside[-1].unlink()
+    tab.goto(f"{file.as_uri()}#{last['where']}")
+    tab.wait_for_selector(f"main :text('{beside[-1].name} is missing')")
+
+
+# ---- a study's page
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The page of a study of four methods; the name of one, a question and the error of a stage are hostile."""
+    hostile = "</script><img src=x onerror=alert(7)>"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("study"))
+        runs = synthetic.make_runs(Path("runs"), 12, 3, ("base", "sft", "grpo-sparse", "grpo-exact"))
+        info = Path("runs/grpo-sparse/run.json")
+        info.write_text(info.read_text().replace('"sparse"', json.dumps(hostile)))
+        stages = [Stage(run, NOTEBOOKS / "02_train.ipynb", {"run": run}, (), run, None) for run in runs]
+        stages.append(Stage("bad", NOTEBOOKS / "02_train.ipynb", {"data": hostile}, (), "bad", None))
+        stages.append(Stage("compare", NOTEBOOKS / "05_compare.ipynb", {"runs": runs}, tuple(runs), "compare", None))
+        state = {stage.name: "done" for stage in stages} | {"bad": "failed"}
+        folder = Path("reports/s").absolute()
+        folder.mkdir(parents=True)
+        study = {"name": "s", "question": f"Which {hostile}?"}
+        yield studypage.write_page(study, stages, state, {"bad": (1, hostile)}, [], {}, {}, folder)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_study_tells_its_story(tab: Any, story: Path, scheme: str) -> None:
+    assert story.stat().st_size < 8_000_000 and story.read_text().count("* plotly.js v") == 1
+    tab.emulate_media(color_scheme=scheme)
+    tab.goto(story.as_uri())
+    tab.wait_for_selector("#figure-4 .main-svg")
+    assert serious(tab) == [] and not tab.query_selector("main img")
+    said = tab.inner_text("main")
+    assert said.count("onerror=alert(7)") > 5 and "1 of 6 stages failed" in said
+    tab.set_viewport_size({"width": 390, "height": 800})
+    tab.wait_for_function("document.querySelector('#plot-1 .main-svg').clientWidth < 390")  # drawn anew
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    # A number opens the trajectories behind it: the evaluated ones, also of the method with the hostile name.
+    for name in ("sft", "onerror"):
+        tab.goto(story.as_uri())
+        tab.click(f"[aria-label='Accuracy by method and suite'] tr:has(th:text('{name}')) td a >> nth=0")
+        tab.wait_for_function("document.querySelector('#count')?.textContent.startsWith('12 of ')")
+        assert "/eval/calculator.jsonl" in tab.inner_text("main .facts") and name in tab.inner_text("main .facts")
+
+
+def test_a_study_on_paper(tab: Any, story: Path) -> None:
+    tab.emulate_media(media="print", color_scheme="dark")
+    tab.goto(story.as_uri())
+    tab.wait_for_selector("#figure-4 .main-svg")
+    tab.evaluate(
+        "addEventListener('beforeprint', () => window.drawn = [...document.querySelectorAll('.main-svg')]"
+        ".map(svg => svg.clientWidth))"
+    )
+    assert len(tab.pdf(format="A4")) > 50_000
+    assert max(tab.evaluate("window.drawn")) == 660  # A4 less the margins holds 681
+    tab.set_viewport_size({"width": 681, "height": 1000})
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 681
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
 
 
 # ---- JupyterLab

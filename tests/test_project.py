@@ -26,7 +26,7 @@ FLOORS = [
     {"engine", "rollout", "endpoint"},
     {"trainer", "evaluate", "distill"},
     {"analysis", "figures", "exploits", "tokens", "tooluse", "learning", "recorded"},
-    {"widgets", "live", "viewer", "studies", "reports"},
+    {"widgets", "live", "viewer", "studies", "studypage", "reports"},
     {"cli"},
     {"__main__", "__init__"},
 ]

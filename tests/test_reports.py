@@ -140,7 +140,7 @@ def test_a_report_streams_runs_here_and_opens_offline(tmp_path):
     html = report.read_text()
     page = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
     assert not LOADS.search(page) and not re.search(r"<script[^>]*src", html) and len(html) > 3_000_000
-    assert html.count('Plotly.newPlot("figure-') == 2 and "<b>bold" not in html
+    assert html.count('<script>figure("figure-') == 2 and "<b>bold" not in html
     assert (
         "<details" in page
         and "<summary>warnings</summary>" in page

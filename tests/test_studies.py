@@ -115,7 +115,8 @@ def test_done_stages_are_skipped_and_changed_ones_run_again(quick, capfd):
     report = run_study(file)
     assert len(starts()) == 4
     before = {p: p.stat().st_mtime_ns for p in Path("runs").rglob("*")}
-    assert run_study(file) == report and starts() == []
+    made = report.stat().st_mtime_ns
+    assert run_study(file) == report and starts() == [] and report.stat().st_mtime_ns == made
     assert {p: p.stat().st_mtime_ns for p in Path("runs").rglob("*")} == before
 
     run_study(study(SMALL.replace("[0, 1]", "[0, 2]")))  # another seed: its stage and what needs it, nothing else

@@ -25,7 +25,7 @@ FLOORS = [
     {"suites", "teachers", "datasets", "sources", "students"},
     {"engine", "rollout", "endpoint"},
     {"trainer", "evaluate", "distill"},
-    {"analysis", "figures", "exploits", "tokens", "tooluse"},
+    {"analysis", "figures", "exploits", "tokens", "tooluse", "references"},
     {"widgets", "live", "viewer", "studies", "reports"},
     {"cli"},
     {"__main__", "__init__"},

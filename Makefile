@@ -29,4 +29,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	-git config diff.notebook.cachetextconv true
+	-git config diff.notebook.textconv \
+		"$(PY) -m nbconvert --log-level=ERROR --ClearOutputPreprocessor.enabled=True --to=markdown --stdout"
 	touch $@

@@ -101,7 +101,7 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
     )
     if not names:
         raise InputError(
-            f"{root}: no run folder with rows here; give runs=[...] and root=..., or run notebook 02_train first"
+            f"{root}: no run folder with rows here: run `make study`, or 01_build_data and 02_train, or give others"
         )
     found = []
     for name in names:
@@ -619,7 +619,7 @@ def counterfactual(scored: pd.DataFrame) -> pd.DataFrame:
         if trained not in wide:
             continue
         own = wide[trained]
-        for name in wide.columns:
+        for name in dict.fromkeys(group["reward"]):
             other = wide[name]
             a, b = np.sign(own.where(own.abs() > 1e-9, 0)), np.sign(other.where(other.abs() > 1e-9, 0))
             each = _spearman(own, other, ["run", "step", "group"])

@@ -25,8 +25,11 @@ SYSTEM = "Solve the problem with the tools. Give the final answer in \\boxed{}."
 class InputError(ValueError):
     """Something the user gave is wrong: one line that names the file, row or key, and the mend.
 
-    The command line prints it without a traceback and exits with 2.
+    The command line prints it without a traceback and exits with 2; a notebook shows its line alone, too.
     """
+
+    def _render_traceback_(self) -> list[str]:  # IPython's hook
+        return [f"{type(self).__name__}: {self}"]
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ def make_runs(
         (path / "eval").mkdir(parents=True)
         kind, _, reward = method.partition("-")
         parameters = {"method": "none" if kind == "base" else kind, "reward": reward or "exact", "seed": seed}
+        parameters["learning_rate"] = 1e-4
         (path / "run.json").write_text(
             json.dumps(
                 {"name": method, "parameters": parameters, "status": "done"}

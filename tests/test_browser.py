@@ -15,6 +15,7 @@ from typing import Any
 import nbformat
 import pytest
 import synthetic
+from papermill.parameterize import parameterize_notebook
 from tiny import notebook
 
 from mentorlib import analysis, studypage, viewer
@@ -290,10 +291,40 @@ def test_an_interrupt_lets_the_step_at_hand_finish(browser: Any, lab: str, root:
     page.wait_for_selector(".jp-OutputArea .main-svg", timeout=60_000)  # the live figure
     page.click("button[title*='nterrupt'], [data-jp-item-name='interrupt']")
     page.wait_for_selector("text=/ended \\d+/", timeout=20_000)
-    assert "Ended after step" in str(page.text_content(".jp-OutputArea .gtitle"))
+    page.wait_for_selector(
+        ".jp-OutputArea .gtitle:has-text('Ended after step')", timeout=20_000
+    )  # drawn a moment later
     done = json.loads((root / "stopped" / "results.json").read_text())["stopped_at_step"]
     assert 0 < done["value"] < 400 and done["n"] == 400
     page.context.close()
+
+
+@pytest.mark.slow
+def test_every_notebook_runs_all_without_an_error(browser: Any, lab: str, root: Path) -> None:
+    tiny = {"steps": 2, "groups": 2, "group_size": 2, "max_tokens": 64, "n_eval": 4, "eval_suites": ["calculator"]}
+    given = {  # those that read made-up runs first: the others add runs of their own
+        "03_rewards": {},
+        "04_errors": {},
+        "05_compare": {},
+        "06_tune": {},
+        "00_tour": {},
+        "01_build_data": {"n_train": 30, "n_eval": 6, "sources": []},
+        "02_train": tiny,
+        "90_student": {"steps": 4, "lessons_a_step": 1, "n_eval": 2, "suites": ["calculator"]},
+    }
+    assert set(given) == {file.stem for file in NOTEBOOKS.glob("*.ipynb")}
+    for name, parameters in given.items():
+        node = parameterize_notebook(nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4), parameters)
+        node.cells.append(nbformat.v4.new_code_cell(f"open('{name}.done', 'w').close()"))
+        nbformat.write(node, root.parent / f"{name}.ipynb")
+        page = opened(browser, lab, f"{name}.ipynb")
+        start = time.monotonic()
+        while not (root.parent / f"{name}.done").exists():
+            wrong = page.query_selector("[data-mime-type='application/vnd.jupyter.error']")
+            assert wrong is None, f"{name}: {wrong.inner_text()}"
+            assert time.monotonic() - start < 300, f"{name} did not come to its end"
+            page.wait_for_timeout(300)
+        page.context.close()
 
 
 def test_live_figure_in_batch_is_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,15 @@ def test_runs_on_a_base_run_alone(name: str, root: Path) -> None:
     assert "Traceback" not in said
 
 
+def test_without_runs_one_line_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(papermill.PapermillExecutionError):
+        execute("03_rewards", tmp_path)
+    cells = nbformat.read(tmp_path / "03_rewards-executed.ipynb", 4).cells
+    (error,) = [o for c in cells for o in c.get("outputs", ()) if o.output_type == "error"]
+    (line,) = error.traceback
+    assert line.startswith("InputError: ") and "make study" in line and "02_train" in line
+
+
 def test_tuning_reads_a_grid(tmp_path: Path) -> None:
     for rate in (1e-4, 3e-4):
         made = synthetic.make_runs(

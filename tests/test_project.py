@@ -25,7 +25,7 @@ FLOORS = [
     {"suites", "teachers", "datasets", "sources", "students"},
     {"engine", "rollout", "endpoint"},
     {"trainer", "evaluate", "distill"},
-    {"analysis", "figures", "exploits", "tokens", "tooluse", "learning", "recorded"},
+    {"analysis", "figures", "exploits", "tokens", "tooluse", "learning", "recorded", "references"},
     {"widgets", "live", "viewer", "studies", "studypage", "reports"},
     {"cli"},
     {"__main__", "__init__"},

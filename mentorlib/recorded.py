@@ -47,9 +47,16 @@ def _both(made: Rows, held: Rows, groups: int) -> tuple[pd.DataFrame, pd.DataFra
 
 
 def record_table(
-    run: Run, runs: Iterable[str], table: pd.DataFrame, value: str, by: Sequence[str], query: str, **arguments: Any
+    run: Run,
+    runs: Iterable[str],
+    table: pd.DataFrame,
+    value: str,
+    by: Sequence[str],
+    query: str,
+    key: str = "",
+    **arguments: Any,
 ) -> None:
-    """Record a column of a table, a result a row, under ``<value>/<by>/<by>``, so that ``verify`` can compute it again.
+    """Record a column of a table, a result a row, under ``<key>/<by>/<by>``, so that ``verify`` can compute it again.
 
     Args:
         run: the run that compares.
@@ -59,6 +66,7 @@ def record_table(
         value: the column to record.
         by: the columns that tell the rows apart.
         query: the function's name in TABLES.
+        key: what the results are called; by default the column.
         arguments: what it was called with beside the rows; plain values.
 
     Raises:
@@ -72,7 +80,7 @@ def record_table(
     entries = {}
     for row in table.to_dict("records"):
         place = " and ".join(f"{column} == {row[column]!r}" for column in by)
-        entries["/".join([value, *(str(row[column]) for column in by)])] = {
+        entries["/".join([key or value, *(str(row[column]) for column in by)])] = {
             "value": row[value],
             "ci": (row["low"], row["high"]) if {"low", "high"} <= row.keys() else None,
             "n": int(row[count]) if count else None,

@@ -26,7 +26,7 @@ FLOORS = [
     {"engine", "rollout", "endpoint"},
     {"trainer", "evaluate", "distill"},
     {"analysis", "figures", "exploits", "tokens", "tooluse"},
-    {"widgets", "live", "viewer", "studies", "reports"},
+    {"widgets", "live", "viewer", "studies", "reports", "sharing"},
     {"cli"},
     {"__main__", "__init__"},
 ]

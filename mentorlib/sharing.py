@@ -19,7 +19,7 @@ from typing import Any
 from huggingface_hub import EvalResult, HfApi, ModelCardData
 
 from . import analysis
-from .core import SYSTEM, InputError
+from .core import InputError, ask
 from .runs import Row, Run, check_name, read_rows, write_text
 
 # --- One archive ---
@@ -349,8 +349,7 @@ def _sample(row: Row, model: str) -> dict[str, Any]:
 
 def _messages(row: Row) -> Iterator[dict[str, Any]]:
     """A row's conversation from the question on, each tool call with an id that its result repeats."""
-    yield {"role": "system", "content": SYSTEM}
-    yield {"role": "user", "content": row["question"]}
+    yield from ask(row["question"])
     waiting: list[dict[str, Any]] = []
     for place, message in enumerate(row["messages"]):
         if message["role"] == "tool":

@@ -199,7 +199,13 @@ def _card(run: Run, beside: Sequence[str], license: str) -> str:
         pipeline_tag="text-generation",
         tags=["tool-use", "mentorlib", method],
         eval_results=[
-            EvalResult("text-generation", "accuracy", suite, suite, "accuracy", round(entry["value"], 4))
+            EvalResult(
+                task_type="text-generation",
+                dataset_type=suite,
+                dataset_name=suite,
+                metric_type="accuracy",
+                metric_value=round(entry["value"], 4),
+            )
             for suite, entry in columns[run.name].items()
         ]
         or None,
@@ -229,8 +235,8 @@ model into a small one (MENTOR, arXiv 2510.18383).
 
 ## Results
 
-Accuracy on held-out tasks, greedily, with 95% Wilson intervals: they cover the choice of tasks, not the luck of
-a training seed.
+Accuracy on held-out tasks (split `{params.get("eval_split", "eval")}`), greedily, with 95% intervals (Wilson's where
+the run states none): they cover the choice of tasks, not the luck of a training seed.
 
 {chr(10).join(lines) if suites else "None recorded."}
 

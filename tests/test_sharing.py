@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
 from mentorlib.cli import main
 from mentorlib.core import InputError
@@ -167,7 +168,10 @@ def test_a_student_goes_to_the_hub_with_its_card(run):
     assert "| suite | tasks | mine | base |" in card
     assert "| calculator | 2 | 50.0% (9% to 91%) | 25.0% (20% to 30%) |" in card
     assert run.info["data"]["tasks.parquet"] in card and "GRPO with the reward `exact`" in card
-    assert "license: apache-2.0" in card.split("---")[1] and "model-index" in card.split("---")[1]
+    facts = ModelCard.load("out/README.md").data
+    (result,) = facts.eval_results
+    assert facts.license == "apache-2.0" and facts.base_model is None  # nano is on no hub
+    assert (result.dataset_name, result.metric_type, result.metric_value) == ("calculator", "accuracy", 0.5)
     ours, tokenizer = load_student("out")
     shipped, _ = load_student()
     assert all((a == b).all() for a, b in zip(ours.parameters(), shipped.parameters(), strict=True))

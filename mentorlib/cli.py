@@ -6,15 +6,17 @@ scored); 2 the input is wrong (one line on stderr says which file, row or key, a
 
 import argparse
 import ctypes
+import fcntl
 import json
 import os
 import platform
 import pydoc
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from .core import InputError
 
@@ -50,7 +52,11 @@ def _parser() -> argparse.ArgumentParser:
         "parameters", nargs="*", metavar="key=value", help="values are YAML: suites=[a, b] lr=1e-6 limit=null"
     )
     run.add_argument("--output", help="folder for notebook.ipynb and report.html (default: the run's folder)")
-    run.add_argument("--attached", action="store_true", help="end with the process that started this (Linux)")
+    run.add_argument(
+        "--attached",
+        action="store_true",
+        help="end with the process that started this (Linux); wait until --output is free",
+    )
     run.set_defaults(command=_run)
 
     study = commands.add_parser("study", help="run the stages of a study file that are not done yet")
@@ -86,6 +92,26 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("target", help="a run's name or folder, a report.html, or a study's report or folder")
     verify.set_defaults(command=_verify)
 
+    export = commands.add_parser(
+        "export", help="give a run to others: an archive, a folder for the hub, other viewers' logs"
+    )
+    export.add_argument("run", help="a run's name or folder")
+    export.add_argument("--to", choices=["archive", "hub", "inspect", "trackio"], default="archive")
+    export.add_argument(
+        "-o",
+        "--output",
+        help="archive: a file (RUN.tar.gz); hub, inspect: a folder (RUN-hub, RUN-inspect); trackio: a project",
+    )
+    export.add_argument(
+        "--license", default="", help="with --to hub: the licence's identifier there, such as apache-2.0"
+    )
+    export.set_defaults(command=_export)
+
+    import_ = commands.add_parser("import", help="unpack an archive of a run into runs/")
+    import_.add_argument("file")
+    import_.add_argument("--name", help="of the new run (default: the one it had)")
+    import_.set_defaults(command=_import)
+
     doctor = commands.add_parser("doctor", help="versions and cores of this machine, and a test of each sandbox layer")
     doctor.set_defaults(command=_doctor)
     return parser
@@ -96,6 +122,7 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.attached:
         _end_with_parent()
+        lock = _alone_in(Path(options.output)) if options.output else None  # noqa: F841  held until the end
     given = {}
     for word in options.parameters:
         name, equals, value = word.partition("=")
@@ -226,6 +253,31 @@ def _verify(options: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
+def _export(options: argparse.Namespace) -> int:
+    from . import sharing
+    from .runs import Run
+
+    run = Run.open(options.run)
+    if options.to == "archive":
+        print(sharing.save_archive(run, options.output or f"{run.name}.tar.gz"))
+    elif options.to == "hub":
+        print(sharing.save_hub(run, options.output or f"{run.name}-hub", license=options.license))
+    elif options.to == "inspect":
+        print(*sharing.save_inspect(run, options.output or f"{run.name}-inspect"), sep="\n")
+    else:
+        project = options.output or "mentorlib"
+        traces = sharing.save_trackio(run, project)
+        print(f"{traces} traces in trackio's project {project}: trackio show --project {shlex.quote(project)}")
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from .sharing import load_archive
+
+    print(load_archive(options.file, name=options.name).path)
+    return 0
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from . import sandbox
     from .runs import git_revision, versions
@@ -257,6 +309,23 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:  # it died before the call
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _alone_in(folder: Path) -> IO[str]:
+    """Wait until no other process fills this folder; it is ours until the file given back is closed.
+
+    A stage is run again when its worker is lost, but a worker that was only out of reach still works on it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = open(folder / ".lock", "w")  # noqa: SIM115
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"waits: another process still fills {folder}", flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:  # a file system without locks
+        pass
+    return lock
 
 
 if __name__ == "__main__":

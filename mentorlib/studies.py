@@ -17,12 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -33,13 +34,15 @@ from .runs import check_name, file_hash, versions, write_text
 from .studypage import write_page
 
 RUNS, REPORTS = Path("runs"), Path("reports")
-_NOT_IN_A_STAGE = (
-    "studies.py",
-    "studypage.py",
-    "studypage.template",
-    "cli.py",
-    "__main__.py",
-)  # its key leaves them out
+# Files of the library that change no stage: its key leaves them out.
+AROUND = ("studies.py", "studypage.py", "studypage.template", "sharing.py", "cli.py", "__main__.py")
+TRIES = 3  # of a stage whose worker dies
+
+
+class Submits(Protocol):
+    """A concurrent.futures.Executor, or what submits like one: ``submit`` gives done(), result() and cancel()."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any) -> Any: ...
 
 
 class StudyFailed(RuntimeError):
@@ -68,7 +71,7 @@ class Stage:
 
 
 def run_study(
-    path: str | Path, executor: Executor | None = None, workers: int | None = None, any_library: bool = False
+    path: str | Path, executor: Submits | None = None, workers: int | None = None, any_library: bool = False
 ) -> Path:
     """Run the stages of a study file that are not done yet; give the path of ``reports/<study>/index.html``.
 
@@ -82,8 +85,9 @@ def run_study(
 
     Args:
         path: the study file.
-        executor: where stages run: any concurrent.futures.Executor, such as a dask client's or submitit's, on machines
-            that share this directory; by default ``workers`` at a time here, each with its share of the cores.
+        executor: where stages run: any concurrent.futures.Executor, a dask client's (``client.get_executor()``) or
+            submitit's, on machines that share this directory and this Python; docs/cluster.md. By default ``workers``
+            at a time here, each with its share of the cores. A stage whose worker dies is run again, twice at most.
         workers: overrides the file's.
         any_library: count stages as done that were finished with another version of the library, such as hours of
             training before a figure was mended; the page marks them.
@@ -169,13 +173,7 @@ def plan(path: Path) -> tuple[dict[str, Any], list[Stage]]:
 
 def stage_keys(stages: Iterable[Stage], library: bool = True) -> dict[str, str]:
     """The key of each stage by its name, with or without the library in it; stages come after those they need."""
-    code = (
-        _folder_hash(
-            Path(__file__).parent, skip=("studies.py", "studypage.py", "studypage.template", "cli.py", "__main__.py")
-        )
-        if library
-        else ""
-    )
+    code = _folder_hash(Path(__file__).parent, skip=AROUND) if library else ""
     keys: dict[str, str] = {}
     for stage in stages:
         node = read_notebook(stage.notebook)
@@ -191,8 +189,22 @@ def stage_keys(stages: Iterable[Stage], library: bool = True) -> dict[str, str]:
     return keys
 
 
-def run_stage(command: list[str], label: str, environment: dict[str, str]) -> tuple[int, str]:
-    """Run one stage's process to its end, passing its lines on behind the label: (exit code, last line of stderr)."""
+def run_stage(
+    command: list[str], label: str, environment: dict[str, str], directory: str, submitted: float
+) -> tuple[int, str, float]:
+    """Run one stage's process to its end, on whatever machine, passing its lines on behind the label.
+
+    Args:
+        command: the process, run in ``directory``.
+        label: the stage's name.
+        environment: variables that must be the same wherever it runs, such as how many threads share a sum.
+        directory: where the study was started; a worker may have been started elsewhere.
+        submitted: seconds since 1970. It makes each call one of its own for executors that keep results by their
+            arguments, as dask does; else a stage run again would be given its old result.
+
+    Gives the exit code, the last line of stderr, and the seconds it took, without those it waited for a worker.
+    """
+    start = time.monotonic()
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             command,
@@ -200,7 +212,8 @@ def run_stage(command: list[str], label: str, environment: dict[str, str]) -> tu
             stderr=errors,
             text=True,
             errors="replace",
-            env={**environment, **os.environ},
+            cwd=directory,
+            env={**os.environ, **environment},
         )
         assert process.stdout is not None
         for line in process.stdout:
@@ -209,7 +222,7 @@ def run_stage(command: list[str], label: str, environment: dict[str, str]) -> tu
         code = process.wait()
         errors.seek(0)
         said = [line.strip() for line in errors if line.strip()]
-    return code, said[-1] if said else f"ended with code {code}"
+    return code, said[-1] if said else f"ended with code {code}", round(time.monotonic() - start, 1)
 
 
 def _run(
@@ -219,11 +232,11 @@ def _run(
     plain: Mapping[str, str],
     finished: list[str],
     folder: Path,
-    executor: Executor | None,
+    executor: Submits | None,
     workers: int,
 ) -> Path:
-    own = executor is None
-    pool = executor or ThreadPoolExecutor(workers)
+    own = ThreadPoolExecutor(workers) if executor is None else None
+    pool: Any = own or executor
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     environment = {
         "OMP_NUM_THREADS": threads,
@@ -232,18 +245,33 @@ def _run(
         "KMP_BLOCKTIME": "0",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    environment |= {name: os.environ[name] for name in environment if name in os.environ}
     state = {stage.name: "done" if stage.name in finished else "waiting" for stage in stages}
     errors: dict[str, tuple[int, str]] = {}
     expected = _expected(stages, folder)
     started: dict[str, float] = {}
-    running: dict[Future[tuple[int, str]], Stage] = {}
+    spoke = 0.0
+    running: dict[str, Any] = {}  # a stage's name -> what submit gave
+    tries: Counter[str] = Counter()
+    by_name = {stage.name: stage for stage in stages}
 
     def say(text: str) -> None:
+        nonlocal spoke
+        spoke = time.monotonic()
         done = sum(value == "done" for value in state.values())
         left = _time_left(stages, state, expected, started, workers)
         about = f"about {lasting(left)} left" if left else "nothing left to run"
         sys.stdout.write(f"[{study['name']}] {text} ({done} of {len(stages)} stages done, {about})\n")
         sys.stdout.flush()
+
+    def submit(stage: Stage) -> None:
+        tries[stage.name] += 1
+        try:
+            arguments = (_command(stage), stage.name, environment, os.getcwd(), time.time())
+            running[stage.name] = pool.submit(run_stage, *arguments)
+        except Exception as error:  # such as a broken pool's
+            running[stage.name] = Future()
+            running[stage.name].set_exception(error)
 
     say("begins" if "done" not in state.values() else "goes on")
     try:
@@ -253,34 +281,48 @@ def _run(
                     continue
                 if any(state[need] in ("failed", "skipped") for need in stage.needs):
                     state[stage.name] = "skipped"
-                elif all(state[need] == "done" for need in stage.needs) and (not own or len(running) < workers):
+                elif all(state[need] == "done" for need in stage.needs) and (own is None or len(running) < workers):
                     _prepare(stage, keys[stage.name])
                     state[stage.name], started[stage.name] = "running", time.monotonic()
-                    running[pool.submit(run_stage, _command(stage), stage.name, environment)] = stage
+                    submit(stage)
                     say(f"{stage.name} starts")
             if not running:
                 break
-            ended, _ = wait(running, timeout=30, return_when=FIRST_COMPLETED)
-            for future in ended:
-                stage = running.pop(future)
-                code, error = future.result()
-                expected[stage.name] = seconds = round(time.monotonic() - started[stage.name], 1)
-                state[stage.name] = "done" if code == 0 else "failed"
+            # Asked one by one: jobs of submitit are no futures that one could wait for. A future is let go with its
+            # result: dask would run the stage again for one that is still held when the worker that ran it dies.
+            ended = [name for name, future in running.items() if future.done()]
+            for name in ended:
+                stage = by_name[name]
+                try:
+                    code, error, seconds = running.pop(name).result()
+                except Exception as lost:  # a stage that fails gives an exit code; this is its worker's death
+                    seconds = round(time.monotonic() - started[name], 1)
+                    why = f"{type(lost).__name__}: {' '.join(str(lost).split()):.200}".rstrip(": ")
+                    if tries[name] < TRIES:
+                        submit(stage)
+                        say(f"{name} did not come back ({why}) and starts again")
+                        continue
+                    code, error = 1, f"did not come back, {TRIES} times ({why})"
+                expected[name] = seconds
+                state[name] = "done" if code == 0 else "failed"
                 if code:
-                    errors[stage.name] = (code, error)
-                    _note(stage, {"key": keys[stage.name], "seconds": seconds, "error": error})
-                    say(f"{stage.name} failed after {lasting(seconds)}: {error}")
+                    errors[name] = (code, error)
+                    _note(stage, {"key": keys[name], "seconds": seconds, "error": error})
+                    say(f"{name} failed after {lasting(seconds)}: {error}")
                 else:
-                    key = keys[stage.name]
-                    _note(stage, {"key": key, "seconds": seconds, "done": key, "plain": plain[stage.name]})
-                    say(f"{stage.name} done in {lasting(seconds)}")
+                    _note(stage, {"key": keys[name], "seconds": seconds, "done": keys[name], "plain": plain[name]})
+                    say(f"{name} done in {lasting(seconds)}")
             if ended:
                 write_text(folder / "timings.json", json.dumps(expected, indent=1) + "\n")
+            elif time.monotonic() > spoke + 30:
+                say(f"{', '.join(running)} running")
             else:
-                say(f"{', '.join(s.name for s in running.values())} running")
+                time.sleep(0.1)
     finally:
         if own:
-            pool.shutdown(cancel_futures=True)
+            own.shutdown(cancel_futures=True)
+        for future in running.values():  # none but after an interrupt
+            future.cancel()
     older = [stage.name for stage in stages if _record(stage).get("done") not in (None, keys[stage.name])]
     seconds = {stage.name: _record(stage).get("seconds") for stage in stages}
     report = write_page(study, stages, state, errors, older, seconds, keys, folder)

@@ -26,7 +26,7 @@ FLOORS = [
     {"engine", "rollout", "endpoint"},
     {"trainer", "evaluate", "distill"},
     {"analysis", "figures", "exploits", "tokens", "tooluse", "learning", "recorded", "references"},
-    {"widgets", "live", "viewer", "studies", "studypage", "reports"},
+    {"widgets", "live", "viewer", "studies", "studypage", "reports", "sharing"},
     {"cli"},
     {"__main__", "__init__"},
 ]

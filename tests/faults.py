@@ -151,13 +151,15 @@ def transformers_serve(log: Path) -> Iterator[str]:
     with open(log, "wb") as out:
         process = subprocess.Popen([sys.executable, "-c", serve, *words], stdout=out, stderr=out)
     try:
-        for _ in range(600):
+        for _ in range(6_000):  # a busy machine takes minutes to import it
             assert process.poll() is None, log.read_text()[-2000:]
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()
                 break
             except OSError:
                 time.sleep(0.1)
+        else:
+            raise TimeoutError(f"no server after ten minutes: {log.read_text()[-2000:]}")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.kill()

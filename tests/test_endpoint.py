@@ -181,6 +181,16 @@ def test_a_request_that_the_server_fails_on_each_time_is_left(proxy, tasks, sand
     assert time.monotonic() - begun < 30 and proxy.made["500"] >= 3
 
 
+def test_no_more_requests_a_minute_than_asked_for(proxy, tasks, sandbox, local, tmp_path):
+    proxy.plan = ["500", None, "500"]  # what is asked again counts too
+    policy, begun = endpoint(proxy.url, tmp_path, per_minute=240), time.monotonic()
+    assert seen(policy(tasks[:4], sandbox, temperature=0.0)) == seen(local[:4])
+    requests = proxy.reached.total() + 2
+    assert requests >= 8 and time.monotonic() - begun >= (requests - 1) * 60 / 240
+    with pytest.raises(InputError, match="requests a minute"):
+        endpoint(proxy.url, tmp_path, per_minute=-1)
+
+
 def test_a_server_that_names_the_limit_otherwise(proxy, tasks, sandbox, local, tmp_path):
     proxy.plan = ["400 'max_tokens' is not supported, use 'max_completion_tokens'"]
     assert seen(endpoint(proxy.url, tmp_path)(tasks[:1], sandbox, temperature=0.0)) == seen(local[:1])

@@ -4,11 +4,13 @@ There is no peer. ``transformers serve`` holds the nano student; between it and 
 the requests with a fault (429, 500, connection reset, cut body, reply past the timeout, invalid JSON) and counts by
 request. The conversations (greedy) are run once without faults, and once with faults by a process that is killed twice
 and started again. Exits with 1 unless the trajectories are equal, every request was answered whole exactly once but for
-those in flight at a kill, and the log holds each once.
+those in flight at a kill (handed to the client, which was killed before it had written them), and the log holds each
+once. ``server_errors`` is what the server's own log names where it answers 500 by itself.
 """
 
 import argparse
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -28,11 +30,11 @@ from mentorlib.suites import generate
 CONCURRENCY = 8
 
 
-def work(url: str, root: str, name: str, tasks: int) -> None:
+def work(url: str, root: str, name: str, tasks: int, timeout: float) -> None:
     """Run the conversations and write the trajectories."""
     chosen = [task for task, _ in generate("calculator", tasks, split="eval")]
     run = Run(name, root)
-    endpoint = Endpoint(url, str(NANO), run, concurrency=CONCURRENCY, timeout=5, patience=45)
+    endpoint = Endpoint(url, str(NANO), run, concurrency=CONCURRENCY, timeout=timeout, patience=9 * timeout)
     with Sandbox() as sandbox:
         done = endpoint(chosen, sandbox, temperature=0.0, report=printer(name, every=20))
     run.write_rows("trajectories.jsonl", [vars(t) for t in done])
@@ -43,15 +45,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=1000)
     parser.add_argument("--share", type=float, default=0.2, help="of requests that meet a fault")
+    parser.add_argument("--timeout", type=float, default=5.0, help="seconds a reply may take; more on a busy machine")
     parser.add_argument("--work", nargs=3, metavar=("URL", "ROOT", "NAME"), help="be the process that is killed")
     arguments = parser.parse_args()
     if arguments.work:
-        return work(*arguments.work, tasks=arguments.tasks)
+        return work(*arguments.work, tasks=arguments.tasks, timeout=arguments.timeout)
 
     with tempfile.TemporaryDirectory() as root, transformers_serve(Path(root) / "server.log") as url:
 
         def start(url: str, name: str) -> "subprocess.Popen[bytes]":
-            words = ["--tasks", str(arguments.tasks), "--work", url, root, name]
+            words = ["--tasks", str(arguments.tasks), "--timeout", str(arguments.timeout), "--work", url, root, name]
             return subprocess.Popen([sys.executable, __file__, *words])
 
         def replies(name: str) -> int:
@@ -62,7 +65,7 @@ def main() -> None:
         assert start(f"{url}/v1", "clean").wait() == 0
         clean_s = time.perf_counter() - began
         wanted = replies("clean")
-        proxy = Proxy(url, arguments.share, slow=6.0)
+        proxy = Proxy(url, arguments.share, slow=1.2 * arguments.timeout)
         began, at_kill = time.perf_counter(), []
         for share in (1 / 3, 2 / 3):
             process = start(proxy.url, "faulty")
@@ -93,6 +96,7 @@ def main() -> None:
             "lost": wanted - len(proxy.delivered),
             "answered_twice": twice,  # in flight at a kill
             "answered_in_another_rerun": again,  # 0 but where the server itself fails on a conversation's request
+            "server_errors": dict(Counter(re.findall(r"^\w*Error: .*", (Path(root) / "server.log").read_text(), re.M))),
             "log_rows": logged.total(),
             "log_keys": len(logged),
             "clean_s": round(clean_s, 1),

@@ -255,10 +255,11 @@ def accuracy(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.
     """Accuracy with a 95% Wilson interval. In: rows of ``evaluations``.
 
     Out: ``by``, accuracy, low, high, n, tasks, unjudged, runs, sd_runs (standard deviation of accuracy between runs,
-    NaN with one). Rows that are ours (correct is None) are left out and counted in ``unjudged``. Where a task has
-    several rows (samples, seeds), n in the interval is the effective sample size from the variance between tasks
-    (Kish's design effect), so that ten samples of a task do not count as ten tasks. The interval covers the choice of
-    tasks, not the luck of a training seed.
+    NaN with one), word_f1 (its mean where answers are graded by words, accuracy being exact match; else NaN). Rows that
+    are ours (correct is None) are left out and counted in ``unjudged``. Where a task has several rows (samples, seeds),
+    n in the interval is the effective sample size from the variance between tasks (Kish's design effect), so that ten
+    samples of a task do not count as ten tasks. The interval covers the choice of tasks, not the luck of a training
+    seed.
     """
 
     def one(group: pd.DataFrame) -> pd.Series:
@@ -273,9 +274,10 @@ def accuracy(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.
         return pd.Series(
             {"accuracy": p, "low": low, "high": high, "n": n, "tasks": len(means), "unjudged": len(group) - n}
             | {"runs": judged["run"].nunique(), "sd_runs": right.groupby(judged["run"]).mean().std()}
+            | {"word_f1": judged["word_f1"].astype(float).mean() if "word_f1" in judged else math.nan}
         )
 
-    return _by(rows, by, one, ["accuracy", "low", "high", "n", "tasks", "unjudged", "runs", "sd_runs"])
+    return _by(rows, by, one, ["accuracy", "low", "high", "n", "tasks", "unjudged", "runs", "sd_runs", "word_f1"])
 
 
 def paired(
@@ -691,11 +693,15 @@ def percent(value: float, digits: int = 0) -> str:
 
 
 def table(frame: pd.DataFrame, value: str = "accuracy", index: str = "method", columns: str = "suite") -> pd.DataFrame:
-    """A long frame with value, low and high as a wide one of strings such as "62% [55, 69]", in order of appearance."""
+    """A long frame with value, low and high as a wide one of strings such as "62% [55, 69]", in order of appearance.
+
+    Where there is a ``word_f1`` it follows: "62% [55, 69], F1 0.71".
+    """
+    words = frame.get("word_f1", pd.Series(math.nan, index=frame.index))
     texts = frame.assign(
         text=[
-            f"{percent(v)} [{100 * a:.0f}, {100 * b:.0f}]" if v == v else "–"
-            for v, a, b in zip(frame[value], frame["low"], frame["high"], strict=True)
+            (f"{percent(v)} [{100 * a:.0f}, {100 * b:.0f}]" if v == v else "–") + (f", F1 {f1:.2f}" if f1 == f1 else "")
+            for v, a, b, f1 in zip(frame[value], frame["low"], frame["high"], words, strict=True)
         ]
     )
     wide = texts.pivot(index=index, columns=columns, values="text").fillna("–")

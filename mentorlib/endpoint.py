@@ -46,6 +46,7 @@ class Endpoint:
         model: its name at the server.
         run: the run whose ``replies.jsonl`` keeps every reply; the same run again asks only what is missing.
         concurrency: conversations at a time.
+        per_minute: requests a minute at most, evenly spaced, those asked again included; 0: no limit of ours.
         timeout: seconds that a reply may take.
         patience: seconds over which a request is asked again before it is given up.
         prices: of a million tokens read and a million written, for the cost; none given, none told.
@@ -61,6 +62,7 @@ class Endpoint:
         run: Run,
         *,
         concurrency: int = 8,
+        per_minute: float = 0.0,
         timeout: float = 120.0,
         patience: float = 300.0,
         prices: list[float] | None = None,
@@ -77,10 +79,14 @@ class Endpoint:
             raise InputError(f"{url}: which model? give its name at that server")
         if concurrency < 1:
             raise InputError(f"concurrency={concurrency}: at least one conversation at a time")
+        if not 0 <= per_minute < math.inf:
+            raise InputError(f"per_minute={per_minute}: requests a minute, or 0 for no limit")
         if prices and len(prices) != 2:
             raise InputError(f"prices={prices}: give two, of a million tokens read and a million written, or []")
         self.url, self.model, self.run, self.concurrency, self.patience = url, model, run, concurrency, patience
         self.prices = prices
+        self._apart = 60 / per_minute if per_minute else 0.0  # seconds between requests
+        self._next = 0.0  # when the next request may go out (time.monotonic)
         # A local server needs no key, but the client wants one.
         self._client = openai.OpenAI(
             base_url=url, api_key=os.environ.get(KEY) or "none", max_retries=0, timeout=timeout
@@ -235,7 +241,7 @@ class Endpoint:
             sleep=tenacity.sleep_using_event(stop),
             before_sleep=failed,
             reraise=True,
-        )(self._ask, request)
+        )(self._ask, request, stop)
 
     def _give_up(self, error: "_Passing", begun: float, stop: threading.Event) -> None:
         """A request got no reply: stop all where the server has answered nobody since, InputError if it never did."""
@@ -249,8 +255,13 @@ class Endpoint:
         if self._last_good is None or self._last_good < begun:
             stop.set()
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, request: dict[str, Any], stop: threading.Event) -> dict[str, Any]:
         """One request and its reply as ``{"message", "finish", "usage"}``; _Passing, _Refused, _Full or InputError."""
+        with self._lock:
+            now = time.monotonic()
+            turn = max(now, self._next)
+            self._next = turn + self._apart
+        stop.wait(turn - now)
         limit = self._limit
         body = {k: v for k, v in request.items() if k != "max_tokens" and (k != "tools" or v)}
         body[limit] = request["max_tokens"]

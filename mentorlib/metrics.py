@@ -21,7 +21,7 @@ from .rewards import final_answer
 
 
 def grade(task: Task, trajectory: Trajectory) -> dict[str, Any]:
-    """``{"correct": …}``, with ``"f1"`` (0 to 1) where the metric is ``words``.
+    """``{"correct": …}``, with ``"word_f1"`` (0 to 1) where the metric is ``words``.
 
     ``correct`` is None where that is not the policy's to answer for: an infrastructure fault, or an answer that the
     judge cannot decide on.
@@ -32,8 +32,8 @@ def grade(task: Task, trajectory: Trajectory) -> dict[str, Any]:
     answer = final_answer(trajectory)
     if task.metric == "words":
         if ours:
-            return {"correct": None, "f1": None}
-        return {"correct": exact_match(answer or "", task.answer), "f1": word_f1(answer or "", task.answer)}
+            return {"correct": None, "word_f1": None}
+        return {"correct": exact_match(answer or "", task.answer), "word_f1": word_f1(answer or "", task.answer)}
     if ours:
         return {"correct": None}
     return {"correct": False if answer is None else judge(answer, task.answer).correct}

@@ -17,3 +17,12 @@ def sandbox():
 
     with Sandbox() as box:
         yield box
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """``transformers serve`` with the shipped student, in a process of its own."""
+    from faults import transformers_serve
+
+    with transformers_serve(tmp_path_factory.mktemp("server") / "log") as url:
+        yield url

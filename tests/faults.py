@@ -1,7 +1,7 @@
 """A proxy that breaks things: it stands before a real server and answers a share of requests with a fault.
 
 It also counts: how often each request (by the hash of its body) reached the server, and how often a whole reply was
-handed on.
+handed on to a client that was still there.
 """
 
 import hashlib
@@ -110,11 +110,23 @@ class _Handler(BaseHTTPRequestHandler):
             self.say(200, text, length=len(text), send=len(text) // 2)
             self.close_connection = True
             return None
+        if self.left():
+            self.close_connection = True
+            return None
         self.say(reply.status, text)
         if reply.status == 200:
             with proxy.lock:
                 proxy.delivered[key] += 1
         return None
+
+    def left(self) -> bool:
+        """Whether the client is gone (killed, or out of patience): what is written to it then reaches nobody."""
+        try:
+            return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False  # it is there, and says nothing
+        except OSError:
+            return True
 
     def do_GET(self) -> None:
         self.say(200, b'{"object": "list", "data": [{"id": "nano", "object": "model"}]}')
@@ -139,13 +151,15 @@ def transformers_serve(log: Path) -> Iterator[str]:
     with open(log, "wb") as out:
         process = subprocess.Popen([sys.executable, "-c", serve, *words], stdout=out, stderr=out)
     try:
-        for _ in range(600):
+        for _ in range(6_000):  # a busy machine takes minutes to import it
             assert process.poll() is None, log.read_text()[-2000:]
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()
                 break
             except OSError:
                 time.sleep(0.1)
+        else:
+            raise TimeoutError(f"no server after ten minutes: {log.read_text()[-2000:]}")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.kill()

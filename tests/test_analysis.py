@@ -361,6 +361,8 @@ def test_tables_and_lessons(root: Path, rows: pd.DataFrame, rollouts: pd.DataFra
     assert analysis.percent(math.nan) == "–"
     wide = analysis.table(analysis.accuracy(rows))
     assert wide.shape == (5, 3) and wide.loc["base", "calculator"].endswith("]")
+    words = analysis.accuracy(rows.assign(word_f1=(rows["suite"] == "calculator") / 2))
+    assert analysis.table(words).loc["base", "calculator"] == wide.loc["base", "calculator"] + ", F1 0.50"
     domains = analysis.accuracy(analysis.domains(rows, ["calculator"]), by=["domain", "method"])
     pairs, jsd = analysis.paired(rows), analysis.tool_jsd(rows)
     said = analysis.lessons_compare(domains, pairs, jsd, analysis.methods(root=root))

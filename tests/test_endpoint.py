@@ -10,10 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faults import FAULTS, NANO, Proxy, transformers_serve
+from faults import FAULTS, NANO, Proxy
 
-from mentorlib.core import InputError, Task, Trajectory, raw_calls
-from mentorlib.distill import agreement, distill, references
+from mentorlib.core import InputError, Trajectory, raw_calls
 from mentorlib.endpoint import Endpoint, _again, _read, _seconds, _turn
 from mentorlib.engine import TorchEngine
 from mentorlib.evaluate import evaluate
@@ -22,17 +21,10 @@ from mentorlib.recorded import verify
 from mentorlib.rollout import rollout
 from mentorlib.runs import Run
 from mentorlib.students import load_student
-from mentorlib.suites import CALCULATOR, generate, messages_of
+from mentorlib.suites import CALCULATOR, generate
 from mentorlib.trainer import check_method
 
 CANARY = "sk-canary-5f2b91"
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """A real server, in a process of its own."""
-    with transformers_serve(tmp_path_factory.mktemp("server") / "log") as url:
-        yield url
 
 
 @pytest.fixture
@@ -190,6 +182,16 @@ def test_a_request_that_the_server_fails_on_each_time_is_left(proxy, tasks, sand
     assert time.monotonic() - begun < 30 and proxy.made["500"] >= 3
 
 
+def test_no_more_requests_a_minute_than_asked_for(proxy, tasks, sandbox, local, tmp_path):
+    proxy.plan = ["500", None, "500"]  # what is asked again counts too
+    policy, begun = endpoint(proxy.url, tmp_path, per_minute=240), time.monotonic()
+    assert seen(policy(tasks[:4], sandbox, temperature=0.0)) == seen(local[:4])
+    requests = proxy.reached.total() + 2
+    assert requests >= 8 and time.monotonic() - begun >= (requests - 1) * 60 / 240
+    with pytest.raises(InputError, match="requests a minute"):
+        endpoint(proxy.url, tmp_path, per_minute=-1)
+
+
 def test_a_server_that_names_the_limit_otherwise(proxy, tasks, sandbox, local, tmp_path):
     proxy.plan = ["400 'max_tokens' is not supported, use 'max_completion_tokens'"]
     assert seen(endpoint(proxy.url, tmp_path)(tasks[:1], sandbox, temperature=0.0)) == seen(local[:1])
@@ -287,77 +289,6 @@ def test_half_a_surrogate_pair_does_not_travel():
 def test_retry_after_is_seconds_or_a_date():
     assert [_seconds(x) for x in (None, "2.5", "-3", "inf", "soon", "1e999")] == [0, 2.5, 0, 0, 0, 0]
     assert _seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0 and _seconds("Fri, 31 Dec 2100 23:59:59 GMT") > 1e9
-
-
-# --- the teacher -----------------------------------------------------------------------------------------------------
-
-
-def played(task, calls, answer, counted=10, stop="answered"):
-    """A trajectory of ``(name, arguments, result)`` and an answer."""
-    messages = messages_of(calls, answer)
-    return Trajectory(task.id, messages, f"\\boxed{{{answer}}}<|im_end|>", stop, counted=counted)
-
-
-def test_the_most_direct_right_sample_is_kept(sandbox):
-    task = Task("t", "2 + 3 + 4?", "9", CALCULATOR, "calculator")
-    long = [("add", {"a": 2, "b": 3}, 5), ("add", {"a": 5, "b": 4}, 9)]
-    short = [("sum_numbers", {"numbers": [2, 3, 4]}, 9)]
-    done = [
-        played(task, long, "9"),
-        played(task, short, "9", counted=30),
-        played(task, short, "9", counted=20),
-        played(task, short, "9", counted=20),
-        played(task, short, "8"),
-        played(task, [("add", {"a": 2, "b": 3}, 6)], "9"),
-        played(task, [], "9"),
-        played(task, long[:1], "5", stop="turn_limit"),
-        played(task, long[:1], "5", stop="infrastructure"),
-    ]
-    kept, rejected, (row,) = references([task] * len(done), done, sandbox)
-    assert [(r.task_id, r.messages) for _, r in kept] == [("t", done[2].messages)]
-    assert kept[0][0] == task
-    assert [(r.where, r.reason) for r in rejected] == [
-        ("t#0", "right, but not the most direct"),
-        ("t#1", "right, but not the most direct"),
-        ("t#3", "right, but not the most direct"),
-        ("t#4", "the answer given is not the task's"),
-        ("t#5", "a call gives another value"),
-        ("t#6", "right, but not the most direct"),  # without a tool, there is nothing to learn from it
-        ("t#7", "no answer: turn_limit"),
-        ("t#8", "unfinished: the server or the sandbox failed"),
-    ]
-    assert row == {
-        "task_id": "t",
-        "suite": "calculator",
-        "samples": 8,
-        "unfinished": 1,
-        "right": 5 / 8,
-        "tool_sets": 3,
-        "answers": 3,
-    }
-    assert agreement([row]) == {
-        "tasks": 1,
-        "samples": 8,
-        "unfinished": 1,
-        "right": 0.625,
-        "solved": 1,
-        "always_right": 0,
-        "tool_sets": 3,
-        "answers": 3,
-    }
-
-
-def test_a_served_teacher_makes_references(server, sandbox, tmp_path):
-    pairs = generate("calculator", 6, split="train") + generate("calculator", 2, split="eval")
-    run = Run("run", tmp_path)
-    teacher = Endpoint(f"{server}/v1", str(NANO), run)
-    kept, rejected, counts = distill(teacher, pairs, sandbox, run=run, samples=2, temperature=1.0, max_tokens=200)
-    assert kept[-2:] == pairs[-2:]  # held-out tasks are left alone
-    assert counts["tasks"] == 6 and counts["samples"] + counts["unfinished"] == 12
-    assert len(kept) - 2 + len(rejected) == 12 and len(kept) - 2 == round(6 * counts["solved"])
-    rows = run.read_rows("teacher.jsonl")
-    assert len(rows) == 6 and counts["right"] == pytest.approx(sum(r["right"] for r in rows) / 6, abs=1e-3)
-    assert counts["completion_tokens"] > 0 and "cost" not in counts
 
 
 def test_a_served_model_is_evaluated_as_any(server, pairs, sandbox, tmp_path):

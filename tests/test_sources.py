@@ -1,65 +1,19 @@
 """Every source: self-made rows convert, broken ones are rejected by name, and no row is lost."""
 
 import json
-import random
-from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from source_rows import BFCL, HOTPOT, PARQUET, POSSIBLE, SHARED, TOOLS
 
-from mentorlib.ast_match import first_calls, mismatch
-from mentorlib.contamination import overlapping
-from mentorlib.core import Call, InputError, Trajectory
-from mentorlib.metrics import exact_match, grade, word_f1
+from mentorlib.core import InputError
 from mentorlib.sources import bfcl, gsm8k, math500, mentor, multihop, own, read
 from mentorlib.sources.rows import convert
 from mentorlib.teachers import verify
 from mentorlib.toolbox import Toolbox
 
-SHARED = Path(__file__).parents[2] / "shared/data"
-SCHEMA = {
-    "name": "geo.area",
-    "description": "Area of a room.",
-    "parameters": {
-        "type": "dict",
-        "properties": {
-            "width": {"type": "float", "description": "m"},
-            "unit": {"type": "string", "description": "name"},
-            "tags": {"type": "array", "items": {"type": "string"}, "description": "t"},
-            "more": {"type": "dict", "properties": {}, "description": "d"},
-        },
-        "required": ["width"],
-    },
-}
-POSSIBLE = [
-    {"geo.area": {"width": [3.0], "unit": ["sq. m", ""], "tags": [["Big", "old"], ""], "more": [{"a": [1, ""]}, ""]}}
-]
-BFCL = {"id": "simple_0", "question": [[{"role": "user", "content": "How large?"}]], "function": [SCHEMA]}
-HOTPOT = {
-    "question": "Where was the maker of the Zob born?",
-    "answer": "Lund",
-    "supporting_facts": {"title": ["Zob", "Ida Ek"], "sent_id": [0, 0]},
-    "context": {
-        "title": ["Zob", "Ida Ek", "Kiln"],
-        "sentences": [["The Zob is a boat", " made by Ida Ek."], ["Ida Ek was born in Lund."], ["A kiln burns clay."]],
-    },
-}
-TOOLS = (
-    'def area(width: float) -> float:\n    """Area.\n\n    Args:\n        width: in m\n    """\n    return width * 2\n'
-)
-PARQUET = {
-    "question": "How large is a room of 3?",
-    "reward_model": {"ground_truth": ["6"]},
-    "extra_info": {
-        "env": TOOLS,
-        "func_schemas": json.dumps(
-            [{"type": "function", "function": {**SCHEMA, "name": "area"}}],
-        ),
-    },
-    "tool_calls_used": ["area"],
-}
 BOX = Toolbox.from_source("own", TOOLS)
 MAKERS = {
     "gsm8k": ({"question": "Two, twice?", "answer": "<<2*2=4>>4\n#### 4"}, gsm8k.gsm8k_pair),
@@ -122,87 +76,6 @@ def test_no_broken_row_is_lost_or_raises(name):
 
 
 @pytest.mark.parametrize(
-    ("call", "right"),
-    [
-        ({"width": 3}, True),  # an integer for a float, the rest left out
-        ({"width": 3.0, "unit": "SQ M", "tags": ["big", "O-L-D"], "more": {"a": 1}}, True),
-        ({"width": 3, "more": {}}, True),
-        ({"width": 4}, False),
-        ({"width": "3"}, False),
-        ({"width": True}, False),
-        ({}, False),
-        ({"width": 3, "unit": "yard"}, False),
-        ({"width": 3, "tags": ["old", "big"]}, False),
-        ({"width": 3, "more": {"a": 2}}, False),
-        ({"width": 3, "more": {"b": 1}}, False),
-        ({"width": 3, "height": 1}, False),
-    ],
-)
-def test_ast_match_rules(call, right):
-    task, _ = bfcl.bfcl_pair(BFCL, "f:1", "bfcl_simple", {"simple_0": POSSIBLE})
-    schemas = task.toolbox.schemas
-    assert (mismatch([Call("geo.area", call)], POSSIBLE, schemas) is None) is right
-    assert mismatch([Call("area", call)], POSSIBLE, schemas) and mismatch([], POSSIBLE, schemas)
-    text = f"<tool_call>\n{json.dumps({'name': 'geo.area', 'arguments': call})}\n</tool_call><|im_end|>"
-    assert grade(task, Trajectory.from_response(text)) == {"correct": right}
-
-
-def test_parallel_calls_come_in_any_order_and_irrelevance_wants_none():
-    two = [{"geo.area": {"width": [w]}} for w in (1, 2)]
-    task, _ = bfcl.bfcl_pair(BFCL, "f:1", "bfcl_parallel", {"simple_0": two})
-    calls = [Call("geo.area", {"width": w}) for w in (2, 1)]
-    assert mismatch(calls, two, task.toolbox.schemas) is None
-    assert mismatch([calls[0]] * 2, two, task.toolbox.schemas)
-    none, _ = bfcl.bfcl_pair(BFCL, "f:1", "bfcl_irrelevance", {"simple_0": []})
-    assert grade(none, Trajectory.from_response("I cannot.<|im_end|>"))["correct"] is True
-    assert grade(none, Trajectory("simple_0", [], "", "length"))["correct"] is False  # the prompt left no room
-    for text in ('<tool_call>\n{"name": "geo.area", "arguments": {"width": 1}}\n</tool_call>', "<tool_call>{"):
-        assert grade(none, Trajectory.from_response(f"{text}<|im_end|>"))["correct"] is False
-
-
-def test_all_possible_answers_of_bfcl_are_right_and_corrupted_ones_wrong():
-    if not SHARED.exists():
-        pytest.skip("no ../shared/data here")
-    pairs, rejected = bfcl.read(SHARED / "bfcl")
-    assert len(pairs) == 1_040 and not rejected
-    rng, corrupted = random.Random(0), 0
-    for task, reference in pairs:
-        possible, schemas = json.loads(task.answer), task.toolbox.schemas
-        assert mismatch(reference.calls, possible, schemas) is None
-        for i, answer in enumerate(possible):  # every allowed value, one at a time
-            for name, allowed in answer.items():
-                for key, values in allowed.items():
-                    for value in [v for v in values if v != ""]:
-                        one = [*possible]
-                        one[i] = {name: {**allowed, key: [value]}}
-                        assert mismatch(first_calls(one), possible, schemas) is None, task.id
-        wrong = [Call(c.name, c.arguments) for c in reference.calls]
-        kind = rng.choice(["name", "extra", "more"])
-        if kind == "more" or not wrong:
-            wrong.append(Call(task.toolbox.names[0], {}))
-        elif kind == "name":
-            wrong[0] = Call(f"{wrong[0].name}_", wrong[0].arguments)
-        else:
-            wrong[0] = Call(wrong[0].name, {**wrong[0].arguments, "not a parameter": 1})
-        corrupted += mismatch(wrong, possible, schemas) is not None
-        if reference.calls and reference.calls[0].arguments:  # and a value that nothing allows
-            first = reference.calls[0]
-            key = rng.choice(list(first.arguments))
-            changed = [Call(first.name, {**first.arguments, key: "no such value"}), *reference.calls[1:]]
-            assert mismatch(changed, possible, schemas), task.id
-    assert corrupted == len(pairs) >= 200
-
-
-def test_words_are_graded_as_hotpotqa_does():
-    assert exact_match("The  Lund!", "lund") and not exact_match("Lund, Sweden", "Lund")
-    assert word_f1("Lund, Sweden", "Lund") == pytest.approx(2 / 3) and word_f1("yes it is", "yes") == 0.0
-    task, _ = multihop.hotpot_pair(HOTPOT, "f:1")
-    said = Trajectory.from_response("\\boxed{Lund Sweden}<|im_end|>")
-    assert grade(task, said) == {"correct": False, "f1": pytest.approx(2 / 3)}
-    assert grade(task, Trajectory("f:1", [], "", "infrastructure")) == {"correct": None, "f1": None}
-
-
-@pytest.mark.parametrize(
     ("source", "file", "rows", "evaluated"),
     [
         ("math500", "math500/math500.jsonl", 500, 500),
@@ -215,6 +88,113 @@ def test_the_real_files_are_read_whole(source, file, rows, evaluated, sandbox):
         pytest.skip("no ../shared/data here")
     pairs, rejected, (card,) = read([f"{source}:{SHARED / file}"])
     assert card["rows"] == rows and not rejected and len(verify(pairs, sandbox)[0]) == evaluated
+
+
+GSM8K, MATH = MAKERS["gsm8k"][0], MAKERS["math500"][0]
+LINES = {  # a file of lines: its name, the key to spoil, two sound rows, what else the source reads
+    "gsm8k": ("train.jsonl", "question", [GSM8K, {**GSM8K, "question": "Two, again?"}], {}),
+    "math500": ("math500.jsonl", "problem", [MATH, {**MATH, "problem": "2+0?"}], {}),
+    "own": ("tasks.jsonl", "answer", [{"question": q, "answer": 6} for q in ("a", "b")], {"tools.py": TOOLS}),
+    "bfcl": (
+        "BFCL_v4_simple_python.json",
+        "question",
+        [BFCL, {**BFCL, "id": "simple_1"}],
+        {
+            "possible_answer/BFCL_v4_simple_python.json": "\n".join(
+                json.dumps({"id": f"simple_{i}", "ground_truth": POSSIBLE}) for i in range(2)
+            ),
+            "BFCL_v4_irrelevance.json": "",
+            **{
+                f"{folder}BFCL_v4_{c}.json": "" for c in ("multiple", "parallel") for folder in ("", "possible_answer/")
+            },
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_bad_lines_are_named_and_the_others_go_on(name, tmp_path):
+    file, key, (first, last), others = LINES[name]
+    folder = tmp_path / "rooms"
+    (folder / "possible_answer").mkdir(parents=True)
+    for other, text in others.items():
+        (folder / other).write_text(text)
+    spoilt = [{k: v for k, v in first.items() if k != key}, *({**first, key: v} for v in (None, [1], "", float("nan")))]
+    spoilt += [{**first, key: "x" * 100_001}, {**first, key: "\ud800"}]
+    if name == "bfcl":  # whose text stands deeper
+        spoilt[-2:] = [{**first, key: [[{"role": "user", "content": "x" * 100_001}]]}, {**first, "id": "\ud800"}]
+    bad = [b"{", b"[]", b"NaN", b'{"a": ' * 100_000, '{"é": 1}'.encode("latin-1"), b"1" * 5_000]
+    bad += [json.dumps(row).encode() for row in spoilt]
+    lines = [b"\xef\xbb\xbf" + json.dumps(first).encode(), *bad, b"", json.dumps(last).encode() + b"\r"]
+    (folder / file).write_bytes(b"\n".join(lines))
+    source = f"{name}:{folder if others else folder / file}"
+    pairs, rejected, (card,) = read([source])
+    assert len(pairs) == 2 and card["rows"] == 2 + len(bad)
+    assert [r.where for r in rejected] == [f"{file}:{number}" for number in range(2, len(bad) + 2)]
+    assert rejected[4].reason == "not UTF-8" and "too long" in rejected[-2].reason
+    assert all(r.reason and len(r.detail) <= 200 for r in rejected)
+    (folder / file).write_bytes(b"")
+    with pytest.raises(InputError, match=r"none of its .*rows") as error:
+        read([source])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "key"), [("hotpotqa", "answer"), ("bamboogle", "Question")])
+def test_bad_items_of_a_list_are_named_and_the_others_go_on(name, key, tmp_path):
+    row, _ = MAKERS[name]
+    bad = [3, [], {}, *({**row, key: v} for v in (None, 1, "", float("nan"), "x" * 100_001, "\ud800"))]
+    file = tmp_path / "dev.json"
+    file.write_text(json.dumps([row, *bad, row]))
+    pairs, rejected, _ = read([f"{name}:{file}"])
+    assert len(pairs) == 2 and [r.where for r in rejected] == [f"dev.json:{i}" for i in range(2, len(bad) + 2)]
+    for content, says in [(b"", "not JSON"), (b"[{", "not JSON"), (b"{}", "not a list"), (b"[]", "none of its 0 rows")]:
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=says):
+            read([f"{name}:{file}"])
+    file.write_bytes('["é"]'.encode("latin-1"))
+    with pytest.raises(InputError, match="not UTF-8"):
+        read([f"{name}:{file}"])
+
+
+def test_bad_rows_of_a_parquet_are_named_and_the_others_go_on(tmp_path):
+    def cells(**changed):  # as JSON, so that a column may hold anything
+        whole = {**PARQUET, **changed}
+        return {k: v if k == "question" else json.dumps(v) for k, v in whole.items()}
+
+    gold = [{"reward_model": {"ground_truth": v}} for v in (None, [], "", float("nan"), True, "\ud800", {"a": 1})]
+    more = [{"question": None}, {"question": "x" * 100_001}, {"extra_info": None}, {"tool_calls_used": "area"}]
+    extra = [{**PARQUET["extra_info"], key: v} for key in ("env", "func_schemas") for v in (None, 3, "", "def f(:")]
+    bad = [*gold, *more, *({"extra_info": e} for e in extra)]
+    file = tmp_path / "train.parquet"
+    pd.DataFrame([cells(), *(cells(**row) for row in bad), cells()]).to_parquet(file)
+    pairs, rejected = mentor.read(file)
+    assert len(pairs) == 2 and [r.where for r in rejected] == [f"{file.name}:{i}" for i in range(2, len(bad) + 2)]
+    file.write_bytes(b"")
+    with pytest.raises(InputError, match="cannot be read as parquet"):
+        mentor.read(file)
+
+
+def test_hotpotqas_own_files_hold_pairs():
+    columns = HOTPOT["context"]
+    own_form = {
+        **HOTPOT,
+        "context": [list(pair) for pair in zip(columns["title"], columns["sentences"], strict=True)],
+        "supporting_facts": [["Zob", 0], ["Ida Ek", 0]],
+    }
+    assert multihop.hotpot_pair(own_form, "f:1") == multihop.hotpot_pair(HOTPOT, "f:1")
+
+
+def test_bamboogle_searches_the_documents_that_come_with_it(tmp_path, sandbox):
+    (tmp_path / "bamboogle.json").write_text(json.dumps([MAKERS["bamboogle"][0]]))
+    rows = [{"title": "Zob", "text": "A boat made by Ida Ek."}, {"text": 3}, {"text": "A kiln burns clay."}]
+    (tmp_path / "documents.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    ((task, _),), (rejected,), (card,) = read([f"bamboogle:{tmp_path}"])
+    assert rejected.where == "documents.jsonl:2" and len(card["files"]) == 2
+    found = task.toolbox.call('{"name": "search", "arguments": {"query": "who made the boat"}}', sandbox)
+    assert found.text == "Zob: A boat made by Ida Ek."
+    (tmp_path / "documents.jsonl").write_text("")
+    with pytest.raises(InputError, match="give some"):
+        read([f"bamboogle:{tmp_path}"])
 
 
 def test_mentors_parquet_runs_its_tools_only_in_the_sandbox(tmp_path, sandbox):
@@ -277,11 +257,3 @@ def test_a_source_that_is_not_there_is_one_line(source, says):
     with pytest.raises(InputError, match=says) as error:
         read([source])
     assert "\n" not in str(error.value)
-
-
-def test_contamination_is_by_thirteen_words_or_the_whole():
-    long = " ".join(f"w{i}" for i in range(20))
-    given_away = overlapping(
-        [long, "Who is it?"], [f"x {long[6:]}", " ".join(long.split()[:12]), "who IS it", "who is"]
-    )
-    assert given_away == [True, False, True, False]

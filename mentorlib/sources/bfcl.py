@@ -12,7 +12,7 @@ from ..ast_match import first_calls, mismatch
 from ..core import InputError, Pair, Reference, Task
 from ..teachers import Rejected
 from ..toolbox import Toolbox
-from .rows import Unusable, convert, json_lines
+from .rows import Unusable, check_text, convert, json_lines, text_of
 
 ABOUT = {
     "origin": "ShishirPatil/gorilla, berkeley-function-call-leaderboard/bfcl_eval/data",
@@ -43,8 +43,8 @@ def bfcl_pair(row: dict[str, Any], where: str, suite: str, answers: dict[str, An
     if not isinstance(known, str) or not known:
         raise Unusable("no id", where)
     match row.get("question"):
-        case [[{"role": "user", "content": str(question)}]] if question.strip():
-            pass
+        case [[{"role": "user", "content": content}]]:
+            question = text_of({"question": content}, "question")
         case other:
             raise Unusable("not one question of a user", other)
     functions = row.get("function")
@@ -58,6 +58,7 @@ def bfcl_pair(row: dict[str, Any], where: str, suite: str, answers: dict[str, An
     if known not in answers:
         raise Unusable("no possible answer", known)
     possible = answers[known]
+    check_text(possible)
     _check_possible(possible, toolbox.names)
     calls = first_calls(possible)
     wrong = mismatch(calls, possible, schemas)

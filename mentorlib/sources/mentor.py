@@ -4,6 +4,7 @@ The source (``env``) is a stranger's: nothing of it runs outside the sandbox, an
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pandas as pd
 from ..core import Call, InputError, Pair, Reference, Task
 from ..teachers import Rejected
 from ..toolbox import Toolbox
-from .rows import Unusable, convert, hold_out, text_of
+from .rows import Unusable, check_text, convert, hold_out, text_of
 
 ABOUT = {
     "origin": "MENTOR-RL/MENTOR-data on the hub, train-00000-of-00001.parquet",
@@ -37,20 +38,17 @@ def mentor_pair(row: dict[str, Any], where: str, boxes: dict[tuple[str, str], To
     """
     question = text_of(row, "question")
     match _parsed(row.get("reward_model")):
-        case {"ground_truth": str() | int() | float() as gold} | {
-            "ground_truth": [str() | int() | float() as gold, *_]
-        }:
-            answer = str(gold).strip()
+        case {"ground_truth": [gold, *_]} | {"ground_truth": gold} if _is_answer(gold):
+            answer = text_of({"ground truth": str(gold).strip()}, "ground truth")
         case other:
             raise Unusable("no ground truth", other)
-    if not answer:
-        raise Unusable("no ground truth", gold)
     extra = _parsed(row.get("extra_info"))
     if not isinstance(extra, dict) or not isinstance(extra.get("env"), str) or not extra["env"].strip():
         raise Unusable("no env with the tools' source", extra)
     schemas = _parsed(extra.get("func_schemas"))
     if not isinstance(schemas, list) or not schemas or not all(isinstance(s, dict) for s in schemas):
         raise Unusable("no func_schemas", schemas)
+    check_text([answer, schemas])
     key = extra["env"], json.dumps(schemas)
     try:
         if key not in boxes:
@@ -67,6 +65,12 @@ def mentor_pair(row: dict[str, Any], where: str, boxes: dict[tuple[str, str], To
     return Task(where, question, answer, boxes[key], "mentor"), Reference(
         where, [], [Call(str(n), {}) for n in names], answer
     )
+
+
+def _is_answer(gold: Any) -> bool:
+    if isinstance(gold, int | float):
+        return math.isfinite(gold) and not isinstance(gold, bool)
+    return isinstance(gold, str)
 
 
 def _parsed(value: Any) -> Any:

@@ -3,6 +3,7 @@
 The tools' file is read and never imported: calls of it run in the sandbox, each in a process of its own.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ def own_pair(row: dict[str, Any], where: str, suite: str, toolbox: Toolbox) -> P
     question = text_of(row, "question")
     answer = row.get("answer")
     if isinstance(answer, int | float) and not isinstance(answer, bool):
+        if not math.isfinite(answer):
+            raise Unusable("the answer is no finite number", answer)
         row = {**row, "answer": Execution(value=answer).text}
     answer = text_of(row, "answer")
     offered = row.get("tools", toolbox.names)

@@ -1,16 +1,19 @@
 """Read a file row by row: each row becomes a pair or is rejected by name, and none is lost or ends the reading."""
 
+import codecs
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..core import InputError, Pair
 from ..teachers import Rejected
 
+MAX_TEXT = 100_000  # characters of a question or an answer: more is a file that slipped into a row
+
 Row = dict[str, Any]
-Make = Callable[[Row, str], Pair]  # (row, where) -> pair; raises Unusable
+T = TypeVar("T")
 
 
 class Unusable(Exception):
@@ -20,28 +23,41 @@ class Unusable(Exception):
         super().__init__(reason, f"{detail}"[:200])
 
 
-def read_text(path: Path, what: str) -> str:
-    """A text file's content; InputError, naming the mend, if there is none or it is not UTF-8."""
+def read_bytes(path: Path, what: str) -> bytes:
+    """A file's content without a byte order mark; InputError, naming the mend, if there is none."""
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
+        return path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    except OSError as e:
         raise InputError(f"{path}: cannot be read ({e.__class__.__name__}): give the path of {what}") from None
 
 
+def read_text(path: Path, what: str) -> str:
+    """A text file's content; InputError, naming the mend, if there is none or it is not UTF-8."""
+    try:
+        return read_bytes(path, what).decode()
+    except UnicodeDecodeError as e:
+        raise InputError(f"{path}: not UTF-8 (byte {e.start:,}): save it as such, or give the path of {what}") from None
+
+
 def json_lines(path: Path, what: str) -> list[tuple[str, Any]]:
-    """(where, value) of each line; where is "train.jsonl:12". A line that is not JSON has an Unusable for its value.
+    """(where, value) of each line; where is "train.jsonl:12". What cannot be read has an Unusable for its value.
 
     Empty lines are passed over.
     """
     found: list[tuple[str, Any]] = []
-    for number, line in enumerate(read_text(path, what).split("\n"), start=1):  # a text may hold other line breaks
+    for number, line in enumerate(read_bytes(path, what).split(b"\n"), start=1):  # a text may hold other line breaks
         if line.strip():
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError):
-                value = Unusable("not JSON", line[:80])
-            found.append((f"{path.name}:{number}", value))
+            found.append((f"{path.name}:{number}", _value(line)))
     return found
+
+
+def _value(line: bytes) -> Any:
+    try:
+        return json.loads(line.decode())
+    except UnicodeDecodeError as e:
+        return Unusable("not UTF-8", f"byte {e.start + 1} of {line[:80]!r}")
+    except (ValueError, RecursionError) as e:
+        return Unusable("not JSON", f"{e}: {line[:80].decode(errors='replace')}")
 
 
 def json_list(path: Path, what: str) -> list[tuple[str, Any]]:
@@ -55,9 +71,12 @@ def json_list(path: Path, what: str) -> list[tuple[str, Any]]:
     return [(f"{path.name}:{number}", row) for number, row in enumerate(rows, start=1)]
 
 
-def convert(rows: Iterable[tuple[str, Any]], make: Make) -> tuple[list[Pair], list[Rejected]]:
-    """Make each row a pair, or reject it by name: as many rows come out as went in."""
-    pairs: list[Pair] = []
+def convert(rows: Iterable[tuple[str, Any]], make: Callable[[Row, str], T]) -> tuple[list[T], list[Rejected]]:
+    """Make each row a pair (or what ``make`` makes of it and its place), or reject it by name: none is lost.
+
+    ``make`` raises Unusable for a row that it cannot use.
+    """
+    made: list[T] = []
     rejected: list[Rejected] = []
     for where, row in rows:
         try:
@@ -65,10 +84,21 @@ def convert(rows: Iterable[tuple[str, Any]], make: Make) -> tuple[list[Pair], li
                 raise row
             if not isinstance(row, dict):
                 raise Unusable("not a JSON object", row)
-            pairs.append(make(row, where))
+            check_text(row)
+            made.append(make(row, where))
         except Unusable as e:
             rejected.append(Rejected(where, *e.args))
-    return pairs, rejected
+    return made, rejected
+
+
+def check_text(value: Any) -> None:
+    """Unusable if a text in it holds half of a surrogate pair, which no file, tokenizer or request takes."""
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as e:
+        raise Unusable("half a surrogate pair, which is not text", ascii(e.object[e.start - 40 : e.end + 40])) from None
+    except (TypeError, ValueError, RecursionError) as e:  # such as a key that is no text
+        raise Unusable("not JSON", e) from None
 
 
 def text_of(row: Row, key: str) -> str:
@@ -76,8 +106,8 @@ def text_of(row: Row, key: str) -> str:
     value = row.get(key)
     if not isinstance(value, str) or not value.strip():
         raise Unusable(f"no {key.lower()}", value)
-    if any("\ud800" <= c <= "\udfff" for c in value):
-        raise Unusable(f"the {key.lower()} is not text", ascii(value))  # half a surrogate pair: no tokenizer takes it
+    if len(value) > MAX_TEXT:
+        raise Unusable(f"the {key.lower()} is too long", f"{len(value):,} characters, at most {MAX_TEXT:,}")
     return value
 
 

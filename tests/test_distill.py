@@ -1,0 +1,78 @@
+"""A sampled teacher: what is kept of its samples, and what is counted."""
+
+import pytest
+from faults import NANO
+
+from mentorlib.core import Task, Trajectory
+from mentorlib.distill import agreement, distill, references
+from mentorlib.endpoint import Endpoint
+from mentorlib.runs import Run
+from mentorlib.suites import CALCULATOR, generate, messages_of
+
+
+def played(task, calls, answer, counted=10, stop="answered"):
+    """A trajectory of ``(name, arguments, result)`` and an answer."""
+    messages = messages_of(calls, answer)
+    return Trajectory(task.id, messages, f"\\boxed{{{answer}}}<|im_end|>", stop, counted=counted)
+
+
+def test_the_most_direct_right_sample_is_kept(sandbox):
+    task = Task("t", "2 + 3 + 4?", "9", CALCULATOR, "calculator")
+    long = [("add", {"a": 2, "b": 3}, 5), ("add", {"a": 5, "b": 4}, 9)]
+    short = [("sum_numbers", {"numbers": [2, 3, 4]}, 9)]
+    done = [
+        played(task, long, "9"),
+        played(task, short, "9", counted=30),
+        played(task, short, "9", counted=20),
+        played(task, short, "9", counted=20),
+        played(task, short, "8"),
+        played(task, [("add", {"a": 2, "b": 3}, 6)], "9"),
+        played(task, [], "9"),
+        played(task, long[:1], "5", stop="turn_limit"),
+        played(task, long[:1], "5", stop="infrastructure"),
+    ]
+    kept, rejected, (row,) = references([task] * len(done), done, sandbox)
+    assert [(r.task_id, r.messages) for _, r in kept] == [("t", done[2].messages)]
+    assert kept[0][0] == task
+    assert [(r.where, r.reason) for r in rejected] == [
+        ("t#0", "right, but not the most direct"),
+        ("t#1", "right, but not the most direct"),
+        ("t#3", "right, but not the most direct"),
+        ("t#4", "the answer given is not the task's"),
+        ("t#5", "a call gives another value"),
+        ("t#6", "right, but not the most direct"),  # without a tool, there is nothing to learn from it
+        ("t#7", "no answer: turn_limit"),
+        ("t#8", "unfinished: the server or the sandbox failed"),
+    ]
+    assert row == {
+        "task_id": "t",
+        "suite": "calculator",
+        "samples": 8,
+        "unfinished": 1,
+        "right": 5 / 8,
+        "tool_sets": 3,
+        "answers": 3,
+    }
+    assert agreement([row]) == {
+        "tasks": 1,
+        "samples": 8,
+        "unfinished": 1,
+        "right": 0.625,
+        "solved": 1,
+        "always_right": 0,
+        "tool_sets": 3,
+        "answers": 3,
+    }
+
+
+def test_a_served_teacher_makes_references(server, sandbox, tmp_path):
+    pairs = generate("calculator", 6, split="train") + generate("calculator", 2, split="eval")
+    run = Run("run", tmp_path)
+    teacher = Endpoint(f"{server}/v1", str(NANO), run)
+    kept, rejected, counts = distill(teacher, pairs, sandbox, run=run, samples=2, temperature=1.0, max_tokens=200)
+    assert kept[-2:] == pairs[-2:]  # held-out tasks are left alone
+    assert counts["tasks"] == 6 and counts["samples"] + counts["unfinished"] == 12
+    assert len(kept) - 2 + len(rejected) == 12 and len(kept) - 2 == round(6 * counts["solved"])
+    rows = run.read_rows("teacher.jsonl")
+    assert len(rows) == 6 and counts["right"] == pytest.approx(sum(r["right"] for r in rows) / 6, abs=1e-3)
+    assert counts["completion_tokens"] > 0 and "cost" not in counts

@@ -25,6 +25,7 @@ from .sandbox import Sandbox
 from .students import load_student
 from .trainer import Report, check_method, save_model, train_grpo, train_sft
 
+_STEP, _WRONG = "mentor step ", "mentor: "  # how lines begin that a launched process says to the notebook
 STOP = "stop"  # a file of this name in the run's folder ends launched training after the step at hand
 
 
@@ -53,8 +54,8 @@ def train(
         teacher: the model folder whose next-token probabilities "gkd" learns.
         launcher: "" trains here, the model in place; "accelerate" in ``processes`` processes, which load ``student``
             and ``data`` of the run's parameters anew (the model given is left as it is).
-        accelerate_config: a file that ``accelerate config`` wrote (FSDP, DeepSpeed, several machines); its number of
-            processes gives way to ``processes``.
+        accelerate_config: a file that ``accelerate config`` wrote (FSDP, DeepSpeed, several machines), which then says
+            how many processes there are.
         report: see train_sft.
 
     Raises:
@@ -89,38 +90,35 @@ def _launch(
     """Run ``accelerate launch`` to its end, telling report each step; give the model that it saved."""
     run.write_json("launch.json", settings)
     (run.path / STOP).unlink(missing_ok=True)
-    where = ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "1"]
+    where = ["--num_processes", str(processes), "--num_machines", "1", "--main_process_port", "0"]
+    where += ["--mixed_precision", "no", "--dynamo_backend", "no"]  # what accelerate takes, and says so at length
     where += ["--multi_gpu"] if processes > 1 else []  # several processes, also on a machine without a GPU
-    command = [
-        *(sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)),
-        *(["--config_file", accelerate_config] if accelerate_config else where),
-        *("-m", __name__, str(run.path)),
-    ]
+    where = ["--config_file", accelerate_config] if accelerate_config else where
+    command = [sys.executable, "-m", "accelerate.commands.launch", *where, "-m", __name__, str(run.path)]
     said: deque[str] = deque(maxlen=30)
+    wrong = ""
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True
     ) as process:
         assert process.stdout is not None
         try:
             for line in process.stdout:
-                if not line.startswith(_STEP):
+                _, step, told = line.partition(_STEP)
+                if not step:
                     said.append(line)
+                    wrong = wrong or line.partition(_WRONG)[2].strip()
                     print(line, end="", flush=True)
-                elif report and report(*json.loads(line.removeprefix(_STEP))) is True:
+                elif report and report(*json.loads(told)) is True:
                     (run.path / STOP).touch()
         except BaseException:
             os.killpg(process.pid, signal.SIGTERM)
             raise
     (run.path / STOP).unlink(missing_ok=True)
+    if process.returncode and wrong:
+        raise InputError(wrong)
     if process.returncode:
-        wrong = next((line for line in said if line.startswith("mentor: ")), None)
-        if wrong:
-            raise InputError(wrong.removeprefix("mentor: ").strip())
         raise RuntimeError(f"accelerate launch ended with code {process.returncode}: {''.join(said)}")
     return load_student(str(run.path / "model"))[0]
-
-
-_STEP = "mentor step "
 
 
 def main(folder: str) -> None:
@@ -146,4 +144,4 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1])
     except InputError as error:
-        sys.exit(f"mentor: {error}")
+        sys.exit(f"{_WRONG}{error}")

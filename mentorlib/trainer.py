@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
-from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel
 from torch.utils.data import Sampler
 from transformers import (
     AutoModelForCausalLM,
@@ -68,8 +68,10 @@ def _trained(trainer: Trainer, run: Run) -> PreTrainedModel:
         trainer.save_model(str(whole))
         if not trainer.is_world_process_zero():
             return model
-        kind = AutoPeftModelForCausalLM if isinstance(model, PeftModel) else AutoModelForCausalLM
-        model = kind.from_pretrained(whole, dtype=torch.float32)
+        adapted = isinstance(model, PeftModel)
+        source = model.peft_config["default"].base_model_name_or_path if adapted else whole
+        plain = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+        model = PeftModel.from_pretrained(plain, str(whole)) if adapted else plain
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
@@ -113,6 +115,7 @@ class _ByLength(Trainer):
         return LengthGroupedSampler(
             self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
             lengths=[len(ids) for ids in self.train_dataset["input_ids"]],  # type: ignore[index, call-overload]
+            generator=torch.Generator().manual_seed(self.args.seed),
         )
 
 

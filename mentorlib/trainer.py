@@ -398,6 +398,7 @@ def _common(run: Run, report_to: str) -> dict[str, Any]:
         "use_cpu": not torch.cuda.is_available(),
         "bf16": torch.cuda.is_available(),
         "activation_checkpointing": False,
+        "ddp_find_unused_parameters": False,
     }
 
 

@@ -234,3 +234,13 @@ def test_the_student_speaks_and_leaves_room(nano, sandbox):
 def test_a_folder_that_is_no_model_is_one_line(tmp_path):
     with pytest.raises(InputError, match="no model folder"):
         load_student(str(tmp_path))
+
+
+def test_a_template_that_rewrites_earlier_turns_is_one_line(nano, tmp_path):
+    model, tokenizer = nano
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    template = tmp_path / "chat_template.jinja"
+    template.write_text("{{ messages | length }} messages\n" + template.read_text())
+    with pytest.raises(InputError, match=r"TRL knows no training variant of it: edit chat_template\.jinja"):
+        load_student(str(tmp_path))

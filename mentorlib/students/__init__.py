@@ -53,8 +53,8 @@ def load_student(
             tokenizer.chat_template = get_training_chat_template(tokenizer)
         except ValueError:
             raise InputError(
-                f"student {name!r}: its chat template rewrites earlier turns when one follows, and TRL knows no training "
-                "variant of it: edit chat_template.jinja in its folder (docs/model.md)"
+                f"student {name!r}: its chat template rewrites earlier turns when one follows, and TRL knows no "
+                "training variant of it: edit chat_template.jinja in its folder (docs/model.md)"
             ) from None
     if gpu:
         torch.nn.Module.cuda(model)

@@ -20,7 +20,7 @@ _WHERE = {
     "load_student": "students",
     "load_tasks": "datasets",
     "verify": "teachers",
-    "train": "trainer",
+    "train": "launcher",
     "train_sft": "trainer",
     "train_grpo": "trainer",
     "distill": "distill",

@@ -36,7 +36,10 @@ OUTCOMES = {
 }
 _KEYS = ("task_id", "suite", "answer", "teacher_tools", "tools", "response", "messages", "calls", "stop", "correct")
 _ADDED = ["run", "method", "seed", "where", "outcome", "n_calls", "n_invented", "precision", "recall", "f1"]
-_NOT_TRAINING = ("run", "root", "seed", "eval_suites", "n_eval", "save_steps")  # may differ within a method
+_NOT_TRAINING = (  # may differ within a method
+    *("run", "root", "seed", "eval_suites", "n_eval", "save_steps"),
+    *("launcher", "processes", "accelerate_config", "report_to"),
+)
 _TRAINING = ["step", "group", "reward", "total", "terms", "weights", "reason", "advantage"]
 
 

@@ -40,7 +40,14 @@ class Engine(Protocol):
     context: int  # most tokens of prompt and completion together
 
     def run(
-        self, prompts: list[list[int]], on_turns: OnTurns, *, temperature: float, max_tokens: int, seed: int | None
+        self,
+        prompts: list[list[int]],
+        on_turns: OnTurns,
+        *,
+        temperature: float,
+        max_tokens: int,
+        seed: int | None,
+        first: int = 0,
     ) -> list[Sampled]:
         """Sample every prompt to its end.
 
@@ -52,6 +59,7 @@ class Engine(Protocol):
             temperature: 0 is greedy.
             max_tokens: most tokens after the prompt, given ones included.
             seed: of the sampling; None takes torch's global state.
+            first: rows sample as the rows from ``first`` on of a larger batch would, whose rest another process has.
         """
         ...
 
@@ -83,6 +91,7 @@ class TorchEngine:
         temperature: float = 1.0,
         max_tokens: int = 512,
         seed: int | None = None,
+        first: int = 0,
     ) -> list[Sampled]:
         """See Engine.run."""
         if not prompts:
@@ -93,18 +102,23 @@ class TorchEngine:
         kind = self.model.device.type
         try:
             with shared_prompts(self.model), torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
-                return self._run(prompts, on_turns, temperature, max_tokens, seed)
+                return self._run(prompts, on_turns, temperature, max_tokens, seed, first)
         finally:
             self.model.train(was_training)
 
     def _run(
-        self, prompts: list[list[int]], on_turns: OnTurns, temperature: float, max_tokens: int, seed: int | None
+        self,
+        prompts: list[list[int]],
+        on_turns: OnTurns,
+        temperature: float,
+        max_tokens: int,
+        seed: int | None,
+        first: int,
     ) -> list[Sampled]:
         device = self.model.device
-        generator = None
-        if seed is not None:
-            generator = torch.Generator(device=device)
-            generator.manual_seed(seed)
+        # A number for each token that each row may sample, so that what a row samples does not hang on the others.
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        numbers = torch.rand(first + len(prompts), max_tokens, generator=generator)[first:]
         ends = torch.tensor(sorted(self.end_ids))
         sizes = torch.tensor([len(p) for p in prompts])
         limits = (self.context - sizes).clamp(max=max_tokens)
@@ -116,8 +130,8 @@ class TorchEngine:
         cache, logits = self._prefill(prompts)
         rows = torch.arange(len(prompts))  # which prompt each row of the batch belongs to
         while True:
-            tokens, chosen = (x.cpu() for x in sample(logits, temperature, generator))
             at = lengths[rows]
+            tokens, chosen = (x.cpu() for x in sample(logits, temperature, numbers[rows, at].to(device)))
             ids[rows, at], logprobs[rows, at], mask[rows, at] = tokens, chosen, 1
             lengths[rows] += 1
             heard: dict[int, int] = {}  # row: how many tokens it was given
@@ -227,15 +241,17 @@ def _append(row: Sampled, ids: list[int], logprobs: list[float] | None = None) -
     row.logprobs += [0.0] * len(ids) if logprobs is None else logprobs
 
 
-def sample(logits: Tensor, temperature: float, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """One token a row and its log-probability, each of shape (rows,), from logits of shape (rows, vocabulary)."""
+def sample(logits: Tensor, temperature: float, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """One token a row and its log-probability, each of shape (rows,), from logits of shape (rows, vocabulary).
+
+    ``numbers``, one a row, are drawn from [0, 1) and decide which token it is.
+    """
     logprobs = torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
     if temperature:
-        # The first token at which the summed probabilities reach a number drawn from (0, 1]. torch.multinomial draws
-        # a number for each token instead, which on a CPU takes longer than a small model's forward pass.
+        # The first token at which the summed probabilities reach a number from (0, 1]. torch.multinomial draws a
+        # number for each token instead, which on a CPU takes longer than a small model's forward pass.
         reached = logprobs.exp().cumsum(-1)
-        drawn = 1 - torch.rand(len(logits), 1, generator=generator, device=logits.device)
-        tokens = torch.searchsorted(reached, drawn * reached[:, -1:])
+        tokens = torch.searchsorted(reached, (1 - numbers[:, None]) * reached[:, -1:])
     else:
         tokens = logprobs.argmax(-1, keepdim=True)
     return tokens[:, 0], logprobs.gather(1, tokens)[:, 0]

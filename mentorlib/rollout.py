@@ -45,6 +45,7 @@ def rollout(
     temperature: float = 1.0,
     system: str = SYSTEM,
     seed: int | None = None,
+    first: int = 0,
 ) -> list[Trajectory]:
     """Let a policy work on tasks; one trajectory a task, in order (repeat a task for a group).
 
@@ -57,6 +58,7 @@ def rollout(
         temperature: 0 is greedy.
         system: the system message.
         seed: of the sampling.
+        first: see Engine.run.
     """
     tokenizer = engine.tokenizer
     known: dict[str, list[int]] = {}
@@ -97,7 +99,7 @@ def rollout(
     # policy's.
     fits = [i for i, prompt in enumerate(prompts) if len(prompt) < engine.context]
     sampled = [Sampled([int(tokenizer.eos_token_id)], [0], [0.0], cut=True) for _ in prompts]
-    settings: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+    settings: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed, "first": first}
     for i, row in zip(fits, engine.run([prompts[i] for i in fits], on_turns, **settings), strict=True):
         sampled[i] = row
     trajectories = []

@@ -1,5 +1,8 @@
-"""Training by TRL: SFTTrainer on references, GRPOTrainer on rewards. Ours is only the rollout it samples with, and
-the record of every rollout it saw.
+"""Training by TRL: SFTTrainer on references (GKDTrainer on a teacher's logits over them), GRPOTrainer on rewards. Ours
+is only the rollout it samples with, and the record of every rollout it saw.
+
+Several processes (``launcher``) share a step: the same tasks, rollouts and loss as one process has, to rounding. Files
+are the first's to write.
 
 GRPO's settings follow MENTOR (arXiv 2510.18383) where they are known: KL 0.001, learning rate 1e-6 at 7-8B (a student
 of two million parameters wants 1e-4).
@@ -7,6 +10,7 @@ of two million parameters wants 1e-4).
 
 import importlib.util
 import itertools
+import os
 import shutil
 import time
 import warnings
@@ -17,19 +21,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from torch.utils.data import Sampler
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+)
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from .attention import Packed, common, forward, laid, shared_prompts, understands
 from .chat import encode_chat
-from .core import SYSTEM, InputError, Pair, Trajectory
+from .core import SYSTEM, InputError, Pair
 from .engine import Engine, TorchEngine, TurnEngine
 from .rewards import CONTROLS, NEEDS_CALLS, NEEDS_RESULTS, REWARDS, TABLE, as_trl, named
 from .rollout import rollout, row_of
 from .runs import Run
 from .sandbox import Sandbox
+
+with warnings.catch_warnings():  # each import says that this part of TRL may change, which the pinned version does not
+    warnings.simplefilter("ignore")
+    from trl.experimental.gkd import GKDConfig, GKDTrainer
 
 Report = Callable[[int, int, dict[str, Any]], Any]  # step, steps, what was measured; True ends training there
 
@@ -41,8 +60,19 @@ def _lora(rank: int) -> LoraConfig | None:
     return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
-def _merged(model: Any) -> PreTrainedModel:
-    """The plain model, adapters merged in."""
+def _trained(trainer: Trainer, run: Run) -> PreTrainedModel:
+    """The plain model, adapters merged in. Several processes save it, which gathers shards, and the first reads it."""
+    model: Any = trainer.model
+    if trainer.args.world_size > 1:
+        whole = run.path / "checkpoints" / "whole"
+        trainer.save_model(str(whole))
+        if not trainer.is_world_process_zero():
+            return model
+        adapted = isinstance(model, PeftModel)
+        source = model.peft_config["default"].base_model_name_or_path if adapted else whole
+        plain = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+        model = PeftModel.from_pretrained(plain, str(whole)) if adapted else plain
+    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
 
@@ -67,12 +97,38 @@ class _Progress(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if not logs or "train_runtime" in logs:
             return
-        now = time.monotonic()
-        metrics = {ours: float(logs[theirs]) for theirs, ours in self.keep.items() if logs.get(theirs) is not None}
-        metrics["seconds"], self.last = round(now - self.last, 3), now
-        self.run.log(state.global_step, **metrics)
-        if self.report and self.report(state.global_step, state.max_steps, metrics) is True:
+        stop = False
+        if state.is_world_process_zero:
+            now = time.monotonic()
+            metrics = {ours: float(logs[theirs]) for theirs, ours in self.keep.items() if logs.get(theirs) is not None}
+            metrics["seconds"], self.last = round(now - self.last, 3), now
+            self.run.log(state.global_step, **metrics)
+            stop = bool(self.report and self.report(state.global_step, state.max_steps, metrics) is True)
+        if broadcast_object_list([stop])[0]:
             control.should_training_stop = True
+
+
+class _ByLength(Trainer):
+    """References of like length in a step, and the same in a step however many processes share it."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
+        return LengthGroupedSampler(
+            self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
+            lengths=[len(ids) for ids in self.train_dataset["input_ids"]],  # type: ignore[index, call-overload]
+            generator=torch.Generator().manual_seed(self.args.seed),
+        )
+
+
+class _Sft(_ByLength, SFTTrainer):
+    """Supervised fine-tuning."""
+
+
+class _Gkd(_ByLength, GKDTrainer):
+    """Distillation of logits; the stock loss forgets that gradients are averaged over processes."""
+
+    def compute_loss(self, *args: Any, num_items_in_batch: Any = None, **kwargs: Any) -> Any:
+        count = None if num_items_in_batch is None else num_items_in_batch / self.args.world_size
+        return super().compute_loss(*args, num_items_in_batch=count, **kwargs)
 
 
 def train_sft(
@@ -87,11 +143,16 @@ def train_sft(
     lora_rank: int = 0,
     max_length: int = 1024,
     micro_batch: int = 0,
+    teacher: PreTrainedModel | None = None,
+    report_to: str = "",
     system: str = SYSTEM,
     seed: int = 0,
     report: Report | None = None,
 ) -> PreTrainedModel:
     """Supervised fine-tuning on the teacher's references, loss on the assistant's tokens only (the paper's SFT).
+
+    With a teacher model the student learns its probabilities of every next token there, and not only which token came
+    (TRL's GKDTrainer, arXiv 2306.13649, off-policy: lambda 0; the loss is the forward KL).
 
     Args:
         run: where metrics go.
@@ -99,7 +160,9 @@ def train_sft(
         pairs: tasks with references; those longer than max_length tokens are left out, and counted in the results.
         steps, batch_size, learning_rate: of the optimizer (AdamW, linear decay).
         lora_rank: 0 trains all weights.
-        micro_batch: references a backward pass; 0 takes all of a step at once.
+        micro_batch: references a backward pass (of each process); 0 takes all of a step at once.
+        teacher: a model of the student's tokenizer.
+        report_to: see train_grpo.
         system: the system message.
         seed: of order and dropout.
         report: told (step, steps, metrics) after each step; training ends there if it gives True.
@@ -114,33 +177,44 @@ def train_sft(
     encoded = [(ids, mask) for ids, mask in encoded if len(ids) <= max_length]
     if not encoded:
         raise InputError(f"none of the {len(pairs)} references fits into max_length={max_length} tokens")
-    run.record("references_too_long", len(pairs) - len(encoded), n=len(pairs))
     data = Dataset.from_dict(
         {
             "input_ids": [ids for ids, _ in encoded],
             "labels": [[i if m else -100 for i, m in zip(ids, mask, strict=True)] for ids, mask in encoded],
         }
     )
-    arguments = SFTConfig(
-        output_dir=str(run.path / "checkpoints"),
+    settings: dict[str, Any] = {
         **sizes,
-        max_steps=steps,
-        learning_rate=learning_rate,
-        max_length=None,
-        train_sampling_strategy="group_by_length",
-        seed=seed,
-        **_common(),
-    )
-    trainer = SFTTrainer(
-        model=model, args=arguments, train_dataset=data, processing_class=tokenizer, peft_config=_lora(lora_rank)
-    )
+        "max_steps": steps,
+        "learning_rate": learning_rate,
+        "max_length": None,
+        "dataloader_drop_last": len(encoded) >= batch_size,  # no step of fewer references, nor filled up for processes
+        "seed": seed,
+        **_common(run, report_to),
+    }
+    parts: dict[str, Any] = {
+        "model": model,
+        "train_dataset": data,
+        "processing_class": tokenizer,
+        "peft_config": _lora(lora_rank),
+    }
+    if teacher is None:
+        trainer: _ByLength = _Sft(args=SFTConfig(**settings), **parts)
+    else:
+        trainer = _Gkd(
+            args=GKDConfig(**settings, lmbda=0.0, beta=0.0, temperature=1.0),
+            teacher_model=teacher,
+            data_collator=DataCollatorForLanguageModeling(tokenizer.pad_token_id),
+            **parts,
+        )
     names = {"loss": "loss", "mean_token_accuracy": "token_accuracy", "grad_norm": "grad_norm", "learning_rate": "lr"}
     trainer.remove_callback(PrinterCallback)  # our report says the same in one line
     trainer.add_callback(_Progress(run, report, names))
-    run.write_rows("metrics.jsonl", [])
+    if trainer.is_world_process_zero():
+        run.record("references_too_long", len(pairs) - len(encoded), n=len(pairs))
+        run.write_rows("metrics.jsonl", [])
     trainer.train()
-    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
-    return _merged(trainer.model)
+    return _trained(trainer, run)
 
 
 def train_grpo(
@@ -163,6 +237,7 @@ def train_grpo(
     micro_batch: int = 0,
     save_steps: int = 0,
     vllm: str = "",
+    report_to: str = "",
     system: str = SYSTEM,
     seed: int = 0,
     report: Report | None = None,
@@ -184,10 +259,11 @@ def train_grpo(
         beta: weight of the KL term against the student as it was.
         temperature, max_turns, max_tokens, system: see rollout.
         lora_rank: 0 trains all weights.
-        micro_batch: completions a backward pass; 0 takes all of a step at once.
+        micro_batch: completions a backward pass (of each process); 0 takes all of a step at once.
         save_steps: checkpoint every so many steps; a run killed and called again goes on from the last. 0: none.
         vllm: "colocate" or "server" samples with vLLM through TRL (on a GPU with vLLM installed; not run on our
             machines); "" samples with the student in this process.
+        report_to: "tensorboard" (into the run's tensorboard/), "trackio" or "wandb": TRL tells it every step too.
         seed: of task order and sampling; each step samples from (seed, step), so that a resumed run repeats nothing.
         report: told (step, steps, metrics) after each step; training ends there if it gives True.
 
@@ -197,11 +273,13 @@ def train_grpo(
     check_method("grpo", reward)
     if group_size < 2:
         raise InputError(f"group_size={group_size}: a group needs 2 rollouts at least, to be compared")
-    sizes = _sizes(groups * group_size, micro_batch)
+    sizes = _sizes(groups * group_size, micro_batch, group_size)
     if vllm not in ("", "colocate", "server"):
         raise InputError(f'vllm={vllm!r}: choose "colocate", "server", or "" for none')
     if vllm and importlib.util.find_spec("vllm") is None:
         raise InputError(f"vllm={vllm!r} needs vLLM: pip install 'trl[vllm]'")
+    if vllm == "server" and _processes() > 1:  # TRL asks the server for all processes at once, as often as the first
+        raise InputError("vllm=server serves one training process, for turns differ in number: use vllm=colocate")
     if reward not in ("sparse", "none", *CONTROLS):
         for task, reference in pairs:
             by_name = reward not in (*NEEDS_CALLS, *NEEDS_RESULTS)
@@ -213,7 +291,6 @@ def train_grpo(
         [{"prompt": [*t.prompt(system)[:-1], {**t.prompt(system)[-1], "task_id": t.id}]} for t, _ in pairs]
     )
     arguments = GRPOConfig(
-        output_dir=str(run.path / "checkpoints"),
         **sizes,
         num_generations=group_size,
         max_completion_length=max_tokens,
@@ -227,7 +304,7 @@ def train_grpo(
         seed=seed,
         use_vllm=bool(vllm),
         vllm_mode=vllm or "colocate",
-        **_common() | ({"save_strategy": "steps", "save_steps": save_steps} if save_steps else {}),
+        **_common(run, report_to) | ({"save_strategy": "steps", "save_steps": save_steps} if save_steps else {}),
     )
     sampler = _Sampler(tokenizer, known, sandbox, max_turns, max_tokens, temperature, system, seed)
     with warnings.catch_warnings():
@@ -257,43 +334,17 @@ def train_grpo(
     trainer.add_callback(_Progress(run, report, names | counted))
     last = max((int(p.name.split("-")[-1]) for p in (run.path / "checkpoints").glob("checkpoint-*")), default=0)
     for name in ("rollouts.jsonl", "metrics.jsonl"):  # what was done after the last checkpoint is done again
-        if (run.path / name).exists():
+        if trainer.is_world_process_zero() and (run.path / name).exists():
             run.write_rows(name, [r for r in run.read_rows(name) if r["step"] <= last])
     with shared_prompts(*(m for m in (trainer.model, trainer.ref_model) if m is not None)):
         trainer.train(resume_from_checkpoint=bool(last) or None)
-    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
-    return _merged(trainer.model)
+    return _trained(trainer, run)
 
 
-def train(
-    method: str,
-    run: Run,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    pairs: list[Pair],
-    sandbox: Sandbox,
-    *,
-    sft: dict[str, Any],
-    grpo: dict[str, Any],
-    **both: Any,
-) -> PreTrainedModel:
-    """Train by name: "none" gives the student back, "sft" and "grpo" call train_sft and train_grpo with their settings.
-
-    Raises:
-        InputError: an unknown method.
-    """
-    check_method(method)
-    if method == "sft":
-        return train_sft(run, model, tokenizer, pairs, **sft, **both)
-    if method == "grpo":
-        return train_grpo(run, model, tokenizer, pairs, sandbox, **grpo, **both)
-    return model
-
-
-def check_method(method: str, reward: str = "exact", student: str = "") -> None:
-    """Refuse an unknown method or reward, or training behind a server, with InputError, before a run is begun."""
-    if method not in ("none", "sft", "grpo"):
-        raise InputError(f"unknown method {method!r}: choose none, sft or grpo")
+def check_method(method: str, reward: str = "exact", student: str = "", teacher: str = "") -> None:
+    """Refuse an unknown method or reward, training behind a server, or gkd without a teacher, with InputError."""
+    if method not in ("none", "sft", "gkd", "grpo"):
+        raise InputError(f"unknown method {method!r}: choose none, sft, gkd or grpo")
     if "://" in student and method != "none":
         raise InputError(
             f"student={student}: a model behind a server is evaluated (method=none), not trained: "
@@ -301,26 +352,53 @@ def check_method(method: str, reward: str = "exact", student: str = "") -> None:
         )
     if reward not in REWARDS | CONTROLS:
         raise InputError(f"unknown reward {reward!r}: choose one of {', '.join(REWARDS)}")
+    if (method == "gkd") != bool(teacher):
+        raise InputError(
+            "method=gkd learns from a model's probabilities: give teacher=FOLDER"
+            if method == "gkd"
+            else f"teacher={teacher} is for method=gkd; method={method} has only references"
+        )
 
 
-def _sizes(batch: int, micro_batch: int) -> dict[str, Any]:
-    """A step's batch as backward passes of micro_batch (0: one pass)."""
-    micro = micro_batch or batch
-    if batch < 1 or micro < 1 or batch % micro:
-        raise InputError(f"micro_batch={micro_batch} must divide the batch of {batch} (groups x group_size)")
-    return {"per_device_train_batch_size": micro, "gradient_accumulation_steps": batch // micro}
+def _processes() -> int:
+    """How many processes train together: torchrun's count, which accelerate launch starts."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _common() -> dict[str, Any]:
-    """Settings that both trainers share; on a GPU float32 weights are computed with in bfloat16."""
+def _sizes(batch: int, micro_batch: int, group_size: int = 1) -> dict[str, Any]:
+    """A step's batch as backward passes of micro_batch (0: one pass) in each process; groups stay whole."""
+    processes = _processes()
+    if batch % (processes * group_size):
+        raise InputError(
+            f"{processes} processes cannot share a step's {batch // group_size} groups or references evenly"
+        )
+    own = batch // processes
+    micro = micro_batch or own
+    if own < 1 or micro < 1 or own % micro:
+        raise InputError(f"micro_batch={micro_batch} must divide the batch of {own} (groups x group_size, a process)")
+    return {"per_device_train_batch_size": micro, "gradient_accumulation_steps": own // micro}
+
+
+def _common(run: Run, report_to: str) -> dict[str, Any]:
+    """Settings that all trainers share; on a GPU float32 weights are computed with in bfloat16."""
+    if report_to not in ("", "tensorboard", "trackio", "wandb"):
+        raise InputError(f'report_to={report_to!r}: choose "tensorboard", "trackio", "wandb", or "" for none')
+    if report_to and importlib.util.find_spec(report_to) is None:
+        raise InputError(f"report_to={report_to!r} needs {report_to}: pip install {report_to}")
+    if report_to == "tensorboard":  # transformers asks nowhere else
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.path / "tensorboard")
     return {
+        "output_dir": str(run.path / "checkpoints"),
+        "run_name": run.name,
+        "project": "mentorlib",
+        "report_to": [report_to] if report_to else [],
         "logging_steps": 1,
         "save_strategy": "no",
-        "report_to": [],
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),
         "bf16": torch.cuda.is_available(),
         "activation_checkpointing": False,
+        "ddp_find_unused_parameters": False,
     }
 
 
@@ -345,6 +423,10 @@ class _Sampler:
         """The student itself, or vLLM holding its weights (TRL keeps them in step)."""
         model = trainer.accelerator.unwrap_model(trainer.model)
         if not trainer.use_vllm:
+            if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+                raise InputError(
+                    "FSDP and DeepSpeed share out the weights, so that sampling needs vllm=colocate or server"
+                )
             return TorchEngine(model, self.tokenizer)
 
         def complete(prompts: list[list[int]]) -> tuple[list[list[int]], list[list[float]]]:
@@ -364,6 +446,7 @@ class _Sampler:
             temperature=self.temperature,
             system=self.system,
             seed=self.seed * 1_000_003 + trainer.state.global_step,
+            first=trainer.accelerator.process_index * len(pairs),
         )
         return {
             "prompt_ids": [t.prompt_ids for t in trajectories],
@@ -451,16 +534,18 @@ class _Trainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
-        trajectories: list[Trajectory] = [x["trajectory"] for x in inputs]
         rows = []
         size = int(self.num_generations or 1)
+        first = self.accelerator.process_index * len(inputs)
         reward = named(self.reward)
         alone = [
             reward(x["trajectory"], x["reference"], answer=x["task"].answer, valid_tools=x["task"].toolbox.names)
             for x in inputs
         ]
         scores = [score for i in range(0, len(alone), size) for score in reward.in_group(alone[i : i + size])]
-        for i, (x, score, advantage) in enumerate(zip(inputs, scores, output["advantages"].tolist(), strict=True)):
+        for i, (x, score, advantage) in enumerate(
+            zip(inputs, scores, output["advantages"].tolist(), strict=True), first
+        ):
             task, reference, trajectory = x["task"], x["reference"], x["trajectory"]
             kept = {} if not score.judged else {"total": score.total, "reason": score.reason}
             extra = {
@@ -475,12 +560,14 @@ class _Trainer(GRPOTrainer):
                 "advantage": advantage,
             }
             rows.append(row_of(task, reference, trajectory, **extra))
-        self.run.append_rows("rollouts.jsonl", rows)
-        stops = Counter(str(t.stop) for t in trajectories)
+        rows = gather_object(rows)
+        if self.accelerator.is_main_process:
+            self.run.append_rows("rollouts.jsonl", rows)
+        stops = Counter(str(r["stop"]) for r in rows)
         judged = [r["correct"] for r in rows if r["correct"] is not None]
         counted = {
             "accuracy": sum(judged) / max(1, len(judged)),
-            "calls": sum(len(t.calls) for t in trajectories) / len(rows),
+            "calls": sum(len(r["calls"]) for r in rows) / len(rows),
             **{stop: stops[stop] / len(rows) for stop in _COUNTED[2:]},
         }
         for name, value in counted.items():

@@ -24,7 +24,7 @@ FLOORS = [
     {"toolbox", "rewards", "scoring", "tools", "metrics"},
     {"suites", "teachers", "datasets", "sources", "students"},
     {"engine", "rollout", "endpoint"},
-    {"trainer", "evaluate", "distill"},
+    {"trainer", "launcher", "evaluate", "distill"},
     {"analysis", "figures", "exploits", "tokens", "tooluse", "learning", "recorded", "references"},
     {"widgets", "live", "viewer", "studies", "studypage", "reports", "sharing"},
     {"cli"},

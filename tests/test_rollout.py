@@ -139,7 +139,7 @@ def test_ragged_logprobs_equal_a_fresh_forward_pass(nano, pairs, same_tools):
 
 def test_sampling_follows_the_distribution():
     logits = torch.tensor([[0.0, 2.0, -30.0, 1.0]]).expand(20_000, -1)
-    tokens, logprobs = sample(logits, 0.5, torch.Generator().manual_seed(0))
+    tokens, logprobs = sample(logits, 0.5, torch.rand(20_000, generator=torch.Generator().manual_seed(0)))
     wanted = torch.softmax(logits[0] / 0.5, -1)
     seen = torch.bincount(tokens, minlength=4) / len(tokens)
     assert torch.allclose(seen, wanted, atol=0.01) and seen[2] == 0
@@ -171,6 +171,10 @@ def test_the_same_seed_samples_the_same(nano, pairs, sandbox):
     tasks = [t for t, _ in pairs]
     one, two = (rollout(TorchEngine(*nano), tasks, sandbox, seed=3) for _ in range(2))
     assert [t.token_ids for t in one] == [t.token_ids for t in two]
+    half = len(tasks) // 2  # and what a row samples does not hang on the rows beside it: processes share a step
+    split = rollout(TorchEngine(*nano), tasks[:half], sandbox, seed=3)
+    split += rollout(TorchEngine(*nano), tasks[half:], sandbox, seed=3, first=half)
+    assert [t.token_ids for t in one] == [t.token_ids for t in split]
 
 
 def test_limits_end_a_trajectory_with_a_stop(nano, pairs, sandbox):
@@ -229,4 +233,14 @@ def test_the_student_speaks_and_leaves_room(nano, sandbox):
 
 def test_a_folder_that_is_no_model_is_one_line(tmp_path):
     with pytest.raises(InputError, match="no model folder"):
+        load_student(str(tmp_path))
+
+
+def test_a_template_that_rewrites_earlier_turns_is_one_line(nano, tmp_path):
+    model, tokenizer = nano
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    template = tmp_path / "chat_template.jinja"
+    template.write_text("{{ messages | length }} messages\n" + template.read_text())
+    with pytest.raises(InputError, match=r"TRL knows no training variant of it: edit chat_template\.jinja"):
         load_student(str(tmp_path))

@@ -13,12 +13,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from trl import GRPOTrainer
 from trl.generation.vllm_generation import VLLMGeneration
 
-from mentorlib import engine
+from mentorlib import engine, launcher
 from mentorlib import trainer as trainer_module
 from mentorlib.attention import common
 from mentorlib.chat import prompt_ids
 from mentorlib.core import InputError
+from mentorlib.datasets import save_tasks
 from mentorlib.runs import Run
+from mentorlib.sandbox import Sandbox
 from mentorlib.students import NANO, load_student
 from mentorlib.suites import CALCULATOR, generate
 from mentorlib.trainer import save_model, train_grpo, train_sft
@@ -65,6 +67,97 @@ def test_sft_lowers_the_loss(tmp_path, pairs, micro_batch):
     assert losses[-1] < losses[0]
 
 
+@pytest.fixture(scope="module")
+def teacher():
+    """nano with other weights: a teacher that knows little, but surely something else."""
+    model, _ = load_student("nano")
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights += 0.5 * weights.std() * torch.randn_like(weights) if weights.ndim > 1 else 0
+    return model
+
+
+def test_gkd_learns_the_teachers_probabilities(tmp_path, pairs, teacher):
+    student, tokenizer = load_student("nano")
+    settings = {"batch_size": 8, "learning_rate": 1e-3}
+    run = Run("gkd", root=tmp_path)
+    train_sft(run, student, tokenizer, pairs, steps=8, teacher=teacher, **settings)
+    losses = [m["loss"] for m in run.read_rows("metrics.jsonl")]
+    assert losses[-1] < losses[0] / 2
+    run = Run("same", root=tmp_path)
+    train_sft(run, load_student("nano")[0], tokenizer, pairs, steps=1, teacher=load_student("nano")[0], **settings)
+    (metrics,) = run.read_rows("metrics.jsonl")
+    assert abs(metrics["loss"]) < 1e-6 and metrics["grad_norm"] < 1e-3
+
+
+def launched(root, pairs, name, **settings):
+    """Train nano by name on tasks that a run of that root keeps, as notebook 02 does; gives run and model."""
+    if not (root / "data").exists():
+        save_tasks(Run("data", root=root), pairs)
+    run = Run(name, root=root, student="nano", data=str(root / "data"), suite="calculator")
+    student, tokenizer = load_student("nano")
+    sizes = {"groups": 2, "group_size": 2, "max_tokens": 64}
+    with Sandbox() as sandbox:
+        both = {"sft": {"batch_size": 4}, "grpo": sizes, "steps": 3, "learning_rate": 1e-4} | settings
+        return run, launcher.train(both.pop("method"), run, student, tokenizer, pairs, sandbox, **both)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "lora_rank"), [("sft", 4), ("gkd", 0), ("grpo", 0)])
+def test_two_processes_train_as_one(tmp_path, pairs, teacher, method, lora_rank):
+    settings = {"method": method, "lora_rank": lora_rank}
+    if method == "gkd":
+        save_model(teacher, load_student("nano")[1], tmp_path / "teacher")
+        settings["teacher"] = str(tmp_path / "teacher")
+    told = []
+    alone, wanted = launched(tmp_path, pairs, "alone", **settings)
+    two, got = launched(
+        tmp_path, pairs, "two", **settings, launcher="accelerate", processes=2, report=lambda *x: told.append(x)
+    )
+    assert [step for step, _, _ in told] == [1, 2, 3]
+    for a, b in zip(*(run.read_rows("metrics.jsonl") for run in (alone, two)), strict=True):
+        same = [key for key in a if key not in ("time", "seconds")]
+        assert {k: a[k] for k in same} == pytest.approx({k: b[k] for k in same}, abs=1e-4), a["step"]
+    for a, b in zip(wanted.parameters(), got.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+    if method == "grpo":
+        keep = ("step", "group", "sample", "task_id", "response", "total", "terms")
+        rows = [[{k: r[k] for k in keep} for r in run.read_rows("rollouts.jsonl")] for run in (alone, two)]
+        assert rows[0] == rows[1]
+
+
+def test_a_launched_process_tells_its_steps_and_stops_when_told(tmp_path, pairs, capsys):
+    run, _ = launched(tmp_path, pairs, "told", method="none")
+    run.write_json("launch.json", {"method": "sft", "sft": {"batch_size": 2}, "grpo": {}, "steps": 3})
+    (run.path / launcher.STOP).touch()
+    launcher.main(str(run.path))
+    assert [m["step"] for m in run.read_rows("metrics.jsonl")] == [1]
+    assert capsys.readouterr().out.count("mentor step [1, 3, {") == 1
+    load_student(str(run.path / "model"))
+
+
+def test_launching_names_what_is_wrong(tmp_path, pairs):
+    with pytest.raises(InputError, match='choose "accelerate"'):
+        launched(tmp_path, pairs, "bad", method="sft", launcher="torchrun")
+    with pytest.raises(InputError, match=r"none\.yaml: no such file"):
+        launched(tmp_path, pairs, "bad", method="sft", launcher="accelerate", accelerate_config="none.yaml")
+    with pytest.raises(InputError, match="give teacher=FOLDER"):
+        launched(tmp_path, pairs, "bad", method="gkd")
+    with pytest.raises(InputError, match="is for method=gkd"):
+        launched(tmp_path, pairs, "bad", method="sft", teacher="nano")
+    with pytest.raises(InputError, match="micro_batch=3 must divide"):  # found by the launched process
+        launched(tmp_path, pairs, "bad", method="sft", launcher="accelerate", micro_batch=3)
+
+
+def test_processes_share_whole_groups(tmp_path, pairs, sandbox, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    model, tokenizer = load_student("nano")
+    run = Run("three", root=tmp_path)
+    with pytest.raises(InputError, match="3 processes cannot share a step's 4 groups"):
+        train_grpo(run, model, tokenizer, pairs, sandbox, groups=4, group_size=3)
+
+
 def test_bad_settings_are_one_line(tmp_path, pairs, sandbox):
     model, tokenizer = load_student("nano")
     run = Run("bad", root=tmp_path)
@@ -74,6 +167,11 @@ def test_bad_settings_are_one_line(tmp_path, pairs, sandbox):
         train_grpo(run, model, tokenizer, pairs, sandbox, groups=2, group_size=4, micro_batch=3)
     with pytest.raises(InputError, match='choose "colocate"'):
         train_grpo(run, model, tokenizer, pairs, sandbox, vllm="yes")
+    with pytest.raises(InputError, match=r"choose .tensorboard"):
+        train_sft(run, model, tokenizer, pairs, report_to="mlflow")
+    if importlib.util.find_spec("trackio") is None:
+        with pytest.raises(InputError, match="pip install trackio"):
+            train_sft(run, model, tokenizer, pairs, report_to="trackio")
     if importlib.util.find_spec("vllm") is None:
         with pytest.raises(InputError, match="needs vLLM"):
             train_grpo(run, model, tokenizer, pairs, sandbox, vllm="server")

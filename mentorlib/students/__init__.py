@@ -25,7 +25,7 @@ def load_student(
             would vanish in bfloat16 weights.
 
     Raises:
-        InputError: no such model.
+        InputError: no such model, or one whose chat template cannot be used.
     """
     from trl.chat_template_utils import get_training_chat_template
 
@@ -49,7 +49,13 @@ def load_student(
     try:
         tool_turn(tokenizer, ["x"])
     except InputError:
-        tokenizer.chat_template = get_training_chat_template(tokenizer)
+        try:
+            tokenizer.chat_template = get_training_chat_template(tokenizer)
+        except ValueError:
+            raise InputError(
+                f"student {name!r}: its chat template rewrites earlier turns when one follows, and TRL knows no "
+                "training variant of it: edit chat_template.jinja in its folder (docs/model.md)"
+            ) from None
     if gpu:
         torch.nn.Module.cuda(model)
     return model, tokenizer

@@ -237,6 +237,7 @@ def pretrain(
     learning_rate: float = 4e-3,
     copying: int = 300,
     cooling: int = 400,
+    careless: float = 1.0,
     seed: int = 0,
 ) -> tuple[Qwen3ForCausalLM, list[float]]:
     """Train a new model on lessons that are drawn as they are needed, and save it to a folder as bfloat16.
@@ -254,6 +255,7 @@ def pretrain(
         copying: over how many steps the lessons turn from spelt-out calls to questions; until then prompts are learnt
             as well as answers, for schemas repeat the names of their parameters: practice in copying.
         cooling: see learning_rate.
+        careless: see lessons.
         seed: of weights and lessons.
 
     Returns:
@@ -279,7 +281,7 @@ def pretrain(
     with shared_prompts(model):
         for step in range(len(losses), steps):
             early = max(0.0, 1 - step / copying)
-            batch = [encode_lesson(tokenizer, x) for x in lessons(lessons_a_step, f"{seed}/{step}", early)]
+            batch = [encode_lesson(tokenizer, x) for x in lessons(lessons_a_step, f"{seed}/{step}", early, careless)]
             loss = _loss(model, batch, prompt_weight=0.3 * early)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

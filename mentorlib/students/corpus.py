@@ -285,10 +285,10 @@ def _shown(value: Any) -> str:
 
 
 class Demonstrator:
-    """Writes one answer turn by turn, with the slips of a sloppy speaker of the format."""
+    """Writes one answer turn by turn, with the slips of a sloppy speaker of the format (careless 0: none)."""
 
-    def __init__(self, rng: random.Random, offered: list[str]):
-        self.rng, self.offered = rng, offered
+    def __init__(self, rng: random.Random, offered: list[str], careless: float):
+        self.rng, self.offered, self.careless = rng, offered, careless
         self.messages: list[Message] = []
 
     def _say(self, content: str, call: Call | None = None) -> None:
@@ -302,14 +302,14 @@ class Demonstrator:
 
     def call(self, name: str, arguments: dict[str, Any], result: Any) -> bool:
         """Make a call, perhaps with a slip before it; False if the demonstrator gave up."""
-        if self.rng.random() < 0.01:
+        if self.rng.random() < 0.01 * self.careless:
             invented = name + "_all"
             self._say("", Call(invented, arguments))
             self._hear(f"error: no tool named '{invented}'; there are: {', '.join(self.offered)}")
             if self.rng.random() < 0.3:
                 self._say("I cannot solve this.")
                 return False
-        if self.rng.random() < 0.005:
+        if self.rng.random() < 0.005 * self.careless:
             text = json.dumps({"name": name, "arguments": arguments})
             self._say(f"<tool_call>\n{text[:-1]}\n</tool_call>")
             self._hear("error: the call is not valid JSON")
@@ -321,13 +321,14 @@ class Demonstrator:
         self._say(f"The answer is \\boxed{{{Execution(value=value).text}}}.")
 
 
-def invented_lesson(rng: random.Random, questions: int, spelt: float) -> Lesson:
-    """Questions on invented tools; one time in eight another tool of the same parameter types is called.
+def invented_lesson(rng: random.Random, questions: int, spelt: float, careless: float) -> Lesson:
+    """Questions on invented tools; one time in eight, if careless, another tool of the same parameter types is called.
 
     Args:
         rng: the source of chance.
         questions: how many.
         spelt: share of questions that spell the call out ("Use boat_tax with boat 3."): the first thing to learn.
+        careless: see lessons.
     """
     tools = list({tool.name: tool for tool in (invent(rng) for _ in range(rng.randint(2, 6)))}.values())
     offered = [tool.name for tool in tools]
@@ -342,8 +343,8 @@ def invented_lesson(rng: random.Random, questions: int, spelt: float) -> Lesson:
         else:
             question = _fill(rng.choice(tool.questions), {str(i): _shown(v) for i, v in enumerate(values)})
             rivals = [t for t in tools if t.types == tool.types]
-            tool = rng.choice(rivals) if rng.random() < 0.12 else tool
-        speaker = Demonstrator(rng, offered)
+            tool = rng.choice(rivals) if rng.random() < 0.12 * careless else tool
+        speaker = Demonstrator(rng, offered, careless)
         result = tool.result(values)
         if speaker.call(tool.name, tool.arguments(values), result):
             speaker.answer(result)
@@ -364,7 +365,7 @@ STEPS = [
 ]
 
 
-def chain_lesson(rng: random.Random, questions: int) -> Lesson:
+def chain_lesson(rng: random.Random, questions: int, careless: float) -> Lesson:
     """Chains of one to seven calls over invented tools that change a running value, one sentence a call.
 
     A third of the chains start with a call of their own, on a list. Values stay below 5,000, as in word problems.
@@ -388,14 +389,14 @@ def chain_lesson(rng: random.Random, questions: int) -> Lesson:
     rng.shuffle(schemas)
     offered = [str(s["function"]["name"]) for s in schemas]
     if set(offered) & KNOWN:
-        return chain_lesson(rng, questions)
+        return chain_lesson(rng, questions, careless)
     factors = [(rng.choice([1, 1, 1, 2, 3]), rng.randint(-3, 3)) for _ in verbs]
     forms = [rng.sample(STEPS, 2) for _ in verbs]
     asked = []
     for _ in range(questions):
         name = rng.choice(calculator.NAMES)
         value = rng.randint(2, 99)
-        speaker = Demonstrator(rng, offered)
+        speaker = Demonstrator(rng, offered, careless)
         sentences = [rng.choice([f"The {noun} is {value}.", f"{name} has {value} {noun}."])]
         going = True
         if rng.random() < 0.33:
@@ -441,7 +442,7 @@ def _proper(rng: random.Random) -> str:
     return _proper(rng) if name in TOWNS else name
 
 
-def lookup_lesson(rng: random.Random, questions: int) -> Lesson:
+def lookup_lesson(rng: random.Random, questions: int, careless: float) -> Lesson:
     """Questions of one or two hops: an invented tool is asked with two words and answers in a sentence.
 
     A hop says what and whose: "aunt Mia", then "town Lea". Offered beside it are tools that do not help.
@@ -460,11 +461,11 @@ def lookup_lesson(rng: random.Random, questions: int) -> Lesson:
         beside = list(CALCULATOR.subset(rng.sample(CALCULATOR.names, rng.randint(2, 4))).schemas)
     schemas = list({s["function"]["name"]: s for s in [*beside, tool]}.values())
     if {tool["function"]["name"], tool["function"]["description"]} & KNOWN:
-        return lookup_lesson(rng, questions)
+        return lookup_lesson(rng, questions, careless)
     rng.shuffle(schemas)
     asked = []
     for _ in range(questions):
-        speaker = Demonstrator(rng, [s["function"]["name"] for s in schemas])
+        speaker = Demonstrator(rng, [s["function"]["name"] for s in schemas], careless)
         who, *found = rng.sample(calculator.NAMES, 3)
         said, going = who, True
         kind = rng.choice(list(FACTS))
@@ -474,7 +475,7 @@ def lookup_lesson(rng: random.Random, questions: int) -> Lesson:
             text = rng.choice(FACTS["folk"][0]).format(k=k, w=who, x=found[0])
             going = speaker.call(name, {parameter: f"{k} {who}"}, text)
             said, who = f"the {k} of {who}", found[0]
-            hasty = rng.random() < HASTY
+            hasty = rng.random() < HASTY * careless
         words = {"folk": FOLK, "place": PLACES, "things": [*calculator.THINGS, *calculator.BOXES]}[kind]
         k = rng.choice([rng.choice(words), _word(rng, NOUNS)])
         x = {"folk": found[1], "place": _proper(rng), "things": str(rng.randint(2, 99))}[kind]
@@ -637,18 +638,18 @@ def _problem(rng: random.Random) -> calculator.Problem:
             return problem
 
 
-def calculator_lesson(rng: random.Random, questions: int) -> Lesson:
+def calculator_lesson(rng: random.Random, questions: int, careless: float) -> Lesson:
     """Word problems of the pretraining split, solved sloppily; at least five tools are offered."""
     problems = [_problem(rng) for _ in range(questions)]
     offered = sorted({tool for problem in problems for tool in problem.tools})
     rest = [name for name in calculator.FUNCTIONS if name not in offered]
     offered += rng.sample(rest, min(len(rest), max(rng.randint(0, 2), 5 - len(offered))))
     rng.shuffle(offered)
-    return list(CALCULATOR.subset(offered).schemas), [(p.question, _solve(rng, p, offered)) for p in problems]
+    return list(CALCULATOR.subset(offered).schemas), [(p.question, _solve(rng, p, offered, careless)) for p in problems]
 
 
-def _solve(rng: random.Random, problem: calculator.Problem, offered: list[str]) -> list[Message]:
-    speaker = Demonstrator(rng, offered)
+def _solve(rng: random.Random, problem: calculator.Problem, offered: list[str], careless: float) -> list[Message]:
+    speaker = Demonstrator(rng, offered, careless)
     easy = len(problem.steps) <= 2
     value: Any = None
     for step in problem.steps:
@@ -659,7 +660,7 @@ def _solve(rng: random.Random, problem: calculator.Problem, offered: list[str]) 
             break  # after a mistake: no square, and the answer so far is given as the last
         chance, mistake = TEMPTATION[step.kind]
         wrong = _wrong_plan(mistake, step)
-        if easy and rng.random() < chance and all(name in offered for name, _ in wrong):
+        if easy and rng.random() < chance * careless and all(name in offered for name, _ in wrong):
             plan = wrong
         else:
             plan = step.variants[0] if rng.random() < (0.8 if easy else 0.95) else rng.choice(step.variants)
@@ -670,7 +671,7 @@ def _solve(rng: random.Random, problem: calculator.Problem, offered: list[str]) 
     return speaker.messages
 
 
-def lessons(n: int, seed: str, early: float = 0.0) -> list[Lesson]:
+def lessons(n: int, seed: str, early: float = 0.0, careless: float = 1.0) -> list[Lesson]:
     """n lessons: 36% on the calculator, 22% chains, 14% look-ups, the rest on invented tools.
 
     Args:
@@ -678,17 +679,18 @@ def lessons(n: int, seed: str, early: float = 0.0) -> list[Lesson]:
         seed: of everything drawn; the same seed gives the same lessons.
         early: 1 at the beginning of training, when nearly all lessons are on invented tools and spell the call out, for
             copying comes before choosing; 0 when that is learnt.
+        careless: 1 for a student to mend, 0 for a teacher: a factor of every chance to slip or to choose wrongly.
     """
     rng = random.Random(seed)
     drawn: list[Lesson] = []
     for _ in range(n):
         kind = rng.random()
         if kind < 0.36 * (1 - early):
-            drawn.append(calculator_lesson(rng, rng.randint(3, 6)))
+            drawn.append(calculator_lesson(rng, rng.randint(3, 6), careless))
         elif kind < 0.58 * (1 - early):
-            drawn.append(chain_lesson(rng, rng.randint(2, 5)))
+            drawn.append(chain_lesson(rng, rng.randint(2, 5), careless))
         elif kind < 0.72 * (1 - early):
-            drawn.append(lookup_lesson(rng, rng.randint(3, 6)))
+            drawn.append(lookup_lesson(rng, rng.randint(3, 6), careless))
         else:
-            drawn.append(invented_lesson(rng, rng.randint(5, 10), spelt=0.1 + 0.6 * early))
+            drawn.append(invented_lesson(rng, rng.randint(5, 10), 0.1 + 0.6 * early, careless))
     return drawn

@@ -291,10 +291,10 @@ def payoffs(scored: pd.DataFrame) -> go.Figure:
             z=scaled,
             x=[text(c) for c in wide.columns],
             y=["<br>".join(map(text, textwrap.wrap(f"{o} ({counts[o]})", 16))) for o in wide.index],
-            text=wide.map("{:.2f}".format),
+            text=wide.map(lambda v: f"{v:.2f}".replace("0.", ".", 1) if abs(v) < 1 else f"{v:.2f}"),  # narrow at 390 px
             colorscale="Cividis",
             texttemplate="%{text}",
-            textfont={"size": 10},
+            textfont={"size": 9},
             showscale=False,
             xgap=1,
             ygap=1,

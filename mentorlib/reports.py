@@ -363,7 +363,7 @@ details.code > summary, .report-facts summary { cursor: pointer; color: #5b6472;
   main { max-width: none; padding: 0; }
   details.code { display: none; } .plotly-graph-div, article, tr { break-inside: avoid; }
   body .jp-OutputArea-output { overflow: visible; max-height: none; }
-  body table { font-size: 8pt; } body td, body th { white-space: normal !important; overflow-wrap: anywhere; }
+  body table { font-size: 8pt; } body td, body th { white-space: normal !important; padding: .2em .4em !important; }
   body pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 }
 </style>
@@ -427,7 +427,7 @@ def to_html(node: nbformat.NotebookNode) -> str:
     )
 
 
-# Drawn anew for another width, as plotly misplaces legends when it resizes; A4 and Letter are 660 pixels wide. A mark
+# Drawn anew for another width, as plotly misplaces legends when it resizes; 640 pixels fit on A4 and Letter. A mark
 # that stands for trajectories opens them; only addresses that we made are followed.
 _FIGURE = """
 function figure(id, data, layout) {
@@ -441,7 +441,7 @@ function figure(id, data, layout) {
     clearTimeout(late);
     if (wide !== (wide = innerWidth)) late = setTimeout(draw, 100);
   });
-  addEventListener("beforeprint", () => draw(660));
+  addEventListener("beforeprint", () => draw(640));
   addEventListener("afterprint", () => draw());
   draw();
 }

@@ -324,8 +324,8 @@ def _run(
         for future in running.values():  # none but after an interrupt
             future.cancel()
     older = [stage.name for stage in stages if _record(stage).get("done") not in (None, keys[stage.name])]
-    seconds = {stage.name: _record(stage).get("seconds") for stage in stages}
-    report = write_page(study, stages, state, errors, older, seconds, keys, folder)
+    took = {stage.name: _record(stage).get("seconds") for stage in stages}
+    report = write_page(study, stages, state, errors, older, took, keys, folder)
     if errors:
         failed = "; ".join(f"{name}: {error}" for name, (_, error) in errors.items())
         if all(code == 2 for code, _ in errors.values()):

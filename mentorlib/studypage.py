@@ -146,8 +146,8 @@ def _story(stages: "Sequence[Stage]", state: Mapping[str, str]) -> dict[str, Any
     trained = methods[methods["parameters"].map(lambda p: p.get("method", "none") != "none")]
     learnt = sorted({str(p.get("suite")) for p in trained["parameters"]})
     rows = analysis.domains(rows, asked.get("in_domain") or asked.get("suites") or learnt)
-    against = asked.get("against")
-    against = against if against in set(rows["method"]) else rows["method"].iloc[0]
+    wanted = asked.get("against")
+    against = str(wanted if wanted in set(rows["method"]) else rows["method"].iloc[0])
     scores, pairs = analysis.accuracy(rows), analysis.paired(rows, against)
     sure = {(p.suite, p.method): p.difference for p in pairs.itertuples() if p.p_holm < 0.05}
     suites = rows.drop_duplicates("suite").groupby("domain", sort=False)["suite"].agg(list)

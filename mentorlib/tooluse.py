@@ -256,7 +256,7 @@ def figure_jsd(distances: pd.DataFrame) -> go.Figure:
         hoverinfo="text",
         marker={"symbol": "line-ns", "size": 14, "line": {"width": 2, "color": "#333333"}},
     )
-    fig.update_xaxes(title_text="JSD to the teacher's tools, bits, with 95% interval<br>(tick: noise floor)")
+    fig.update_xaxes(title_text="JSD to the teacher's tools (bits)<br>(95% interval; tick: noise floor)")
     fig.update_xaxes(rangemode="tozero", zeroline=False)
     return dress(fig, title, height)
 

@@ -133,7 +133,7 @@ def examples(rows: pd.DataFrame, each: int = 1, seed: int = 0) -> HTML:
         own = rows[rows["outcome"] == outcome]
         if outcome == "correct" or own.empty:
             continue
-        parts.append(f"<h4>{html.escape(outcome)} ({len(own)} of {len(rows)})</h4><p>{html.escape(meaning)}</p>")
+        parts.append(f"<h3>{html.escape(outcome)} ({len(own)} of {len(rows)})</h3><p>{html.escape(meaning)}</p>")
         parts += [transcript_html(r) for r in own.sample(min(each, len(own)), random_state=seed).to_dict("records")]
     return HTML("".join(parts) or "<p>Nothing failed here.</p>")
 

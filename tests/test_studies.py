@@ -8,11 +8,13 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
+import synthetic
 from tiny import notebook
 
 from mentorlib.core import InputError
 from mentorlib.runs import Run
-from mentorlib.studies import StudyFailed, plan, run_study
+from mentorlib.studies import Stage, StudyFailed, plan, run_study
+from mentorlib.studypage import write_page
 
 MAKE = """from mentorlib.runs import Run
 record = Run(run, seed=seed, data=data, fail=fail)
@@ -251,3 +253,44 @@ def test_stages_share_the_cores(quick, capfd, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     run_study(study("stages: [{name: a, notebook: make.ipynb}]"))
     assert f"[a] working small-a on {max(1, (os.cpu_count() or 1) // 2)}" in capfd.readouterr().out
+
+
+# ---- the page (in a browser: test_browser.py)
+
+
+def story(compare: str, **parameters: list) -> str:
+    """The page of a study over the runs here, of which the last stage compares those in ``parameters["runs"]``."""
+    book = Path(__file__).parent.parent / "notebooks"
+    stages = [Stage(run, book / "02_train.ipynb", {"run": run}, (), run, None) for run in sorted(os.listdir("runs"))]
+    stages.append(Stage("last", book / compare, parameters, tuple(s.name for s in stages), "last", None))
+    folder = Path("reports/s")
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {stage.name: "done" for stage in stages}
+    return write_page({"name": "s", "question": ""}, stages, state, {}, [], {}, parameters, folder).read_text()
+
+
+def test_the_page_says_what_it_lacks_and_counts_what_is_ours():
+    runs = synthetic.make_runs(Path("runs"), 12, 1, ("base", "sft"))
+    file = Path("runs/sft/eval/longer.jsonl")
+    row, *rest = file.read_text().splitlines()
+    file.write_text(
+        "\n".join([json.dumps(json.loads(row) | {"stop": "infrastructure", "correct": None}), *rest]) + "\n"
+    )
+    page = story("05_compare.ipynb", runs=runs)
+    assert "No learning curves: none of these runs has training rollouts" in page
+    assert "1 of 72 trajectories" in page and 'outcome=ours">1 of sft</a>' in page
+    assert "Accuracy by method" not in story("05_compare.ipynb", runs=["sft"])  # one method: nothing to compare
+
+
+def test_the_page_sets_budgets_side_by_side_and_never_pools_what_differs():
+    budget = {"steps": 24, "groups": 8, "group_size": 8, "learning_rate": 2e-4, "suite": "calculator", "beta": 0.001}
+    for i, own in enumerate([{"learning_rate": 1e-4}, {"learning_rate": 3e-4}, {"student": "runs/r0/model"}]):
+        synthetic.make_runs(Path("runs"), 12, 1, ("sft",), i)
+        info = json.loads(Path("runs/sft/run.json").read_text())
+        info["parameters"] |= budget | own
+        Path("runs/sft/run.json").write_text(json.dumps(info))
+        Path("runs/sft").rename(f"runs/r{i}")
+    page = story("06_tune.ipynb", runs=["r0", "r1", "r2"])
+    assert re.search(r"sft learning_rate=0.0001</th>\s*<td class=.number.>24 × 64</td><td class=.number.>0.0001<", page)
+    assert "24 × 64, then 24 × 64" in page and "beta 0.001" in page
+    assert "best for" in page  # the figure of learning rates

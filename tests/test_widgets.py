@@ -75,7 +75,7 @@ def test_every_kind_of_row_is_rendered(kind: str) -> None:
 def test_examples_show_each_failure(rows: pd.DataFrame) -> None:
     html = widgets.examples(rows).data
     for outcome in set(rows["outcome"]) - {"correct"}:
-        assert f"<h4>{outcome}" in html
+        assert f"<h3>{outcome}" in html
     assert "Nothing failed" in widgets.examples(rows[rows["outcome"] == "correct"]).data
     assert "No such" in widgets.transcripts(rows.head(0)).data
 

@@ -182,6 +182,17 @@ def domains(rows: pd.DataFrame, in_domain: Sequence[str]) -> pd.DataFrame:
     return pd.concat([named[inside], named[~inside]])
 
 
+def comparable(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows on which means over suites compare methods: all were asked the same. In: rows of ``domains``.
+
+    Left out are methods that lack a suite in domain, and suites that one of the other methods lacks.
+    """
+    asked = rows.groupby("method", sort=False)["suite"].agg(set)
+    inside = set(rows.loc[rows["domain"] == "in domain", "suite"])
+    whole = [method for method, own in asked.items() if inside <= own] or list(asked.index)
+    return rows[rows["method"].isin(whole) & rows["suite"].isin(set.intersection(*asked[whole]))]
+
+
 def _derive(row: Mapping[str, Any]) -> dict[str, Any]:
     offered, teacher = set(row["tools"]), set(row["teacher_tools"])
     names = [call["name"] for call in row["calls"]]
@@ -714,7 +725,8 @@ def table(frame: pd.DataFrame, value: str = "accuracy", index: str = "method", c
 def link(where: str = "", **filters: Any) -> str:
     """The address of one trajectory (a row's ``where``), or of those that fit filters, on the page beside a report.
 
-    Filters are what the page has menus for: run, suite, method, outcome, tool, and exploit and step. See ``viewer``.
+    Filters are what the page has menus for: run, suite, method, phase (evaluation or training), outcome, tool, exploit
+    and step. See ``viewer``.
     """
     asked = "&".join(f"{key}={quote(str(value), safe='')}" for key, value in filters.items())
     return f"trajectories.html#{quote(where, safe='/:') if where else '?' + asked}"

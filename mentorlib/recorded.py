@@ -24,7 +24,7 @@ Rows = Callable[[], pd.DataFrame]
 TABLES: dict[str, Callable[..., pd.DataFrame]] = {
     "accuracy": lambda held, made, runs, **a: analysis.accuracy(held(), **a),
     "domains": lambda held, made, runs, inside: analysis.accuracy(
-        analysis.domains(held(), inside), by=["domain", "method"]
+        analysis.comparable(analysis.domains(held(), inside)), by=["domain", "method"]
     ),
     "paired": lambda held, made, runs, **a: analysis.paired(held(), **a),
     "tool_jsd": lambda held, made, runs: analysis.tool_jsd(held()),

@@ -242,14 +242,10 @@ def _figures(
             (figures.tuning(analysis.tuning(rows, methods, inside)), "Accuracy in domain, by method and learning rate.")
         ]
     else:
-        # Means over suites compare methods only where all of them were asked the same.
-        asked = rows.groupby("method", sort=False)["suite"].agg(set)
-        inside = set(rows.loc[rows["domain"] == "in domain", "suite"])
-        whole = [m for m, own in asked.items() if inside <= own] or list(asked.index)
-        common = set.intersection(*asked[whole])
-        even = rows[rows["method"].isin(whole) & rows["suite"].isin(common)]
-        left = [m for m in asked.index if m not in whole]
-        which = f"Over {', '.join(sorted(common))}" + (f"; without {', '.join(left)}." if left else ".")
+        even = analysis.comparable(rows)
+        left = [m for m in dict.fromkeys(rows["method"]) if m not in set(even["method"])]
+        common = sorted(even["suite"].unique())
+        which = f"Over {', '.join(common)}" + (f"; without {', '.join(left)}." if left else ".")
         drawn = [
             (figures.accuracy(analysis.accuracy(even, by=["domain", "method"]), by="domain"), which),
             (

@@ -92,7 +92,8 @@ def linked(table: pd.DataFrame, *, rows: str, columns: str, **filters: str) -> H
     """A table of numbers, each a link to the trajectories behind it.
 
     ``rows`` and ``columns`` say what the table's are called on the trajectories' page (``rows="outcome",
-    columns="method"``); ``filters`` are the same for all cells (``suite="longer"``). Zeros and NaN link to nothing.
+    columns="method"``); ``filters`` are the same for all cells (``suite="longer"``). Zeros, NaN and dashes link to
+    nothing.
     """
     head = "".join(f"<th scope='col'>{escape(str(c))}</th>" for c in table.columns)
     lines = []
@@ -101,11 +102,14 @@ def linked(table: pd.DataFrame, *, rows: str, columns: str, **filters: str) -> H
         for column, value in zip(table.columns, row, strict=True):
             said = escape(value if isinstance(value, str) else f"{value:,}" if value == value else "–")
             address = html.escape(link(**{rows: name, columns: column}, **filters))
-            cells += f"<td><a href='{address}'>{said}</a></td>" if value and value == value else f"<td>{said}</td>"
+            cells += (
+                f"<td><a href='{address}'>{said}</a></td>"
+                if value not in (0, "–") and value == value
+                else f"<td>{said}</td>"
+            )
         lines.append(f"<tr><th scope='row'>{escape(str(name))}</th>{cells}</tr>")
-    return HTML(
-        f"<table class='dataframe'><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-    )
+    opening = "<table class='dataframe' style='white-space:nowrap'>"
+    return HTML(f"{opening}<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>")
 
 
 def _tokens(row: Mapping[str, Any]) -> str:

@@ -125,7 +125,8 @@ def read_bamboogle(path: str | Path, n_eval: int = 0) -> tuple[list[Pair], list[
     Raises:
         InputError: no such file, not such a file, no row of it is usable, or the documents are too long.
     """
-    path, toolbox, rejected = Path(path), CLOSED_BOOK, []
+    path, toolbox = Path(path), CLOSED_BOOK
+    rejected: list[Rejected] = []
     if path.is_dir():
         file, path = path / "documents.jsonl", path / "bamboogle.json"
         documents, rejected = convert(json_lines(file, "a folder with bamboogle.json and documents.jsonl"), _document)

@@ -276,10 +276,10 @@ def train_grpo(
     sizes = _sizes(groups * group_size, micro_batch, group_size)
     if vllm not in ("", "colocate", "server"):
         raise InputError(f'vllm={vllm!r}: choose "colocate", "server", or "" for none')
+    if vllm == "server" and _processes() > 1:  # TRL's client waits for all processes at each turn, and expects as many
+        raise InputError("vllm=server serves one training process, for turns differ in number: use vllm=colocate")
     if vllm and importlib.util.find_spec("vllm") is None:
         raise InputError(f"vllm={vllm!r} needs vLLM: pip install 'trl[vllm]'")
-    if vllm == "server" and _processes() > 1:  # TRL asks the server for all processes at once, as often as the first
-        raise InputError("vllm=server serves one training process, for turns differ in number: use vllm=colocate")
     if reward not in ("sparse", "none", *CONTROLS):
         for task, reference in pairs:
             by_name = reward not in (*NEEDS_CALLS, *NEEDS_RESULTS)

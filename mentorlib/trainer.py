@@ -126,9 +126,11 @@ class _Sft(_ByLength, SFTTrainer):
 class _Gkd(_ByLength, GKDTrainer):
     """Distillation of logits; the stock loss forgets that gradients are averaged over processes."""
 
-    def compute_loss(self, *args: Any, num_items_in_batch: Any = None, **kwargs: Any) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         count = None if num_items_in_batch is None else num_items_in_batch / self.args.world_size
-        return super().compute_loss(*args, num_items_in_batch=count, **kwargs)
+        return super().compute_loss(model, inputs, return_outputs, count)
 
 
 def train_sft(

@@ -126,9 +126,11 @@ class _Sft(_ByLength, SFTTrainer):
 class _Gkd(_ByLength, GKDTrainer):
     """Distillation of logits; the stock loss forgets that gradients are averaged over processes."""
 
-    def compute_loss(self, *args: Any, num_items_in_batch: Any = None, **kwargs: Any) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         count = None if num_items_in_batch is None else num_items_in_batch / self.args.world_size
-        return super().compute_loss(*args, num_items_in_batch=count, **kwargs)
+        return super().compute_loss(model, inputs, return_outputs, count)
 
 
 def train_sft(
@@ -276,10 +278,10 @@ def train_grpo(
     sizes = _sizes(groups * group_size, micro_batch, group_size)
     if vllm not in ("", "colocate", "server"):
         raise InputError(f'vllm={vllm!r}: choose "colocate", "server", or "" for none')
+    if vllm == "server" and _processes() > 1:  # TRL's client waits for all processes at each turn, and expects as many
+        raise InputError("vllm=server serves one training process, for turns differ in number: use vllm=colocate")
     if vllm and importlib.util.find_spec("vllm") is None:
         raise InputError(f"vllm={vllm!r} needs vLLM: pip install 'trl[vllm]'")
-    if vllm == "server" and _processes() > 1:  # TRL asks the server for all processes at once, as often as the first
-        raise InputError("vllm=server serves one training process, for turns differ in number: use vllm=colocate")
     if reward not in ("sparse", "none", *CONTROLS):
         for task, reference in pairs:
             by_name = reward not in (*NEEDS_CALLS, *NEEDS_RESULTS)

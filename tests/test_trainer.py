@@ -156,6 +156,8 @@ def test_processes_share_whole_groups(tmp_path, pairs, sandbox, monkeypatch):
     run = Run("three", root=tmp_path)
     with pytest.raises(InputError, match="3 processes cannot share a step's 4 groups"):
         train_grpo(run, model, tokenizer, pairs, sandbox, groups=4, group_size=3)
+    with pytest.raises(InputError, match="vllm=server serves one training process"):
+        train_grpo(run, model, tokenizer, pairs, sandbox, groups=3, vllm="server")
 
 
 def test_bad_settings_are_one_line(tmp_path, pairs, sandbox):

@@ -361,7 +361,7 @@ details.code > summary, .report-facts summary { cursor: pointer; color: #5b6472;
 @media print {
   @page { margin: 1.5cm; }
   main { max-width: none; padding: 0; }
-  details.code { display: none; } .plotly-graph-div, article, tr { break-inside: avoid; }
+  details.code, .dt-search { display: none; } .plotly-graph-div, article, tr { break-inside: avoid; }
   body .jp-OutputArea-output { overflow: visible; max-height: none; }
   body table { font-size: 8pt; } body td, body th { white-space: normal !important; padding: .2em .4em !important; }
   body pre { white-space: pre-wrap; overflow-wrap: anywhere; }

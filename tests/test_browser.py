@@ -15,6 +15,7 @@ from typing import Any
 import nbformat
 import pytest
 import synthetic
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from tiny import notebook
 
@@ -315,7 +316,7 @@ def test_every_notebook_runs_all_without_an_error(browser: Any, lab: str, root: 
     }
     assert set(given) == {file.stem for file in NOTEBOOKS.glob("*.ipynb")}
     for name, parameters in given.items():
-        node = parameterize_notebook(nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4), parameters)
+        node = parameterize_notebook(load_notebook_node(str(NOTEBOOKS / f"{name}.ipynb")), parameters)
         node.cells.append(nbformat.v4.new_code_cell(f"open('{name}.done', 'w').close()"))
         nbformat.write(node, root.parent / f"{name}.ipynb")
         page = opened(browser, lab, f"{name}.ipynb")

@@ -10,6 +10,7 @@ All intervals are 95%; all randomness is seeded, so the same rows give the same 
 import itertools
 import json
 import math
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -313,7 +314,7 @@ def paired(
         raise InputError(
             f"against={against!r}: no such method here; the methods are: {', '.join(sorted(set(rows['method'])))}"
         )
-    rng, found = np.random.default_rng(seed), []
+    found = []
     judged = rows.dropna(subset=["correct"]).astype({"correct": float})
     for value, group in judged.groupby(by, sort=False):
         tables = {
@@ -329,6 +330,7 @@ def paired(
             if not len(index):
                 continue
             ours, theirs = tables[method].loc[index].to_numpy(), tables[against].loc[index].to_numpy()  # tasks x runs
+            rng = _rng(seed, value, method, against)
             several = max(ours.shape[1], theirs.shape[1]) > 1
             both = _bootstrap(rng, ours, theirs, draws, tasks=True, runs=True)
             low, high = np.quantile(both, [0.025, 0.975])
@@ -383,6 +385,11 @@ def _bootstrap(
         picked = rng.integers(k, size=(draws, k)) if runs else np.arange(k)[None]
         means.append(np.take_along_axis(np.broadcast_to(by_run, (draws, k)), np.broadcast_to(picked, (draws, k)), 1))
     return means[0].mean(1) - means[1].mean(1)
+
+
+def _rng(seed: int, *place: Any) -> np.random.Generator:
+    """Chance of its own for each place in a table, so that an interval does not hang on what else is in the table."""
+    return np.random.default_rng([seed, zlib.crc32(json.dumps(place, default=str).encode())])
 
 
 def mcnemar(fixed: int, broke: int) -> float:
@@ -481,10 +488,10 @@ def tool_jsd(
     teacher against itself: the mean JSD between random halves of the tasks. A student below the floor is as close to
     the teacher as the teacher is to itself. Invented tools count as tools that the teacher never uses.
     """
-    rng = np.random.default_rng(seed)
 
     def one(group: pd.DataFrame) -> pd.Series:
-        tasks = group.groupby(["suite", "task_id"], sort=False)
+        rng = _rng(seed, *(group[column].iloc[0] for column in by))
+        tasks = group.groupby(["suite", "task_id"])
         student = [Counter(c["name"] for calls in g["calls"] for c in calls) for _, g in tasks]
         teacher = [Counter(name for name in g["teacher_tools"].iloc[0]) for _, g in tasks]
         names = sorted({name for counter in [*student, *teacher] for name in counter})

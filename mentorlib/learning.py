@@ -57,7 +57,7 @@ def speed(rows: pd.DataFrame, level: float = 0.7, draws: int = 2000, seed: int =
     """
     found = []
     if len(rows):
-        rng, seeds = np.random.default_rng(seed), _by_step(rows)
+        seeds = _by_step(rows)
         size = rows.groupby(["method", "run", "step"]).size().groupby(["method", "run"]).mean()
         for method in seeds.columns.unique("method"):
             own = seeds[method]
@@ -67,7 +67,9 @@ def speed(rows: pd.DataFrame, level: float = 0.7, draws: int = 2000, seed: int =
             reached = float(np.median([step * size[method][run] for step, run in zip(first, own, strict=True)]))
             low, high = (math.nan, math.nan)
             if len(area) > 1:
-                low, high = np.quantile(rng.choice(area, (draws, len(area))).mean(1), [0.025, 0.975])
+                low, high = np.quantile(
+                    np.random.default_rng(seed).choice(area, (draws, len(area))).mean(1), [0.025, 0.975]
+                )
             found.append(
                 {"method": method, "area": area.mean(), "low": low, "high": high}
                 | {"reached": reached if math.isfinite(reached) else math.nan}

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 
 from mentorlib.cli import main
 from mentorlib.core import InputError
+from mentorlib.recorded import verify
 from mentorlib.runs import Run
 from mentorlib.sharing import load_archive, push, save_archive, save_hub, save_inspect
 
@@ -79,7 +80,7 @@ def test_a_run_travels_as_one_archive(run, capsys):
     assert "runs/mine exists: import under another name with --name" in capsys.readouterr().err
     assert main(["import", "to/mine.tar.gz", "--name", "theirs"]) == 0
     theirs = Run.open("theirs")
-    assert theirs.info == run.info | {"name": "theirs"} and theirs.verify()[0]["ok"] is True
+    assert theirs.info == run.info | {"name": "theirs"} and verify(theirs)[0]["ok"] is True
     shutil.rmtree(run.path)
     assert load_archive("to/mine.tar.gz").info == run.info
     assert content(run.path) == before
@@ -222,6 +223,7 @@ def test_trackio_gets_metrics_and_a_trace_a_rollout(run, tmp_path):
     # In a process of its own: trackio decides where it writes when it is imported, and keeps threads.
     code = """
 import json
+from mentorlib.recorded import verify
 from mentorlib.runs import Run
 from mentorlib.sharing import save_trackio
 count = save_trackio(Run.open("mine"), "ours")

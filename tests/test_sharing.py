@@ -223,7 +223,6 @@ def test_trackio_gets_metrics_and_a_trace_a_rollout(run, tmp_path):
     # In a process of its own: trackio decides where it writes when it is imported, and keeps threads.
     code = """
 import json
-from mentorlib.recorded import verify
 from mentorlib.runs import Run
 from mentorlib.sharing import save_trackio
 count = save_trackio(Run.open("mine"), "ours")

@@ -102,14 +102,13 @@ def linked(table: pd.DataFrame, *, rows: str, columns: str, **filters: str) -> H
         for column, value in zip(table.columns, row, strict=True):
             said = escape(value if isinstance(value, str) else f"{value:,}" if value == value else "–")
             address = html.escape(link(**{rows: name, columns: column}, **filters))
-            cells += (
-                f"<td><a href='{address}'>{said}</a></td>"
-                if value not in (0, "–") and value == value
-                else f"<td>{said}</td>"
-            )
+            there = value not in (0, "–") and value == value
+            inside = f"<a href='{address}'>{said}</a>" if there else said
+            cells += f"<td style='white-space:nowrap'>{inside}</td>"
         lines.append(f"<tr><th scope='row'>{escape(str(name))}</th>{cells}</tr>")
-    opening = "<table class='dataframe' style='white-space:nowrap'>"
-    return HTML(f"{opening}<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>")
+    return HTML(
+        f"<table class='dataframe'><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    )
 
 
 def _tokens(row: Mapping[str, Any]) -> str:

@@ -85,6 +85,9 @@ def _lead(table: pd.DataFrame, by: str) -> str:
         if group["low"].iloc[-1] > group["high"].iloc[:-1].max():
             clear.append(group["method"].iloc[-1])
     if not clear:
+        if table["method"].nunique() == 2:
+            one, other = table["method"].unique()
+            return f"Neither {one} nor {other} stands clear of the other on any of {len(groups)} {by}s"
         return f"No method stands clear of all others on any of {len(groups)} {by}s"
     leader = max(dict.fromkeys(clear), key=clear.count)
     return f"{leader} stands clear of all others on {clear.count(leader)} of {len(groups)} {by}s"
@@ -191,7 +194,7 @@ def similarity(scores: pd.DataFrame, distances: pd.DataFrame) -> go.Figure:
     floor = both["floor"].median()
     means = both.groupby("method", sort=False)["jsd"].mean()
     title = f"{means.idxmin()} calls tools most like the teacher: mean JSD {means.min():.3f} bits"
-    if len(both) > 2:
+    if len(both) > 2 and both["jsd"].nunique() > 1 and both["accuracy"].nunique() > 1:  # else there is no correlation
         title += f"; correlation with accuracy {both['jsd'].corr(both['accuracy']):+.2f}"
     fig = go.Figure()
     suites = list(dict.fromkeys(both["suite"]))

@@ -80,7 +80,8 @@ def write_page(
             {
                 "stage": stage,
                 "title": _title(stage.notebook),
-                "state": state[stage.name] + (" with another version of the library" if stage.name in older else ""),
+                "state": state[stage.name],
+                "older": stage.name in older,
                 "error": errors.get(stage.name, (0, ""))[1],
                 "link": f"{stage.name}.html" if linked else None,
                 "seconds": seconds.get(stage.name),

@@ -150,3 +150,11 @@ def test_accuracy_leads_only_where_intervals_part() -> None:
     table = table.assign(runs=1, sd_runs=float("nan"))
     assert title(figures.accuracy(table)) == "sft stands clear of all others on 1 of 2 suites"
     assert title(figures.accuracy(table[table["method"] == "base"])) == "base is right on 20% (a) to 50% (b)"
+    assert title(figures.accuracy(table[table["suite"] == "b"])).startswith("Neither base nor sft stands clear")
+
+
+def test_a_correlation_is_said_only_where_both_sides_vary() -> None:
+    scores = pd.DataFrame({"suite": list("abc"), "method": "sft", "accuracy": [0.2, 0.4, 0.6], "low": 0.0, "high": 1.0})
+    distances = scores[["suite", "method"]].assign(jsd=[0.3, 0.2, 0.1], low=0.0, high=1.0, floor=0.05)
+    assert "correlation with accuracy -1.00" in title(figures.similarity(scores, distances))
+    assert "correlation" not in title(figures.similarity(scores.assign(accuracy=0.5), distances))

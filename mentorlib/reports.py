@@ -353,6 +353,8 @@ details.code > summary, .report-facts summary { cursor: pointer; color: #5b6472;
 .report-facts { border-bottom: 1px solid #d9dde3; padding: 0 0 .6rem; }
 .report-facts td { padding: 0 1rem 0 0; text-align: left; vertical-align: top; }
 .report-failed { background: #fdecea; border-left: 4px solid #b3261e; padding: .6rem 1rem; margin: .6rem 0; }
+body .jp-OutputArea-output pre { white-space: pre-wrap; word-break: normal; overflow-wrap: anywhere; }
+body td.prose { min-width: 24em; text-align: left; }
 @media (max-width: 600px) { main { padding: .6rem .8rem 3rem; } body .jp-Cell { padding: 4px 0; } }
 @media screen and (prefers-color-scheme: dark) {
   /* Turned over as a whole, with hues kept, so that figures, tables and transcripts keep their colours. */
@@ -363,8 +365,11 @@ details.code > summary, .report-facts summary { cursor: pointer; color: #5b6472;
   main { max-width: none; padding: 0; }
   details.code, .dt-search { display: none; } .plotly-graph-div, article, tr { break-inside: avoid; }
   body .jp-OutputArea-output { overflow: visible; max-height: none; }
-  body table { font-size: 8pt; } body td, body th { white-space: normal !important; padding: .2em .4em !important; }
-  body pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+  h1, h2, h3 { break-after: avoid; } body .dt-column-order { display: none; }
+  /* Tables are as wide as the sheet, whatever DataTables measured on the screen. */
+  body table.dataTable { width: 100% !important; } body table.dataTable col { width: auto !important; }
+  body td, body th { font-size: 8pt !important; white-space: normal !important; padding: .2em .4em !important; }
+  body td.prose { min-width: 0; }
 }
 </style>
 {%- endblock -%}

@@ -24,7 +24,7 @@ from .tokens import sampled
 LIMIT = 20_000  # characters shown of one text
 _BOX = "border:1px solid #8884;border-left:4px solid {};border-radius:4px;padding:6px 10px;margin:6px 0"
 _PRE = (
-    "white-space:pre-wrap;overflow-wrap:anywhere;margin:2px 0;unicode-bidi:plaintext;background:none;color:inherit;"
+    "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;margin:2px 0;unicode-bidi:plaintext;background:none;color:inherit;"
     "font:12.5px/1.45 ui-monospace,monospace;border:0;padding:0"
 )
 _SIDES = "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(20em,100%),1fr));gap:0 16px"

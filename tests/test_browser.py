@@ -128,6 +128,11 @@ def test_a_report(tab: Any, root: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert "alert(1)" in tab.inner_text("body") and serious(tab) == []
     tab.set_viewport_size({"width": 390, "height": 800})
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    # On paper a table is whole: nothing can be scrolled there.
+    tab.emulate_media(media="print")
+    tab.set_viewport_size({"width": 681, "height": 1000})
+    assert max(tab.evaluate("[...document.querySelectorAll('table')].map(t => t.getBoundingClientRect().right)")) <= 681
+    tab.emulate_media(media="screen")
     tab.set_viewport_size({"width": 1280, "height": 800})
     tab.click("a[href*='outcome=gave%20up']")
     tab.wait_for_selector("main h2")

@@ -24,8 +24,8 @@ from .tokens import sampled
 LIMIT = 20_000  # characters shown of one text
 _BOX = "border:1px solid #8884;border-left:4px solid {};border-radius:4px;padding:6px 10px;margin:6px 0"
 _PRE = (
-    "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;margin:2px 0;unicode-bidi:plaintext;background:none;color:inherit;"
-    "font:12.5px/1.45 ui-monospace,monospace;border:0;padding:0"
+    "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;unicode-bidi:plaintext;background:none;color:inherit;"
+    "font:12.5px/1.45 ui-monospace,monospace;border:0;margin:2px 0;padding:0"
 )
 _SIDES = "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(20em,100%),1fr));gap:0 16px"
 _TINTS = {"question": "#7F7F7F", "assistant": "#0072B2", "call": "#E69F00", "tool": "#009E73", "error": "#D55E00"}

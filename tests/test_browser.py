@@ -299,7 +299,7 @@ def test_an_interrupt_lets_the_step_at_hand_finish(browser: Any, lab: str, root:
     page.click("button[title*='nterrupt'], [data-jp-item-name='interrupt']")
     page.wait_for_selector("text=/ended \\d+/", timeout=20_000)
     page.wait_for_selector(
-        ".jp-OutputArea .gtitle:has-text('Ended after step')", timeout=60_000
+        ".jp-OutputArea .gtitle:has-text('Ended after step')", timeout=20_000
     )  # drawn a moment later
     done = json.loads((root / "stopped" / "results.json").read_text())["stopped_at_step"]
     assert 0 < done["value"] < 400 and done["n"] == 400

@@ -238,7 +238,7 @@ def similarity(scores: pd.DataFrame, distances: pd.DataFrame) -> go.Figure:
         )
     fig.update_xaxes(title_text="JSD of tools called to the teacher's (bits)", rangemode="tozero")
     fig.update_yaxes(title_text="accuracy", tickformat=".0%")
-    return dress(fig, title, 520, legend=True)
+    return dress(fig, title, 400 + 20 * (both["method"].nunique() + len(suites)), legend=True)  # a name a line
 
 
 def outcomes(table: pd.DataFrame) -> go.Figure:

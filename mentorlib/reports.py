@@ -363,7 +363,7 @@ body td.prose { min-width: 24em; text-align: left; }
 @media print {
   @page { margin: 1.5cm; }
   main { max-width: none; padding: 0; }
-  details.code, .dt-search { display: none; } .plotly-graph-div, article, tr { break-inside: avoid; }
+  details.code, .dt-search { display: none; } .plot, article, tr { break-inside: avoid; }
   body .jp-OutputArea-output { overflow: visible; max-height: none; }
   h1, h2, h3 { break-after: avoid; } body .dt-column-order { display: none; }
   /* Tables are as wide as the sheet, whatever DataTables measured on the screen. */
@@ -432,23 +432,30 @@ def to_html(node: nbformat.NotebookNode) -> str:
     )
 
 
-# Drawn anew for another width, as plotly misplaces legends when it resizes; 640 pixels fit on A4 and Letter. A mark
-# that stands for trajectories opens them; only addresses that we made are followed.
+# Drawn anew for another width, as plotly misplaces legends when it resizes. 640 by 860 pixels and a title fit on a page
+# of A4 or Letter; taller figures are drawn closer, and at two thirds. A mark that stands for trajectories opens them;
+# only addresses that we made are followed.
 _FIGURE = """
 function figure(id, data, layout) {
-  const draw = width => Plotly.newPlot(id, data, {...layout, width}, {displayModeBar: false}).then(d =>
-    d.on("plotly_click", event => {
-      const to = event.points[0].customdata;
-      if (typeof to === "string" && to.startsWith("trajectories.html#")) location.href = to;
-    }));
+  const draw = paper => {
+    const tall = paper && layout.height > 860, size = paper ? {width: 640} : {};
+    if (tall) Object.assign(size, {width: 960, height: Math.min(layout.height, 1290), font: {size: 10}});
+    const height = size.height || layout.height;
+    Object.assign(document.getElementById(id).style, {height: height + "px", zoom: tall ? 2 / 3 : 1});
+    Plotly.newPlot(id, data, {...layout, ...size}, {displayModeBar: false}).then(d =>
+      d.on("plotly_click", event => {
+        const to = event.points[0].customdata;
+        if (typeof to === "string" && to.startsWith("trajectories.html#")) location.href = to;
+      }));
+  };
   let wide = innerWidth, late;
   addEventListener("resize", () => {
     clearTimeout(late);
-    if (wide !== (wide = innerWidth)) late = setTimeout(draw, 100);
+    if (wide !== (wide = innerWidth)) late = setTimeout(draw, 100, false);
   });
-  addEventListener("beforeprint", () => draw(640));
-  addEventListener("afterprint", () => draw());
-  draw();
+  addEventListener("beforeprint", () => draw(true));
+  addEventListener("afterprint", () => draw(false));
+  draw(false);
 }
 """
 
@@ -467,11 +474,24 @@ def figure_title(figure: Mapping[str, Any]) -> str:
 
 
 def figure_html(figure: Mapping[str, Any], id_: str) -> str:
-    """A plotly figure's JSON as HTML for a page that holds ``plotly_js``: labelled, as wide as there is room."""
-    height = figure.get("layout", {}).get("height") or 450
-    arguments = json.dumps([figure.get("data", []), figure.get("layout", {})]).replace("<", "\\u003c")
+    """A plotly figure's JSON as HTML for a page that holds ``plotly_js``: as wide as there is room, its title as text.
+
+    plotly cannot break a title at the page's width; a browser can.
+    """
+    layout = dict(figure.get("layout") or {})
+    height = layout.get("height") or 450
+    title = layout.pop("title", None)
+    if title and "margin" in layout:  # the room that figures.dress left for it
+        room = 10 + 19 * (str(title.get("text")).count("<br>") + 1)
+        layout["margin"] = layout["margin"] | {"t": layout["margin"]["t"] - room}
+        height -= room
+    layout["height"] = height
+    arguments = json.dumps([figure.get("data", []), layout]).replace("<", "\\u003c")
     label = html.escape(figure_title(figure))
+    font = "bold 15px/1.3 'Open Sans', verdana, arial, sans-serif"
+    above = f'<p style="margin: .8rem 0 0 12px; font: {font}">{label}</p>' if title else ""
     return (
-        f'<div id="{id_}" class="plotly-graph-div" role="figure" aria-label="{label}" '
-        f'style="height:{height}px;width:100%"></div><script>figure("{id_}", ...{arguments});</script>'
+        f'<div class="plot" role="figure" aria-label="{label}">{above}'
+        f'<div id="{id_}" class="plotly-graph-div" style="height:{height}px;width:100%"></div>'
+        f'<script>figure("{id_}", ...{arguments});</script></div>'
     )

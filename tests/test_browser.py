@@ -132,6 +132,11 @@ def test_a_report(tab: Any, root: Path, tmp_path: Path, monkeypatch: pytest.Monk
     tab.emulate_media(media="print")
     tab.set_viewport_size({"width": 681, "height": 1000})
     assert max(tab.evaluate("[...document.querySelectorAll('table')].map(t => t.getBoundingClientRect().right)")) <= 681
+    tab.wait_for_timeout(500)  # while figures are drawn for the new width; on paper each fits on a page with its title
+    heights = "[...document.querySelectorAll('.plot')].map(plot => plot.clientHeight)"
+    assert max(tab.evaluate(heights)) > 940
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert max(tab.evaluate(heights)) <= 940
     tab.emulate_media(media="screen")
     tab.set_viewport_size({"width": 1280, "height": 800})
     tab.click("a[href*='outcome=gave%20up']")

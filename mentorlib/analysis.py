@@ -797,10 +797,12 @@ def lessons_compare(domains: pd.DataFrame, pairs: pd.DataFrame, distances: pd.Da
             f"Tools most like the teacher's: `{near}`, {nearest[near]:.3f} bits; "
             f"least: `{far}`, {nearest[far]:.3f} bits."
         )
-    seeds = int(methods.groupby("method")["seed"].nunique().min())
-    lines.append(
-        f"Seeds a method: {seeds}." + (" The luck of training is not in these intervals." if seeds < 2 else "")
-    )
+    seeds = methods[methods["method"] != "base"].groupby("method")["seed"].nunique()  # base is not trained
+    if len(seeds):
+        least, most = seeds.min(), seeds.max()
+        lines.append(f"Seeds a trained method: {least}" + (f" to {most}." if most > least else "."))
+        if least < 2:
+            lines[-1] += " With one seed, an interval does not hold the luck of training."
     return _list(lines)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from .core import InputError, Pair
 from .datasets import load_tasks
@@ -123,6 +124,7 @@ def _launch(
 
 def main(folder: str) -> None:
     """One of the processes: train what the run's folder says, and save the model into it."""
+    disable_progress_bar()  # what is printed here is shown in the notebook
     run = Run.open(folder)
     settings = json.loads((run.path / "launch.json").read_text(encoding="utf-8"))
     pairs = load_tasks(run.params["data"], suite=run.params["suite"], split="train")

@@ -366,7 +366,12 @@ def test_tables_and_lessons(root: Path, rows: pd.DataFrame, rollouts: pd.DataFra
     domains = analysis.accuracy(analysis.domains(rows, ["calculator"]), by=["domain", "method"])
     pairs, jsd = analysis.paired(rows), analysis.tool_jsd(rows)
     said = analysis.lessons_compare(domains, pairs, jsd, analysis.methods(root=root))
-    assert "Best in domain: `grpo-exact`" in said and "Seeds a method: 1." in said
+    assert "Best in domain: `grpo-exact`" in said and "Seeds a trained method: 1." in said and "luck" in said
+    several = pd.concat(
+        [analysis.methods(root=root), analysis.methods(root=root).assign(seed=1).query("method != 'base'")]
+    )
+    said = analysis.lessons_compare(domains, pairs, jsd, several)
+    assert "Seeds a trained method: 2." in said and "luck" not in said
     assert "fails most by" in analysis.lessons_errors(rows, pairs)
     scored = analysis.rescore(rollouts)
     parted = analysis.partings(analysis.rescore(rollouts, "official"), scored)

@@ -272,7 +272,7 @@ def stops(table: pd.DataFrame) -> go.Figure:
 
 
 def payoffs(scored: pd.DataFrame) -> go.Figure:
-    """What each reward pays, on average, for each outcome of the same trajectories, of ``analysis.rescore``."""
+    """What each reward pays, on average, for each outcome of the same trajectories, of ``rescoring.rescore``."""
     if scored.empty:
         return empty("No scores: there are no rows to score", "give runs with rollouts.jsonl or eval/*.jsonl")
     scored = scored.dropna(subset=["total"]).astype({"total": float})
@@ -313,7 +313,7 @@ def payoffs(scored: pd.DataFrame) -> go.Figure:
 
 
 def partings(parted: pd.DataFrame, rows: int, rewards: Sequence[str] = ()) -> go.Figure:
-    """How often release and corrected reward differ, by outcome, of ``analysis.partings`` on ``rows`` rows."""
+    """How often release and corrected reward differ, by outcome, of ``rescoring.partings`` on ``rows`` rows."""
     if parted.empty:
         return empty(
             f"Official and corrected rewards agree on all {rows} trajectories", "nothing here touches what was mended"
@@ -338,7 +338,7 @@ def partings(parted: pd.DataFrame, rows: int, rewards: Sequence[str] = ()) -> go
 
 
 def counterfactual(table: pd.DataFrame) -> go.Figure:
-    """Flipped, silenced and dead shares of each other reward on a run's own groups, of ``analysis.counterfactual``."""
+    """Flipped, silenced and dead shares of each other reward on a run's own groups, of ``rescoring.counterfactual``."""
     others = table[table["reward"] != table["trained"]]
     if others.empty:
         return empty("No counterfactual advantages: no stored groups", "only GRPO runs keep rollouts.jsonl")
@@ -386,7 +386,7 @@ def counterfactual(table: pd.DataFrame) -> go.Figure:
 
 
 def decomposition(parts: pd.DataFrame) -> go.Figure:
-    """Each term's share of the advantage by step, a panel a method, of ``analysis.decomposition``."""
+    """Each term's share of the advantage by step, a panel a method, of ``rescoring.decomposition``."""
     if parts.empty:
         return empty(
             "No advantages to take apart", "only GRPO runs keep rollouts.jsonl, and all stored groups may be dead"
@@ -430,7 +430,7 @@ def decomposition(parts: pd.DataFrame) -> go.Figure:
 
 
 def terms(scored: pd.DataFrame) -> go.Figure:
-    """One trajectory under every reward: weight x term, stacked, and the total, of ``analysis.rescore`` on one row."""
+    """One trajectory under every reward: weight x term, stacked, and the total, of ``rescoring.rescore`` on one row."""
     if scored.empty:
         return empty("No score: this trajectory is ours, not the policy's", "stop == infrastructure is never scored")
     rewards = [text(name) for name in scored["reward"]]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from . import analysis, exploits, learning, tooluse
+from . import analysis, exploits, learning, rescoring, tooluse
 from .core import InputError
 from .runs import Run, query_rows, select_rows
 
@@ -34,16 +34,16 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {
     "tuning": lambda held, made, runs, suites: analysis.tuning(held(), runs(), suites),
     "speed": lambda held, made, runs, **a: learning.speed(made(), **a),
     "exploits": lambda held, made, runs: exploits.summary(exploits.meter(made())),
-    "partings": lambda held, made, runs, groups: analysis.parting_share(*_both(made, held, groups)),
-    "counterfactual": lambda held, made, runs, groups: analysis.counterfactual(
-        analysis.rescore(analysis.thin(made(), groups))
+    "partings": lambda held, made, runs, groups: rescoring.parting_share(*_both(made, held, groups)),
+    "counterfactual": lambda held, made, runs, groups: rescoring.counterfactual(
+        rescoring.rescore(analysis.thin(made(), groups))
     ),
 }
 
 
 def _both(made: Rows, held: Rows, groups: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows = analysis.thin(made() if len(made()) else held(), groups)
-    return analysis.rescore(rows, "official"), analysis.rescore(rows)
+    return rescoring.rescore(rows, "official"), rescoring.rescore(rows)
 
 
 def record_table(

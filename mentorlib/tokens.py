@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from .analysis import advantages, percent
+from .analysis import percent
 from .figures import empty, stack
+from .rescoring import advantages
 
 KINDS = {
     "call": "from <tool_call> to </tool_call>, or to the turn's end if it is never closed",
@@ -73,7 +74,7 @@ def _spans(said: str) -> Iterator[tuple[int, int, str]]:
 
 
 def gradient(rows: pd.DataFrame, scored: pd.DataFrame) -> pd.DataFrame:
-    """On which tokens each reward's advantage falls. In: rows of ``rollouts``, and ``analysis.rescore`` of them.
+    """On which tokens each reward's advantage falls. In: rows of ``rollouts``, and ``rescoring.rescore`` of them.
 
     GRPO multiplies the log-probability of every sampled token by its trajectory's advantage over its number of sampled
     tokens. Out, a row for each method, reward and kind: tokens (the kind's share of a mean trajectory's tokens),

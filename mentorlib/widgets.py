@@ -16,8 +16,9 @@ import pandas as pd
 from IPython.display import HTML
 
 from . import figures
-from .analysis import OUTCOMES, link, rescore
+from .analysis import OUTCOMES, link
 from .core import Trajectory
+from .rescoring import rescore
 from .rewards import named
 from .tokens import sampled
 
@@ -208,7 +209,7 @@ def playground(row: Mapping[str, Any] | pd.Series, version: str = "corrected") -
 def rescored(
     row: Mapping[str, Any] | pd.Series, response: str | None = None, version: str = "corrected"
 ) -> pd.DataFrame:
-    """``analysis.rescore`` of one row, with another response in its place if one is given."""
+    """``rescoring.rescore`` of one row, with another response in its place if one is given."""
     row = dict(row)
     if response is not None:
         changed = Trajectory.from_response(response, str(row["task_id"]))

@@ -26,3 +26,27 @@ def server(tmp_path_factory):
 
     with transformers_serve(tmp_path_factory.mktemp("server") / "log") as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory):
+    """Made-up runs, one folder each."""
+    import synthetic
+
+    path = tmp_path_factory.mktemp("runs")
+    synthetic.make_runs(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def rows(root):
+    from mentorlib import analysis
+
+    return analysis.evaluations(root=root)
+
+
+@pytest.fixture(scope="session")
+def rollouts(root):
+    from mentorlib import analysis
+
+    return analysis.rollouts(root=root)

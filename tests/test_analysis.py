@@ -12,25 +12,8 @@ import synthetic
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mentorlib import analysis
+from mentorlib import analysis, rescoring
 from mentorlib.core import InputError
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("runs")
-    synthetic.make_runs(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def rows(root: Path) -> pd.DataFrame:
-    return analysis.evaluations(root=root)
-
-
-@pytest.fixture(scope="module")
-def rollouts(root: Path) -> pd.DataFrame:
-    return analysis.rollouts(root=root)
 
 
 def frame(
@@ -96,17 +79,6 @@ def test_tuning_chooses_the_most_accurate_rate_and_of_equals_the_lowest() -> Non
         analysis.tuning(rows, runs, ["longer"])
 
 
-def test_a_group_is_scored_as_one() -> None:
-    """Anneal weighs tools by the share of the group that is wrong; a row of an evaluation stands alone."""
-    rng = Random(0)
-    rows = pd.DataFrame([synthetic.row(kind, rng, 1) for kind in ("right", "argument", "argument", "right")])
-    grouped = rows.assign(run="r", method="m", step=1, group=[0, 0, 1, 1], outcome="", reward="anneal")
-    scored = analysis.rescore(grouped, rewards=["anneal"])
-    assert [w["tools"] for w in scored["weights"]] == pytest.approx([0.15] * 4)
-    alone = analysis.rescore(grouped.drop(columns=["step", "group"]), rewards=["anneal"])
-    assert [w["tools"] for w in alone["weights"]] == pytest.approx([0, 0.3, 0.3, 0])
-
-
 def test_bad_run_folders_give_one_line(tmp_path: Path, root: Path) -> None:
     with pytest.raises(InputError, match="no run folder with rows"):
         analysis.evaluations(root=tmp_path)
@@ -131,7 +103,7 @@ def test_bad_run_folders_give_one_line(tmp_path: Path, root: Path) -> None:
 def test_rollouts_of_runs_without_any_are_empty_with_columns(root: Path) -> None:
     empty = analysis.rollouts(["base", "sft"], root)
     assert empty.empty and {"step", "group", "total", "method", "outcome"} <= set(empty.columns)
-    computed = analysis.decomposition(empty)
+    computed = rescoring.decomposition(empty)
     assert computed.empty and "method" in computed
     with pytest.raises(InputError, match="none of these runs was evaluated"):
         (root / "bare").mkdir(exist_ok=True)
@@ -274,77 +246,6 @@ def test_tool_use(rows: pd.DataFrame) -> None:
     assert use["invented"].between(0, 1).all() and (use["teacher_calls"] == 1).all()
 
 
-def test_advantages_are_those_that_were_stored(rollouts: pd.DataFrame) -> None:
-    again = analysis.advantages(rollouts)
-    assert np.allclose(again["advantage"], rollouts["advantage"].astype(float))
-    assert np.allclose(again.groupby(["run", "step", "group"])["advantage"].sum(), 0)
-
-
-def test_decomposition_adds_up(rollouts: pd.DataFrame) -> None:
-    for scored in (rollouts, analysis.rescore(rollouts)):
-        shares = analysis.decomposition(scored).groupby(["method", "reward", "step"])["share"].sum()
-        assert len(shares) and np.allclose(shares, 1)
-
-
-def test_a_total_that_its_terms_do_not_explain_gets_a_rest(rollouts: pd.DataFrame) -> None:
-    odd = rollouts.assign(total=rollouts["total"].astype(float) * 2)
-    assert "rest" in set(analysis.decomposition(odd)["term"])
-
-
-def test_counterfactual_of_the_own_reward_changes_nothing(rollouts: pd.DataFrame) -> None:
-    found = analysis.counterfactual(analysis.rescore(rollouts))
-    own = found[found["reward"] == found["trained"]]
-    assert len(own) == 3 and (own[["flips", "silenced", "woken"]] == 0).all(axis=None)
-    assert np.allclose(own["spearman"].dropna(), 1)
-    assert found[["flips", "silenced", "woken", "dead"]].stack().between(0, 1).all()
-
-
-def test_counterfactual_by_hand() -> None:
-    totals = {"a": [0.0, 1.0, 0.5, 0.5], "b": [1.0, 0.0, 0.5, 0.5], "c": [1.0, 1.0, 1.0, 1.0]}
-    scored = pd.DataFrame(
-        [
-            {
-                "row": i,
-                "run": "r",
-                "method": "grpo-a",
-                "step": 0,
-                "group": 0,
-                "trained": "a",
-                "reward": name,
-                "total": t,
-            }
-            for name, values in totals.items()
-            for i, t in enumerate(values)
-        ]
-    )
-    found = analysis.counterfactual(scored).set_index("reward")
-    assert found.loc["b", ["flips", "silenced", "dead", "spearman"]].tolist() == [0.5, 0, 0, pytest.approx(-1)]
-    assert found.loc["c", ["flips", "silenced", "dead"]].tolist() == [0, 0.5, 1] and math.isnan(
-        found.loc["c", "spearman"]
-    )
-
-
-def test_partings_show_what_was_mended(rollouts: pd.DataFrame) -> None:
-    official, corrected = analysis.rescore(rollouts, "official"), analysis.rescore(rollouts)
-    parted = analysis.partings(official, corrected)
-    assert {"malformed call", "gave up"} <= set(parted["outcome"])
-    assert (parted["change"].abs().diff().dropna() <= 1e-12).all()
-    assert np.allclose(parted["change"], parted["corrected"] - parted["official"])
-    assert analysis.partings(official, official).empty
-
-
-def test_rescore_refuses_unknown_names(rollouts: pd.DataFrame) -> None:
-    with pytest.raises(InputError, match=r"nonsense.*sparse"):
-        analysis.rescore(rollouts, rewards=["nonsense"])
-    with pytest.raises(InputError, match="version"):
-        analysis.rescore(rollouts, "old")
-
-
-def test_what_is_ours_is_never_scored(rollouts: pd.DataFrame) -> None:
-    mine = rollouts.head(4).assign(stop=["infrastructure", "answered", "answered", "answered"])
-    assert analysis.rescore(mine, rewards=["exact"])["row"].tolist() == mine.index[1:].tolist()
-
-
 def test_thin_keeps_whole_groups(rollouts: pd.DataFrame, rows: pd.DataFrame) -> None:
     kept = analysis.thin(rollouts, 6)
     assert (kept.groupby(["run", "step", "group"]).size() == 4).all()
@@ -357,24 +258,9 @@ def test_cost(root: Path, rows: pd.DataFrame, rollouts: pd.DataFrame) -> None:
     assert cost.loc["base", "rollouts"] == 0 and cost.loc["grpo-exact", "rollouts"] == 72
 
 
-def test_tables_and_lessons(root: Path, rows: pd.DataFrame, rollouts: pd.DataFrame) -> None:
+def test_tables(rows: pd.DataFrame) -> None:
     assert analysis.percent(math.nan) == "–"
     wide = analysis.table(analysis.accuracy(rows))
     assert wide.shape == (5, 3) and wide.loc["base", "calculator"].endswith("]")
     words = analysis.accuracy(rows.assign(word_f1=(rows["suite"] == "calculator") / 2))
     assert analysis.table(words).loc["base", "calculator"] == wide.loc["base", "calculator"] + ", F1 0.50"
-    domains = analysis.accuracy(analysis.domains(rows, ["calculator"]), by=["domain", "method"])
-    pairs, jsd = analysis.paired(rows), analysis.tool_jsd(rows)
-    said = analysis.lessons_compare(domains, pairs, jsd, analysis.methods(root=root))
-    assert "Best in domain: `grpo-exact`" in said and "Seeds a trained method: 1." in said and "luck" in said
-    several = pd.concat(
-        [analysis.methods(root=root), analysis.methods(root=root).assign(seed=1).query("method != 'base'")]
-    )
-    said = analysis.lessons_compare(domains, pairs, jsd, several)
-    assert "Seeds a trained method: 2." in said and "luck" not in said
-    assert "fails most by" in analysis.lessons_errors(rows, pairs)
-    scored = analysis.rescore(rollouts)
-    parted = analysis.partings(analysis.rescore(rollouts, "official"), scored)
-    assert "Fewest dead groups" in analysis.lessons_rewards(rollouts, parted, analysis.counterfactual(scored))
-    nothing = analysis.counterfactual(analysis.rescore(rows.head(5)))
-    assert "No groups are stored" in analysis.lessons_rewards(rows.head(5), parted.head(0), nothing)

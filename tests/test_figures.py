@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import pytest
 import synthetic
 
-from mentorlib import analysis, figures, learning
+from mentorlib import analysis, figures, learning, rescoring
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, go.Figure]:
     root = tmp_path_factory.mktemp("runs")
     synthetic.make_runs(Path(root))
     rows, rollouts = analysis.evaluations(root=root), analysis.rollouts(root=root)
-    scored, official = analysis.rescore(rollouts), analysis.rescore(rollouts, "official")
+    scored, official = rescoring.rescore(rollouts), rescoring.rescore(rollouts, "official")
     accuracy = analysis.accuracy(rows)
     return {
         "learning_curves": learning.figure(learning.curves(rollouts)),
@@ -29,9 +29,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, go.Figure]:
         "outcomes": figures.outcomes(analysis.shares(rows)),
         "stops": figures.stops(analysis.shares(rows, "stop")),
         "payoffs": figures.payoffs(scored),
-        "partings": figures.partings(analysis.partings(official, scored), len(rollouts)),
-        "counterfactual": figures.counterfactual(analysis.counterfactual(scored)),
-        "decomposition": figures.decomposition(analysis.decomposition(rollouts)),
+        "partings": figures.partings(rescoring.partings(official, scored), len(rollouts)),
+        "counterfactual": figures.counterfactual(rescoring.counterfactual(scored)),
+        "decomposition": figures.decomposition(rescoring.decomposition(rollouts)),
         "terms": figures.terms(scored[scored["row"] == scored["row"].iloc[0]]),
     }
 

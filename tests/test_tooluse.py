@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from mentorlib import analysis, tokens, tooluse
+from mentorlib import analysis, rescoring, tokens, tooluse
 
 
 def test_kinds_of_tokens() -> None:
@@ -24,11 +24,11 @@ def test_kinds_of_tokens() -> None:
 def test_gradient_shares_add_up(tmp_path: Path) -> None:
     synthetic.make_runs(tmp_path, steps=3)
     rows = analysis.rollouts(root=tmp_path)
-    table = tokens.gradient(rows, analysis.rescore(rows))
+    table = tokens.gradient(rows, rescoring.rescore(rows))
     sums = table.groupby(["method", "reward"])[["tokens", "share"]].sum()
     assert sums.to_numpy() == pytest.approx(1.0) and table["logit"].isna().all()
     kept = rows.assign(tokens=[list(r) for r in rows["response"]], logprobs=[[-0.5] * len(r) for r in rows["response"]])
-    even = tokens.gradient(kept, analysis.rescore(kept))
+    even = tokens.gradient(kept, rescoring.rescore(kept))
     assert even["logit"].to_numpy() == pytest.approx(even["share"].to_numpy())  # every token equally sure
     assert tokens.figure(table).data and not tokens.figure(table.head(0)).data
 

@@ -237,10 +237,11 @@ def _run(
 ) -> Path:
     own = ThreadPoolExecutor(workers) if executor is None else None
     pool: Any = own or executor
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // workers))
     environment = {
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
+        "MKL_DYNAMIC": "FALSE",  # as many on a busy machine: sums shared otherwise are rounded otherwise
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait slow the other stage down several times
         "KMP_BLOCKTIME": "0",
         "TOKENIZERS_PARALLELISM": "false",

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
+from huggingface_hub import constants
 from peft import LoraConfig, PeftModel
 from torch.utils.data import Sampler
 from transformers import (
@@ -49,6 +50,10 @@ from .sandbox import Sandbox
 with warnings.catch_warnings():  # each import says that this part of TRL may change, which the pinned version does not
     warnings.simplefilter("ignore")
     from trl.experimental.gkd import GKDConfig, GKDTrainer
+
+# TRL tells its makers of every trainer, which nobody here asked for. It does so in a thread, and that thread's look-ups
+# crash the process where accelerate, making its plugins, empties the environment for a moment.
+constants.HF_HUB_DISABLE_TELEMETRY = True
 
 Report = Callable[[int, int, dict[str, Any]], Any]  # step, steps, what was measured; True ends training there
 

@@ -67,6 +67,17 @@ def test_sft_lowers_the_loss(tmp_path, pairs, micro_batch):
     assert losses[-1] < losses[0]
 
 
+def test_training_reports_to_nobody(tmp_path, pairs, monkeypatch):
+    """TRL's telemetry stays off where the machine is online: its thread could crash the process."""
+    from huggingface_hub.utils import _telemetry
+
+    told = []
+    monkeypatch.setattr(_telemetry.constants, "is_offline_mode", lambda: False)
+    monkeypatch.setattr(_telemetry, "_start_telemetry_thread", lambda: told.append("started"))
+    train_sft(Run("quiet", root=tmp_path), *load_student("nano"), pairs, steps=1, batch_size=2)
+    assert told == []
+
+
 @pytest.fixture(scope="module")
 def teacher():
     """nano with other weights: a teacher that knows little, but surely something else."""

@@ -315,7 +315,10 @@ class Endpoint:
                 f"{self.url} serves {self.model!r} without tool calls (HTTP {status}: {said}): take a model with "
                 "tools, or start vLLM with --enable-auto-tool-choice --tool-call-parser"
             )
-        return InputError(f"{self.url} refuses the request (HTTP {status}: {said}): mend the model or its settings")
+        return InputError(
+            f"{self.url} refuses the request (HTTP {status}: {said}): mend the model's name, {self.model!r}"
+            f"{self._names()}, or its settings"
+        )
 
     def _names(self) -> str:
         """What the server says it serves, if it says."""

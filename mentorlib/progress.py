@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-SHOWN = {"loss": ".3f", "reward": ".3f", "accuracy": ".0%", "token_accuracy": ".1%", "calls": ".1f"}
-SHOWN |= {"replies/s": ".1f", "tokens": ",", "retries": ",", "cost": ".2f"}
+SHOWN = {"loss": "z.3f", "reward": "z.3f", "accuracy": ".0%", "token_accuracy": ".1%", "calls": ".1f"}
+SHOWN |= {"replies/s": ".1f", "tokens": ",.0f", "retries": ",", "cost": ".2f"}
 
 
 def lasting(seconds: float) -> str:

@@ -88,12 +88,17 @@ def load_archive(file: str | Path, root: str | Path = "runs", name: str | None =
                 raise InputError(f"{file}: holds {size / 1e9:.1f} GB, and {root} has room for {free / 1e9:.1f} GB")
             with tempfile.TemporaryDirectory(dir=root, prefix=".import-") as partial:
                 archive.extractall(partial, members, filter="data")
-                run = Run.open(Path(partial) / old)
+                try:
+                    run = Run.open(Path(partial) / old)
+                except InputError:  # names a folder that is about to go
+                    raise ValueError("its run.json cannot be read") from None
                 if not {"name", "parameters", "status", "data"} <= run.info.keys():
                     raise InputError(f"{file}: its run.json is not a run's")
                 if run.info["name"] != target.name:
                     run.write_json("run.json", run.info | {"name": target.name})
                 run.path.rename(target)
+    except InputError:
+        raise
     except (OSError, tarfile.TarError, EOFError, zlib.error, ValueError, AttributeError) as error:
         raise InputError(f"{file}: no archive of a run, or a damaged one ({error}); get it again") from None
     return Run.open(target)

@@ -348,8 +348,8 @@ def train_grpo(
     return _trained(trainer, run)
 
 
-def check_method(method: str, reward: str = "exact", student: str = "", teacher: str = "") -> None:
-    """Refuse an unknown method or reward, training behind a server, or gkd without a teacher, with InputError."""
+def check_method(method: str, reward: str = "exact", student: str = "", teacher: str = "", report_to: str = "") -> None:
+    """Refuse an unknown method, reward or report_to, training behind a server, gkd without a teacher (InputError)."""
     if method not in ("none", "sft", "gkd", "grpo"):
         raise InputError(f"unknown method {method!r}: choose none, sft, gkd or grpo")
     if "://" in student and method != "none":
@@ -365,6 +365,14 @@ def check_method(method: str, reward: str = "exact", student: str = "", teacher:
             if method == "gkd"
             else f"teacher={teacher} is for method=gkd; method={method} has only references"
         )
+    _check_report_to(report_to)
+
+
+def _check_report_to(report_to: str) -> None:
+    if report_to not in ("", "tensorboard", "trackio", "wandb"):
+        raise InputError(f'report_to={report_to!r}: choose "tensorboard", "trackio", "wandb", or "" for none')
+    if report_to and importlib.util.find_spec(report_to) is None:
+        raise InputError(f"report_to={report_to!r} needs {report_to}: pip install {report_to}")
 
 
 def _processes() -> int:
@@ -388,10 +396,7 @@ def _sizes(batch: int, micro_batch: int, group_size: int = 1) -> dict[str, Any]:
 
 def _common(run: Run, report_to: str) -> dict[str, Any]:
     """Settings that all trainers share; on a GPU float32 weights are computed with in bfloat16."""
-    if report_to not in ("", "tensorboard", "trackio", "wandb"):
-        raise InputError(f'report_to={report_to!r}: choose "tensorboard", "trackio", "wandb", or "" for none')
-    if report_to and importlib.util.find_spec(report_to) is None:
-        raise InputError(f"report_to={report_to!r} needs {report_to}: pip install {report_to}")
+    _check_report_to(report_to)
     if report_to == "tensorboard":  # transformers asks nowhere else
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.path / "tensorboard")
     return {

@@ -147,7 +147,7 @@ def test_kill_9_loses_only_what_is_in_flight(proxy, tmp_path, tasks, sandbox, lo
         (f"401 wrong key {CANARY}", "set OPENAI_API_KEY"),
         ("404 no such model", r"there are: nano"),
         ('400 "auto" tool choice requires --enable-auto-tool-choice', "without tool calls"),
-        ("400 temperature is out of range", "mend the model or its settings"),
+        ("400 temperature is out of range", "mend the model's name, .* or its settings"),
     ],
 )
 def test_what_does_not_pass_fails_at_once(proxy, tasks, sandbox, tmp_path, monkeypatch, answer, mend):

@@ -77,7 +77,7 @@ def test_a_run_travels_as_one_archive(run, capsys):
     with tarfile.open("to/mine.tar.gz") as archive:
         assert {(m.uid, m.uname, m.gname) for m in archive.getmembers()} == {(0, "", "")}
     assert main(["import", "to/mine.tar.gz"]) == 2  # one's own run is never touched
-    assert "runs/mine exists: import under another name with --name" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("mentor: runs/mine exists: import under another name with --name")
     assert main(["import", "to/mine.tar.gz", "--name", "theirs"]) == 0
     theirs = Run.open("theirs")
     assert theirs.info == run.info | {"name": "theirs"} and verify(theirs)[0]["ok"] is True

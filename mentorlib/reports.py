@@ -455,7 +455,7 @@ function figure(id, data, layout) {
   });
   addEventListener("beforeprint", () => draw(true));
   addEventListener("afterprint", () => draw(false));
-  draw(false);
+  addEventListener("DOMContentLoaded", () => draw(false));  // what comes later in the page narrows the column
 }
 """
 

@@ -194,6 +194,9 @@ def test_a_study_tells_its_story(tab: Any, story: Path, scheme: str) -> None:
     tab.goto(story.as_uri())
     tab.wait_for_selector("#figure-4 .main-svg")
     assert serious(tab) == [] and not tab.query_selector("main img")
+    rooms = tab.query_selector_all(".figures figure")
+    widths = [r.evaluate("r => [r.querySelector('svg').clientWidth, r.clientWidth]") for r in rooms]
+    assert len(widths) == 4 and all(drawn <= room for drawn, room in widths)  # no figure lies under its neighbour
     said = tab.inner_text("main")
     assert said.count("onerror=alert(7)") > 5 and "1 of 6 stages failed" in said
     tab.set_viewport_size({"width": 390, "height": 800})

@@ -64,7 +64,8 @@ def run_notebook(
         notebook: the .ipynb file; it is not changed.
         parameters: values for its parameters cell; see `check_parameters`.
         output: folder for notebook.ipynb, report.html and, if that links to it, trajectories.html; by default the run's
-            folder (``runs/<run>``) if the notebook has a parameter ``run``, else ``reports/<notebook's name>``.
+            folder (``<root>/<run>``; root is a parameter too, or "runs") if the notebook has a parameter ``run``, else
+            ``reports/<notebook's name>``.
         say: is given each line that a cell prints, while it runs; by default print.
 
     InputError for parameters that do not fit, before a kernel starts, and for one that a cell raises; what an earlier
@@ -76,8 +77,9 @@ def run_notebook(
     known = {p.name: p for p in parameters_of(node, notebook)}
     given = check_parameters(notebook, parameters or {})
     values = {name: given.get(name, p.default) for name, p in known.items()}
+    root = values.get("root", "runs")
     if output is None:
-        output = Path("runs") / check_name(values["run"]) if "run" in values else Path("reports") / notebook.stem
+        output = Path(root) / check_name(values["run"]) if "run" in values else Path("reports") / notebook.stem
     output = Path(output)
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is a file; name a folder for the report")
@@ -121,7 +123,7 @@ def run_notebook(
 
         with contextlib.suppress(InputError):  # a run that broke before it had rows
             runs = values.get("runs") or ([] if "runs" in values else [values.get("run", "")])
-            viewer.write_runs(output / "trajectories.html", runs, values.get("root", "runs"))
+            viewer.write_runs(output / "trajectories.html", runs, root)
     report = write_text(output / "report.html", page)
     if refused:
         raise InputError(failure.evalue) from None  # type: ignore[union-attr]

@@ -154,6 +154,13 @@ def test_a_report_streams_runs_here_and_opens_offline(tmp_path):
     assert Run.open("r").status == "done"
 
 
+def test_a_report_is_in_its_runs_folder_wherever_that_is(tmp_path):
+    cells = ('run: str = "r"\nroot: str = "runs"', "from mentorlib import Run\nRun(run, root=root).finish()")
+    given = run_notebook(notebook(tmp_path / "n.ipynb", *cells), {"root": "elsewhere"}, say=lambda line: None)
+    assert {p.name for p in given.parent.iterdir()} >= {"report.html", "notebook.ipynb", "run.json"}
+    assert str(given) == "elsewhere/r/report.html"
+
+
 def test_a_failing_cell_still_gives_a_report(tmp_path):
     source = notebook(
         tmp_path / "bad.ipynb",

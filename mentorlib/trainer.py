@@ -51,8 +51,8 @@ with warnings.catch_warnings():  # each import says that this part of TRL may ch
     warnings.simplefilter("ignore")
     from trl.experimental.gkd import GKDConfig, GKDTrainer
 
-# TRL tells its makers of every trainer, which nobody here asked for. It does so in a thread, and that thread's look-ups
-# crash the process where accelerate, making its plugins, empties the environment for a moment.
+# TRL tells its makers of every trainer, which nobody here asked for. It does so in a thread, whose look-ups can
+# crash the process while accelerate, making its plugins, empties the environment for a moment.
 constants.HF_HUB_DISABLE_TELEMETRY = True
 
 Report = Callable[[int, int, dict[str, Any]], Any]  # step, steps, what was measured; True ends training there

@@ -565,7 +565,8 @@ def stack(table: pd.DataFrame, column: str, colours: Mapping[str, str], title: s
 
 def dress(fig: go.Figure, title: str, height: int, legend: bool = False) -> go.Figure:
     lines = textwrap.wrap(title, 32)
-    top, bottom = 18 + 19 * len(lines), 66
+    room = 10 + 19 * len(lines)  # for the title; a report that says it in the page's own text takes it back
+    top, bottom = room + 8, 66
     for note in fig.layout.annotations:
         if note.yref == "paper" and note.yanchor == "bottom":  # subplot titles: to the left, smaller
             note.update(x=0, xanchor="left", font={"size": 12, "weight": "bold"})
@@ -574,6 +575,7 @@ def dress(fig: go.Figure, title: str, height: int, legend: bool = False) -> go.F
     height += top
     fig.update_layout(
         template="plotly_white",
+        meta={"title_room": room},
         title={
             "text": "<br>".join(f"<b>{text(line)}</b>" for line in lines),
             "x": 0,

@@ -63,7 +63,7 @@ def train(
         InputError: an unknown method or launcher, a missing file, a teacher of another vocabulary, or what the launched
             processes found wrong.
     """
-    check_method(method, teacher=teacher, report_to=both.get("report_to", ""))
+    check_method(method, teacher=teacher)
     if launcher not in ("", "accelerate"):
         raise InputError(f'launcher={launcher!r}: choose "accelerate", or "" to train in this process')
     if accelerate_config and not Path(accelerate_config).is_file():

@@ -478,20 +478,21 @@ def figure_title(figure: Mapping[str, Any]) -> str:
 def figure_html(figure: Mapping[str, Any], id_: str) -> str:
     """A plotly figure's JSON as HTML for a page that holds ``plotly_js``: as wide as there is room, its title as text.
 
-    plotly cannot break a title at the page's width; a browser can.
+    plotly cannot break a title at the page's width; a browser can. A figure that did not go through ``figures.dress``
+    keeps its title where it is.
     """
     layout = dict(figure.get("layout") or {})
     height = layout.get("height") or 450
-    title = layout.pop("title", None)
-    if title and "margin" in layout:  # the room that figures.dress left for it
-        room = 10 + 19 * (str(title.get("text")).count("<br>") + 1)
+    room = (layout.get("meta") or {}).get("title_room", 0)
+    if room:
+        del layout["title"]
         layout["margin"] = layout["margin"] | {"t": layout["margin"]["t"] - room}
         height -= room
     layout["height"] = height
     arguments = json.dumps([figure.get("data", []), layout]).replace("<", "\\u003c")
     label = html.escape(figure_title(figure))
     font = "bold 15px/1.3 'Open Sans', verdana, arial, sans-serif"
-    above = f'<p style="margin: .8rem 0 0 12px; font: {font}">{label}</p>' if title else ""
+    above = f'<p style="margin: .8rem 0 0 12px; font: {font}">{label}</p>' if room else ""
     return (
         f'<div class="plot" role="figure" aria-label="{label}">{above}'
         f'<div id="{id_}" class="plotly-graph-div" style="height:{height}px;width:100%"></div>'

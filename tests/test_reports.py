@@ -6,11 +6,13 @@ import sys
 import time
 
 import nbformat
+import plotly.graph_objects as go
 import pytest
 from tiny import notebook
 
+from mentorlib import figures
 from mentorlib.core import InputError
-from mentorlib.reports import NotebookFailed, check_parameters, parameters_of, read_notebook, run_notebook
+from mentorlib.reports import NotebookFailed, check_parameters, figure_html, parameters_of, read_notebook, run_notebook
 from mentorlib.runs import Run
 
 PARAMETERS = """run: str = "one"  # the run's name
@@ -159,6 +161,16 @@ def test_a_report_is_in_its_runs_folder_wherever_that_is(tmp_path):
     given = run_notebook(notebook(tmp_path / "n.ipynb", *cells), {"root": "elsewhere"}, say=lambda line: None)
     assert {p.name for p in given.parent.iterdir()} >= {"report.html", "notebook.ipynb", "run.json"}
     assert str(given) == "elsewhere/r/report.html"
+
+
+def test_a_figure_of_ones_own_keeps_its_title():
+    dressed = figures.dress(go.Figure(), "What <it> says", 300)
+    page = figure_html(json.loads(dressed.to_json()), "f")
+    assert ">What &lt;it&gt; says</p>" in page and '"title": {"text": "<b>' not in page
+    own = go.Figure(layout={"margin": {"l": 0}, "title": "Mine"})
+    page = figure_html(json.loads(own.to_json()), "f")
+    assert '"title": {"text": "Mine"}' in page and "</p>" not in page
+    assert "</p>" not in figure_html(json.loads(go.Figure().to_json()), "f")
 
 
 def test_a_failing_cell_still_gives_a_report(tmp_path):

@@ -44,7 +44,7 @@ def quick(monkeypatch):
     script.write_text("""
 import json, os, sys
 folder, parameters = sys.argv[1], json.loads(sys.argv[2])
-print("working", parameters["run"], "on", os.environ["OMP_NUM_THREADS"])
+print("working", parameters["run"], "on", os.environ["OMP_NUM_THREADS"], "and", os.environ["MKL_NUM_THREADS"])
 if parameters.get("fail"):
     sys.exit("mentor: asked to")
 if parameters.get("refuse"):
@@ -250,9 +250,14 @@ def test_any_executor_will_do(quick, capfd):
 
 
 def test_stages_share_the_cores(quick, capfd, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
     run_study(study("stages: [{name: a, notebook: make.ipynb}]"))
-    assert f"[a] working small-a on {max(1, (os.cpu_count() or 1) // 2)}" in capfd.readouterr().out
+    share = max(1, (os.cpu_count() or 1) // 2)
+    assert f"[a] working small-a on {share} and {share}" in capfd.readouterr().out
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # what a user sets holds for both, or results hang on the load
+    run_study(study("stages: [{name: b, notebook: make.ipynb}]"))
+    assert "[b] working small-b on 7 and 7" in capfd.readouterr().out
 
 
 # ---- the page (in a browser: test_browser.py)

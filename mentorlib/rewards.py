@@ -208,22 +208,22 @@ class _Reading:
 def _read(trajectory: Trajectory) -> _Reading:
     answer: str | None = None
     calls: list[Call] = []
-    answered_at = 0
+    answered_at = heard_at = 0
     malformed = False
     results: list[str] = []
     for message in trajectory.messages:
-        if message["role"] == "tool" and answer is None:
+        if message["role"] == "tool":
             results.append(str(message.get("content")))
         if message["role"] != "assistant":
             continue
         content = str(message.get("content") or "")
         malformed = malformed or "<tool_call>" in content or "</tool_call>" in content
         if (box := boxed(content)) is not None:
-            answer, answered_at = box, len(calls)
+            answer, answered_at, heard_at = box, len(calls), len(results)
         calls += (Call(c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls") or ())
     if answer is None or not answer.strip():
         return _Reading(None, calls, [], malformed, results)
-    return _Reading(answer, calls[:answered_at], calls[answered_at:], malformed, results)
+    return _Reading(answer, calls[:answered_at], calls[answered_at:], malformed, results[:heard_at])
 
 
 def final_answer(trajectory: Trajectory) -> str | None:
@@ -246,7 +246,8 @@ def _corrected(
     student = [call for call in read.calls if call.name in valid]
     answered = trajectory.ended and read.answer is not None
     if name == "toolrl":
-        terms = _toolrl(student, teacher) | {"format": float(answered and not read.malformed), "offset": 1.0}
+        terms = {"format": float(answered and not read.malformed), "offset": 1.0}
+        terms |= _toolrl(read.calls + read.later, teacher)
         return _score(weights, terms, _reason("", read, invented, student, teacher))
     if not trajectory.ended:
         return _score(weights, {}, "cut off before the end token")

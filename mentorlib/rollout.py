@@ -68,6 +68,7 @@ def rollout(
     prompts = [known[task.id] for task in tasks]
     messages: list[list[Message]] = [[] for _ in tasks]
     stops: list[Stop] = ["length"] * len(tasks)
+    closing: dict[int, list[int]] = {}  # each row's last whole turn
 
     def on_turns(closed: list[tuple[int, list[int]]]) -> list[list[int] | None]:
         waiting: list[tuple[int, list[str]]] = []
@@ -76,6 +77,7 @@ def rollout(
             text = str(tokenizer.decode(ids[:-1]))
             message = parse_turn(text)
             messages[row].append(message)
+            closing[row] = ids
             last = sum(m["role"] == "assistant" for m in messages[row]) >= max_turns
             stop = stop_of(text, last=last, run=tasks[row].metric != "calls")
             if stop is None:
@@ -104,11 +106,12 @@ def rollout(
         sampled[i] = row
     trajectories = []
     texts: dict[int, str] = {}
-    for task, prompt, chat, stop, s in zip(tasks, prompts, messages, stops, sampled, strict=True):
+    for row, (task, prompt, chat, stop) in enumerate(zip(tasks, prompts, messages, stops, strict=True)):
+        s = sampled[row]
         if s.cut:
             stop = "length"
             tail = _last_turn(s.token_ids, s.mask)
-            if tail:
+            if tail and tail != closing.get(row):  # a turn may end on the very last token
                 chat.append(parse_turn(str(tokenizer.decode(tail))))
         response = str(tokenizer.decode(s.token_ids))
         texts |= {i: str(tokenizer.decode([i])) for i in set(s.token_ids) - texts.keys()}

@@ -201,6 +201,9 @@ def test_toolrl() -> None:
     half = call("add", '{"a": 2, "c": 3}') + NEXT + ANSWER  # names 1/2, parameters 1/3, values 1
     assert score("toolrl", half, "add", "multiply").total == pytest.approx(1 + 6 * (1 / 2 + 1 / 3 + 1) / 7 - 3)
     assert score("toolrl", call("guess") + END, "add").total == pytest.approx(-3.0)
+    invented = call("add") + call("guess") + NEXT + ANSWER  # names 1/2: what is not offered counts as used
+    assert score("toolrl", invented, "add").total == pytest.approx(1 + 6 * (1 / 2 + 1 + 2) / 4 - 3)
+    assert score("toolrl", ANSWER + call("add") + NEXT + "Done." + END, "add").total == pytest.approx(4.0)
     greedy_loses = call("add", '{"a": 2, "b": 9}') + call("add", '{"a": 1, "b": 9}') + NEXT + ANSWER
     reference = Reference("t", [], [Call("add", {"a": 1, "b": 8}), Call("add", {"a": 1, "b": 9})], "5")
     best = REWARDS["toolrl"](Trajectory.from_response(greedy_loses), reference, answer="5")
@@ -379,6 +382,7 @@ def test_credit_pays_for_the_teachers_results_by_whatever_tools() -> None:
     assert terms(told("10", "10", "20", "20") + WRONG) == pytest.approx(2 / 4)  # a result counts once, and trying costs
     assert terms(told(*"10 20 5 1 2 3".split()) + WRONG) == pytest.approx(3 / 6)
     assert terms(WRONG) == 0 and terms(ANSWER) == 1
+    assert terms("Perhaps \\boxed{3}. " + told("10", "20") + WRONG) == pytest.approx(2 / 3)  # the last box answers
     assert terms(WRONG.replace("\\boxed{6}.", "\\boxed{6}." + call()) + NEXT + "Done." + END) == 0  # after the answer
 
 

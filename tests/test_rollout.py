@@ -181,6 +181,11 @@ def test_limits_end_a_trajectory_with_a_stop(nano, pairs, sandbox):
     tasks = [t for t, _ in pairs]
     for t in rollout(TorchEngine(*nano), tasks, sandbox, temperature=0.0, max_tokens=5):
         assert t.stop == "length" and len(t.token_ids) == 5
+    for whole in rollout(TorchEngine(*nano), tasks, sandbox, temperature=0.0):  # the limit is a turn's last token
+        first = whole.mask.index(0) if 0 in whole.mask else len(whole.mask)
+        (task,) = (t for t in tasks if t.id == whole.task_id)
+        (cut,) = rollout(TorchEngine(*nano), [task], sandbox, temperature=0.0, max_tokens=first)
+        assert [m["role"] for m in cut.messages].count("assistant") == 1
     stops = {t.stop for t in rollout(TorchEngine(*nano), tasks, sandbox, temperature=0.0, max_turns=1)}
     assert stops <= {"turn_limit", "answered", "gave_up"} and "turn_limit" in stops
 

@@ -18,8 +18,10 @@ from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from .core import InputError
+from .core import Call, InputError
+from .rewards import call_key
 from .runs import Run, read_rows
 
 OUTCOMES = {
@@ -121,6 +123,7 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
             if earlier.get("method", "none") != "none":
                 method = f"{_method(earlier)}+{method}"
                 parameters["student"] = earlier.get("student")
+                parameters |= {f"before_{k}": v for k, v in earlier.items() if k not in _NOT_TRAINING}
         found.append(
             {
                 "run": name,
@@ -241,9 +244,9 @@ def outcome(row: Mapping[str, Any]) -> str:
     return "wrong argument" if {c["name"] for c in row["calls"]} == set(row["teacher_tools"]) else "wrong tool"
 
 
-def counted(calls: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    """Stored calls as a bag: which call, arguments and all, was made how often."""
-    return Counter(json.dumps([c["name"], c["arguments"]], sort_keys=True) for c in calls)
+def counted(calls: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
+    """Stored calls as a bag: which call, arguments and all, was made how often (8 and 8.0 are one argument)."""
+    return Counter(call_key(Call(c["name"], c["arguments"])) for c in calls)
 
 
 def _same(a: str, b: str) -> bool:
@@ -294,21 +297,17 @@ def accuracy(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.
     return _by(rows, by, one, ["accuracy", "low", "high", "n", "tasks", "unjudged", "runs", "sd_runs", "word_f1"])
 
 
-def paired(
-    rows: pd.DataFrame, against: str = "base", by: str = "suite", draws: int = 20_000, seed: int = 0
-) -> pd.DataFrame:
+def paired(rows: pd.DataFrame, against: str = "base", by: str = "suite") -> pd.DataFrame:
     """What each method changes against one method on the same tasks.
 
     In: rows of ``evaluations``. Out, a row for each value of ``by`` and other method: difference (mean over runs and
-    tasks of the difference in accuracy, in points of 0..1), low, high (percentile bootstrap that draws tasks and, where
-    a method has several runs, runs too: whoever trains again draws other seeds), low_tasks, high_tasks (tasks drawn
-    alone), low_runs, high_runs (runs drawn alone; NaN with one run of each), runs, tasks, fixed, broke (tasks solved by
-    only the one; solved = more than half of the task's rows are right), p, p_holm (Holm-Bonferroni over the whole
-    table). With one run of each p is McNemar's exact two-sided test on fixed against broke; with more it is twice the
-    share of bootstrap draws on the far side of zero, so that 20,000 draws can survive Holm's correction of up to 500
-    comparisons (2,000 would not survive 50). Raises InputError if no row is of ``against``.
-
-    Simplified: a percentile bootstrap of five runs is somewhat too narrow; trust no p near the line.
+    tasks of the difference in accuracy, in points of 0..1), low, high (95%, for other tasks and, where a method has
+    several runs, other seeds; see ``crossed``), low_tasks, high_tasks (for other tasks alone), low_runs, high_runs
+    (for other seeds alone; NaN with one run of each), runs, tasks, fixed, broke (tasks solved by only the one; solved =
+    more than half of the task's rows are right), p, p_holm (Holm-Bonferroni over the whole table). With one run of each
+    p is McNemar's exact two-sided test on fixed against broke, with more that of ``crossed``. A method with one run
+    adds no spread of seeds: right for base, which is not trained; for another the interval leaves out the luck of
+    training. Raises InputError if no row is of ``against``.
     """
     if against not in set(rows["method"]):
         raise InputError(
@@ -330,26 +329,57 @@ def paired(
             if not len(index):
                 continue
             ours, theirs = tables[method].loc[index].to_numpy(), tables[against].loc[index].to_numpy()  # tasks x runs
-            rng = _rng(seed, value, method, against)
-            several = max(ours.shape[1], theirs.shape[1]) > 1
-            both = _bootstrap(rng, ours, theirs, draws, tasks=True, runs=True)
-            low, high = np.quantile(both, [0.025, 0.975])
-            few = min(draws, 2000)  # enough for an interval
-            by_tasks = np.quantile(_bootstrap(rng, ours, theirs, few, tasks=True, runs=False), [0.025, 0.975])
-            by_runs = np.quantile(_bootstrap(rng, ours, theirs, few, tasks=False, runs=True), [0.025, 0.975])
             before, after = theirs.mean(1) > 0.5, ours.mean(1) > 0.5
             fixed, broke = int((~before & after).sum()), int((before & ~after).sum())
-            tail = (1 + min((both <= 0).sum(), (both >= 0).sum())) / (1 + draws)
-            found.append(
-                {by: value, "method": method, "against": against, "difference": (ours.mean(1) - theirs.mean(1)).mean()}
-                | {"low": low, "high": high, "low_tasks": by_tasks[0], "high_tasks": by_tasks[1]}
-                | dict(zip(("low_runs", "high_runs"), by_runs if several else (math.nan, math.nan), strict=True))
-                | {"runs": ours.shape[1], "tasks": len(index), "fixed": fixed, "broke": broke}
-                | {"p": min(1.0, 2 * tail) if several else mcnemar(fixed, broke)}
-            )
+            row = {by: value, "method": method, "against": against, **crossed(ours, theirs)}
+            row |= {"runs": ours.shape[1], "tasks": len(index), "fixed": fixed, "broke": broke}
+            if max(ours.shape[1], theirs.shape[1]) == 1:
+                row["p"] = mcnemar(fixed, broke)
+            found.append(row)
     columns = [by, "method", "against", "difference", "low", "high", "low_tasks", "high_tasks", "low_runs", "high_runs"]
     frame = pd.DataFrame(found, columns=[*columns, "runs", "tasks", "fixed", "broke", "p"])
     return frame.assign(p_holm=holm(frame["p"].to_numpy(float)))
+
+
+def crossed(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+    """The difference in mean of two arrays (tasks x runs) over the same tasks: difference, its intervals and p.
+
+    Tasks and runs are crossed, so that their variances add up, less what both count: the rest that neither explains
+    (two-way clustering: Cameron, Gelbach and Miller 2011, J. Bus. Econ. Stat. 29(2)), and never below either alone.
+    Intervals and p are Student's t with Welch and Satterthwaite's degrees of freedom. A bootstrap of so few runs is
+    far too sure of itself: of true nulls with two seeds that differ it refuses one in four at p < 0.05, this one in
+    twenty (``tests/test_analysis.py``).
+    """
+    n = len(ours)
+    gains = ours.mean(1) - theirs.mean(1)
+    by_task = (gains.var(ddof=1) / n if n > 1 else math.nan, n - 1)  # variance, degrees of freedom
+    by_run, rest = [], 0.0
+    for values in (ours, theirs):
+        k = values.shape[1]
+        if k > 1:
+            by_run.append((values.mean(0).var(ddof=1) / k, k - 1))
+            if n > 1:
+                left = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
+                rest += (left**2).sum() / ((k - 1) * (n - 1)) / values.size
+    runs = sum(variance for variance, _ in by_run)
+    both = max(by_task[0] + runs - rest, by_task[0], runs)
+
+    def spread(variance: float, parts: list[tuple[float, int]]) -> tuple[float, float]:
+        """Half of the interval, and the degrees of freedom."""
+        if not variance:
+            return 0.0, math.inf
+        freedom = variance**2 / sum(v * v / df for v, df in parts)
+        return float(stats.t.ppf(0.975, freedom) * math.sqrt(variance)), freedom
+
+    middle = float(gains.mean())
+    width, freedom = spread(both, [by_task, *by_run])
+    of_tasks, _ = spread(by_task[0], [by_task])
+    of_runs = spread(runs, by_run)[0] if by_run else math.nan
+    found = {"difference": middle, "low": middle - width, "high": middle + width}
+    found |= {"low_tasks": middle - of_tasks, "high_tasks": middle + of_tasks}
+    found |= {"low_runs": middle - of_runs, "high_runs": middle + of_runs}
+    t = abs(middle) / math.sqrt(both) if both else math.inf
+    return found | {"p": float(2 * stats.t.sf(t, freedom)) if middle else 1.0}
 
 
 def tuning(rows: pd.DataFrame, runs: pd.DataFrame, suites: Sequence[str]) -> pd.DataFrame:
@@ -372,22 +402,6 @@ def tuning(rows: pd.DataFrame, runs: pd.DataFrame, suites: Sequence[str]) -> pd.
     return table[["method", "learning_rate", "accuracy", "low", "high", "n", "chosen"]]
 
 
-def _bootstrap(
-    rng: np.random.Generator, ours: np.ndarray, theirs: np.ndarray, draws: int, *, tasks: bool, runs: bool
-) -> np.ndarray:
-    """Differences in mean of two arrays (tasks x runs) whose tasks, the same for both, and runs are drawn anew."""
-    n = len(ours)
-    # How often each task is drawn.
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=draws) / n if tasks else np.full((1, n), 1 / n)
-    means = []
-    for values in (ours, theirs):
-        by_run = weights @ values  # draws (or 1) x runs
-        k = values.shape[1]
-        picked = rng.integers(k, size=(draws, k)) if runs else np.arange(k)[None]
-        means.append(np.take_along_axis(np.broadcast_to(by_run, (draws, k)), np.broadcast_to(picked, (draws, k)), 1))
-    return means[0].mean(1) - means[1].mean(1)
-
-
 def _rng(seed: int, *place: Any) -> np.random.Generator:
     """Chance of its own for each place in a table, so that an interval does not hang on what else is in the table."""
     return np.random.default_rng([seed, zlib.crc32(json.dumps(place, default=str).encode())])
@@ -395,9 +409,7 @@ def _rng(seed: int, *place: Any) -> np.random.Generator:
 
 def mcnemar(fixed: int, broke: int) -> float:
     """McNemar's exact two-sided p: how often a fair coin splits fixed + broke tosses at least as unevenly."""
-    n, k = fixed + broke, min(fixed, broke)
-    logs = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2) for i in range(k + 1)]
-    return min(1.0, 2 * sum(math.exp(x) for x in logs))
+    return float(stats.binomtest(fixed, fixed + broke).pvalue) if fixed + broke else 1.0
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -486,8 +498,9 @@ def tool_jsd(
 
     In: rows of ``evaluations``. Out: ``by``, jsd (bits, 0..1), low, high (percentile bootstrap over tasks; a JSD of
     resampled counts is biased upwards, so the interval may lie above the estimate), floor, tasks. ``floor`` is the
-    teacher against itself: the mean JSD between random halves of the tasks. A student below the floor is as close to
-    the teacher as the teacher is to itself. Invented tools count as tools that the teacher never uses.
+    teacher against itself on other tasks: the mean JSD between two draws of as many tasks. It is a scale to read the
+    others by, not a test: student and teacher worked on the same tasks, so that a small difference may still be one of
+    habit. Invented tools count as tools that the teacher never uses.
     """
 
     def one(group: pd.DataFrame) -> pd.Series:
@@ -503,8 +516,7 @@ def tool_jsd(
         n = len(s)
         weights = rng.multinomial(n, np.full(n, 1 / n), size=draws)
         drawn = jsd(weights @ s, weights @ t)
-        halves = rng.permuted(np.tile(np.arange(n) < n // 2, (min(draws, 200), 1)), axis=1).astype(float)
-        floor = jsd(halves @ t, (1 - halves) @ t)
+        floor = jsd(weights @ t, rng.multinomial(n, np.full(n, 1 / n), size=draws) @ t)
         low, high = np.nanquantile(drawn, [0.025, 0.975]) if np.isfinite(drawn).any() else (math.nan, math.nan)
         found = float(jsd(s.sum(0), t.sum(0)))
         return pd.Series(

@@ -191,17 +191,17 @@ def similarity(scores: pd.DataFrame, distances: pd.DataFrame) -> go.Figure:
         return empty(
             "No similarity: no tool was called in these rows", "the JSD needs calls of the student and of the teacher"
         )
-    floor = both["floor"].median()
     means = both.groupby("method", sort=False)["jsd"].mean()
     title = f"{means.idxmin()} calls tools most like the teacher: mean JSD {means.min():.3f} bits"
-    if len(both) > 2 and both["jsd"].nunique() > 1 and both["accuracy"].nunique() > 1:  # else there is no correlation
-        title += f"; correlation with accuracy {both['jsd'].corr(both['accuracy']):+.2f}"
+    within = both.groupby("suite")[["jsd", "accuracy"]].transform(lambda values: values - values.mean())
+    if (within.abs().max() > 1e-9).all():  # suites differ in both by nature, so each is held against its own mean
+        title += f"; correlation with accuracy within suites {within['jsd'].corr(within['accuracy']):+.2f}"
     fig = go.Figure()
     suites = list(dict.fromkeys(both["suite"]))
     for method, group in both.groupby("method", sort=False):
         hover = [
             f"{text(r.method)} on {text(r.suite)}: JSD {r.jsd:.3f} [{r.low_jsd:.3f}, {r.high_jsd:.3f}] bits, "
-            f"floor {r.floor:.3f}, "
+            f"the teacher on other tasks {r.floor:.3f}, "
             f"accuracy {percent(r.accuracy, 1)}"
             for r in group.itertuples()
         ]
@@ -224,18 +224,6 @@ def similarity(scores: pd.DataFrame, distances: pd.DataFrame) -> go.Figure:
     for i, suite in enumerate(suites):
         marker = {"color": "#333333", "size": 9, "symbol": _SYMBOLS[i % 8] + "-open"}
         fig.add_scatter(x=[None], y=[None], mode="markers", name=text(suite), marker=marker, legendgroup="suite")
-    if np.isfinite(floor):
-        fig.add_vline(x=floor, line={"color": "#999999", "dash": "dot"})
-        fig.add_annotation(
-            x=floor,
-            y=1,
-            yref="paper",
-            text="teacher's own noise",
-            showarrow=False,
-            xanchor="left",
-            yanchor="top",
-            font_size=11,
-        )
     fig.update_xaxes(title_text="JSD of tools called to the teacher's (bits)", rangemode="tozero")
     fig.update_yaxes(title_text="accuracy", tickformat=".0%")
     return dress(fig, title, 400 + 20 * (both["method"].nunique() + len(suites)), legend=True)  # a name a line

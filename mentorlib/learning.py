@@ -62,7 +62,7 @@ def speed(rows: pd.DataFrame, level: float = 0.7, draws: int = 2000, seed: int =
         for method in seeds.columns.unique("method"):
             own = seeds[method]
             area = own.mean().to_numpy()
-            there = own.rolling(3, min_periods=1).mean().ge(level).to_numpy().T
+            there = own.rolling(3).mean().ge(level).to_numpy().T
             first = [int(steps.argmax()) + 1 if steps.any() else math.inf for steps in there]
             reached = float(np.median([step * size[method][run] for step, run in zip(first, own, strict=True)]))
             low, high = (math.nan, math.nan)

@@ -19,7 +19,7 @@ def rewards(rows: pd.DataFrame, parted: pd.DataFrame, swaps: pd.DataFrame) -> st
     flips = swaps.loc[swaps["reward"] != swaps["trained"], "flips"]
     if len(flips):
         lines.append(
-            f"Another reward would have turned {percent(flips.mean(), 1)} of the pushes around on average, "
+            f"Another reward would have pushed {percent(flips.mean(), 1)} of the rollouts the other way on average, "
             f"and {percent(flips.max(), 1)} at most."
         )
     return _list(lines)
@@ -56,7 +56,8 @@ def compare(domains: pd.DataFrame, pairs: pd.DataFrame, distances: pd.DataFrame,
     for s in sure.itertuples():
         interval = f"[{100 * s.low:.0f}, {100 * s.high:.0f}]"
         lines.append(f"On {s.suite}, `{s.method}` − `{s.against}`: {100 * s.difference:+.0f} points {interval}.")
-    nearest = distances.groupby("method")["jsd"].mean().dropna()
+    wide = distances.pivot(index="suite", columns="method", values="jsd").dropna(axis="columns", how="all")
+    nearest = wide.dropna().mean().dropna()  # over the suites that all were evaluated on
     if len(nearest):
         near, far = nearest.idxmin(), nearest.idxmax()
         lines.append(

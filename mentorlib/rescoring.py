@@ -49,7 +49,8 @@ def rescore(rows: pd.DataFrame, version: str = "corrected", rewards: Sequence[st
             for (index, row, _, _), score in zip(members, reward.in_group(scores), strict=True):
                 found.append(
                     {"row": index, **{k: row.get(k) for k in keys}, "trained": row.get("reward")}
-                    | {"reward": reward.name, "version": version, "total": score.total}
+                    | {"reward": reward.name, "version": version}
+                    | {"total": score.total if score.judged or version == "official" else math.nan}
                     | {"terms": score.terms, "weights": score.weights, "reason": score.reason}
                 )
     return pd.DataFrame(

@@ -82,7 +82,7 @@ def f1_tools(student: list[Call], teacher: list[Call]) -> float:
 
 def same_calls(student: list[Call], teacher: list[Call]) -> float:
     """1 if names and arguments are the teacher's, in order. Key order and 8 against 8.0 make no difference."""
-    return float([_key(call) for call in student] == [_key(call) for call in teacher])
+    return float([call_key(call) for call in student] == [call_key(call) for call in teacher])
 
 
 def _canonical(value: Any) -> str:
@@ -103,7 +103,8 @@ def _same_text(value: Any) -> str:
         return f"unlike {id(value)}"
 
 
-def _key(call: Call) -> tuple[str, str]:
+def call_key(call: Call) -> tuple[str, str]:
+    """Equal for equal calls: the name, and the arguments as canonical text."""
     return call.name, _same_text(call.arguments)
 
 

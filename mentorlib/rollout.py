@@ -106,12 +106,12 @@ def rollout(
         sampled[i] = row
     trajectories = []
     texts: dict[int, str] = {}
-    for row, (task, prompt, chat, stop) in enumerate(zip(tasks, prompts, messages, stops, strict=True)):
-        s = sampled[row]
+    for i, (task, prompt, chat, stop) in enumerate(zip(tasks, prompts, messages, stops, strict=True)):
+        s = sampled[i]
         if s.cut:
             stop = "length"
             tail = _last_turn(s.token_ids, s.mask)
-            if tail and tail != closing.get(row):  # a turn may end on the very last token
+            if tail and tail != closing.get(i):  # a turn may end on the very last token
                 chat.append(parse_turn(str(tokenizer.decode(tail))))
         response = str(tokenizer.decode(s.token_ids))
         texts |= {i: str(tokenizer.decode([i])) for i in set(s.token_ids) - texts.keys()}

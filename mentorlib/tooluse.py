@@ -164,8 +164,9 @@ def figure_transitions(table: pd.DataFrame, most: int = 6) -> go.Figure:
     teacher = table[table["method"] == "teacher"].set_index(["start", "next"])["share"]
     title = "What follows what: the teacher and the students"
     if len(students):
-        gaps = students.assign(
-            gap=students["share"] - teacher.reindex(students.set_index(["start", "next"]).index).fillna(0).to_numpy()
+        both = students[students["start"].isin(teacher.index.get_level_values("start"))]
+        gaps = both.assign(
+            gap=both["share"] - teacher.reindex(both.set_index(["start", "next"]).index).fillna(0).to_numpy()
         )
         common = gaps[gaps.groupby(["method", "start"])["n"].transform("sum") >= 20]
         if len(common):
@@ -229,15 +230,15 @@ def _heatmaps(
 
 
 def figure_jsd(distances: pd.DataFrame) -> go.Figure:
-    """The JSD of tools called to the teacher's with its interval, of ``analysis.tool_jsd``; ticks: the noise floor."""
+    """The JSD of tools called to the teacher's with its interval, of ``analysis.tool_jsd``; ticks: its floor."""
     known = distances.dropna(subset=["jsd"])
     if known.empty:
         return empty("No divergence: no tool was called in these rows", "the JSD needs calls of both")
     inside = int((known["jsd"] <= known["floor"]).sum())
     far = known.loc[known["jsd"].idxmax()]
     title = (
-        f"{inside} of {len(known)} are as near the teacher as the teacher is to itself; furthest: {far['method']} on "
-        f"{far['suite']}, {far['jsd']:.2f} bits"
+        f"{inside} of {len(known)} are nearer the teacher than it is to itself on other tasks; furthest: "
+        f"{far['method']} on {far['suite']}, {far['jsd']:.2f} bits"
     )
     hover = [
         f"{text(r.method)} on {text(r.suite)}: {r.jsd:.3f} bits [{r.low:.3f}, {r.high:.3f}], floor {r.floor:.3f}, "
@@ -251,12 +252,12 @@ def figure_jsd(distances: pd.DataFrame) -> go.Figure:
         x=known.loc[order, "floor"],
         y=places,
         mode="markers",
-        name="noise floor",
+        name="the teacher on other tasks",
         hovertext=["the teacher against itself on other tasks"] * len(places),
         hoverinfo="text",
         marker={"symbol": "line-ns", "size": 14, "line": {"width": 2, "color": "#333333"}},
     )
-    fig.update_xaxes(title_text="JSD to the teacher's tools (bits)<br>(95% interval; tick: noise floor)")
+    fig.update_xaxes(title_text="JSD to the teacher's tools (bits)<br>(95% interval; tick: the teacher on other tasks)")
     fig.update_xaxes(rangemode="tozero", zeroline=False)
     return dress(fig, title, height)
 

@@ -81,7 +81,9 @@ def transcript_html(row: Mapping[str, Any] | pd.Series) -> str:
     if isinstance(row.get("terms"), Mapping):
         weights = row["weights"] if isinstance(row.get("weights"), Mapping) else {}
         sums = [f"{k} {v:g} × {weights.get(k, 1):g}" for k, v in row["terms"].items()]
-        paid = f"{row['reward']}: total {row['total']:g} = {' + '.join(sums)}"
+        total = row.get("total")
+        known = total is not None and total == total
+        paid = f"{row['reward']}: " + (f"total {total:g} = {' + '.join(sums)}" if known else "not scored")
         paid += f"; advantage {row['advantage']:+.2f}" if isinstance(row.get("advantage"), float) else ""
         parts.append(_box("question", "reward", f"{paid}\n{row.get('reason') or ''}"))
     if isinstance(row.get("tokens"), list):

@@ -48,6 +48,13 @@ def test_speed_is_the_area_and_the_rollouts_to_a_level() -> None:
     assert math.isnan(speed.loc["grpo-sparse", "low"])  # one run says nothing about the luck of a seed
 
 
+def test_a_level_is_reached_by_three_steps_and_never_by_the_end_of_a_shorter_run() -> None:
+    lucky = rollouts({("m", "a"): [0.9, 0.2, 0.2, 0.2], ("m", "b"): [0.2, 0.2, 0.2]})
+    assert learning.speed(lucky).iloc[0]["got_there"] == 0
+    short = rollouts({("m", "a"): [0.6, 0.6, 0.8], ("n", "b"): [0.2] * 6})
+    assert learning.speed(short).set_index("method").loc["m", "got_there"] == 0
+
+
 def test_nothing_stored_is_an_empty_table() -> None:
     none = ROWS.head(0)
     assert learning.curves(none).empty and learning.speed(none).empty

@@ -89,6 +89,13 @@ def test_rescore_refuses_unknown_names(rollouts: pd.DataFrame) -> None:
         rescoring.rescore(rollouts, "old")
 
 
+def test_what_cannot_be_judged_has_no_total(rollouts: pd.DataFrame) -> None:
+    right = rollouts[rollouts["outcome"] == "correct"].head(1)
+    unclear = right.assign(answer="3", messages=[[{"role": "assistant", "content": "\\boxed{9**9**9**9}"}]])
+    assert rescoring.rescore(unclear, rewards=["exact"])["total"].isna().all()
+    assert rescoring.rescore(unclear, "official", rewards=["exact"])["total"].notna().all()
+
+
 def test_what_is_ours_is_never_scored(rollouts: pd.DataFrame) -> None:
     mine = rollouts.head(4).assign(stop=["infrastructure", "answered", "answered", "answered"])
     assert rescoring.rescore(mine, rewards=["exact"])["row"].tolist() == mine.index[1:].tolist()

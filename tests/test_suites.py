@@ -140,6 +140,7 @@ def test_every_variant_of_a_step_gives_the_same_value():
 def test_most_calculator_tasks_have_several_right_paths():
     share = several_paths(500)
     assert 0.8 < share["tool sets"] <= share["paths"] < 1
+    assert several_paths(50, several=False, noise=0.5) == {"paths": 0, "tool sets": 0}
 
 
 def test_a_wrong_variant_is_no_right_path():

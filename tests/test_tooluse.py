@@ -48,12 +48,23 @@ def test_confusion_transitions_and_paths() -> None:
     row = synthetic.row("right", Random(0), 1) | {"method": "m", "outcome": "correct"}
     name = row["teacher_tools"][0]
     assert tooluse.path(row) == "teacher's calls, right"
+    floats = [{"name": c["name"], "arguments": {k: float(v) for k, v in c["arguments"].items()}} for c in row["calls"]]
+    assert tooluse.path(row | {"calls": floats}) == "teacher's calls, right"
     other = row | {"calls": [{"name": "sum_numbers", "arguments": {}}] * 2, "outcome": "wrong tool"}
     assert tooluse.path(other) == "other tools, wrong"
     table = tooluse.confusion(pd.DataFrame([row, other])).set_index(["step", "teacher", "student"])["n"]
     assert table.to_dict() == {(1, name, name): 1, (1, name, "sum_numbers"): 1, (2, "(no call)", "sum_numbers"): 1}
     moves = tooluse.transitions(pd.DataFrame([row, other])).set_index(["method", "start", "next"])["share"]
     assert moves["teacher", name, "(end)"] == 1 and moves["m", "sum_numbers", "sum_numbers"] == 0.5
+
+
+def test_the_title_of_transitions_compares_what_the_teacher_does_too() -> None:
+    row = synthetic.row("right", Random(0), 1) | {"method": "m", "outcome": "correct"}
+    own = row | {"calls": [{"name": "never_the_teachers", "arguments": {}}] * 2}
+    moves = tooluse.transitions(pd.DataFrame([own] * 30))
+    title = tooluse.figure_transitions(moves).layout.title.text
+    title = title.replace("<br>", " ").replace("<b>", "").replace("</b>", "")
+    assert "at the start, m calls never_the_teachers 100%" in title and "the teacher 0%" in title
 
 
 def test_figures_draw_and_say_so_when_empty(tmp_path: Path) -> None:

@@ -72,6 +72,12 @@ def test_every_kind_of_row_is_rendered(kind: str) -> None:
     assert row["teacher_tools"][0] in widgets.transcript_html(bare)
 
 
+def test_a_row_without_a_score_is_shown() -> None:
+    for total in (None, float("nan")):
+        row = synthetic.row("right", Random(0), 1) | {"reward": "exact", "total": total, "terms": {"correct": 0.0}}
+        assert "exact: not scored" in widgets.transcript_html(row)
+
+
 def test_examples_show_each_failure(rows: pd.DataFrame) -> None:
     html = widgets.examples(rows).data
     for outcome in set(rows["outcome"]) - {"correct"}:

@@ -34,6 +34,13 @@ def split_of(key: Any) -> str:
     return next(name for name, buckets in SPLITS.items() if bucket in buckets)
 
 
+def _problem(rng: random.Random, several: bool | None = None, **dial: Any) -> calculator.Problem:
+    while True:
+        problem = calculator.draw_problem(rng, **dial)
+        if several is None or several is (len(set(calculator.right_paths(problem))) > 1):
+            return problem
+
+
 def _word_problem(
     rng: random.Random, varied: bool = False, noise: float = 0.0, several: bool | None = None, **dial: Any
 ) -> Drawn:
@@ -43,9 +50,7 @@ def _word_problem(
     step, that it makes a needless call first. ``several``: only problems with more than one right path (True), or with
     one alone (False).
     """
-    problem = calculator.draw_problem(rng, **dial)
-    while several is not None and several is not (len(set(calculator.right_paths(problem))) > 1):
-        problem = calculator.draw_problem(rng, **dial)
+    problem = _problem(rng, several, **dial)
     calls: list[tuple[str, dict[str, Any], Any]] = []
     value: Any = None
     for step in problem.steps:
@@ -141,8 +146,12 @@ def generate(suite: str, n: int, seed: int = 0, split: str = "train", **dial: An
     return pairs
 
 
-def several_paths(n: int = 1000, seed: int = 0, split: str = "train", **dial: Any) -> dict[str, float]:
+def several_paths(
+    n: int = 1000, seed: int = 0, split: str = "train", varied: bool = False, noise: float = 0.0, **dial: Any
+) -> dict[str, float]:
     """Shares of the calculator problems that ``generate`` draws which have more than one right path, by execution.
+
+    What the teacher does with a problem (``varied``, ``noise``) changes nothing here.
 
     ``paths``: more than one sequence of tools leads to the answer, so that ``strict`` can punish a right path.
     ``tool sets``: more than one set of tools does, so that ``exact`` can. Both are lower bounds: only the variants of
@@ -151,7 +160,7 @@ def several_paths(n: int = 1000, seed: int = 0, split: str = "train", **dial: An
     rng = random.Random(f"calculator/{split}/{seed}")
     drawn: list[list[tuple[str, ...]]] = []
     while len(drawn) < n:
-        problem = calculator.draw_problem(rng, **dial)
+        problem = _problem(rng, **dial)
         if split_of(problem.key) == split:
             drawn.append(calculator.right_paths(problem))
     return {

@@ -175,12 +175,14 @@ def stage_keys(stages: Iterable[Stage], library: bool = True) -> dict[str, str]:
     """The key of each stage by its name, with or without the library in it; stages come after those they need."""
     code = _folder_hash(Path(__file__).parent, skip=AROUND) if library else ""
     keys: dict[str, str] = {}
+    stages = list(stages)
+    own = {stage.folder for stage in stages}
     for stage in stages:
         node = read_notebook(stage.notebook)
         parts = [
             [[cell.cell_type, cell.source] for cell in node.cells],
             stage.parameters,
-            {text: _content(text) for text in _strings(stage.parameters)},
+            {text: _content(text, own) for text in _strings(stage.parameters)},
             [keys[need] for need in stage.needs],
             code,
             versions(),
@@ -466,12 +468,15 @@ def _check_keys(value: Any, types: Mapping[str, Any], where: str) -> None:
         raise InputError(f"{where}: 'workers' is at least 1")
 
 
-def _content(text: str) -> str | None:
-    """The hash of what a parameter names outside runs/, if it names a file or folder (of runs, the keys tell)."""
+def _content(text: str, own: set[Path]) -> str | None:
+    """The hash of what a parameter names, if it names a file or folder: of the study's own runs (``own``) the keys
+    tell, of another run its run.json, which every execution changes."""
     path = Path(text)
     try:
-        if not text or path.parts[:1] == (str(RUNS),):
+        if not text or any(path == folder or folder in path.parents for folder in own):
             return None
+        if path.parts[:1] == (str(RUNS),):
+            path = Path(*path.parts[:2], "run.json")
         return file_hash(path) if path.is_file() else _folder_hash(path) if path.is_dir() and path.name else None
     except OSError:
         return None

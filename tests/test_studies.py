@@ -13,7 +13,7 @@ from tiny import notebook
 
 from mentorlib.core import InputError
 from mentorlib.runs import Run
-from mentorlib.studies import Stage, StudyFailed, plan, run_study
+from mentorlib.studies import Stage, StudyFailed, plan, run_study, stage_keys
 from mentorlib.studypage import write_page
 
 MAKE = """from mentorlib.runs import Run
@@ -299,3 +299,17 @@ def test_the_page_sets_budgets_side_by_side_and_never_pools_what_differs():
     assert re.search(r"sft learning_rate=0.0001</th>\s*<td class=.number.>24 × 64</td><td class=.number.>0.0001<", page)
     assert "24 × 64, then 24 × 64" in page and "beta 0.001" in page
     assert "best for" in page  # the figure of learning rates
+
+
+def test_a_stage_on_another_study_s_run_is_done_again_when_that_changes(quick):
+    info = Path("runs/other/run.json")
+    info.parent.mkdir(parents=True)
+    info.write_text("{}")
+    Path("on.yaml").write_text("stages: [{name: a, notebook: make.ipynb, parameters: {data: runs/other}}]")
+    (stage,) = plan(Path("on.yaml"))[1]
+    before = stage_keys([stage])
+    Path("runs/on-a").mkdir()
+    Path("runs/on-a/run.json").write_text("{}")  # its own run changes nothing
+    assert stage_keys([stage]) == before
+    info.write_text('{"created": "later"}')
+    assert stage_keys([stage]) != before

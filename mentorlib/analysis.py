@@ -114,7 +114,8 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
         parameters = info.get("parameters") if isinstance(info, dict) else None
         if not isinstance(parameters, dict):
             raise InputError(f"{root / name}/run.json: no parameters in it; delete the folder and run it again")
-        started, ended = (pd.Timestamp(info[k]) if info.get(k) else pd.NaT for k in ("created", "finished"))
+        tries = [info.get("created"), *(again.get("time") for again in info.get("reopened", []))]
+        started, ended = (pd.Timestamp(at) if at else pd.NaT for at in (tries[-1], info.get("finished")))
         method, parameters = _method(parameters), dict(parameters)
         student = Path(str(parameters.get("student")))
         before = student.parent if student.parent.exists() else root / student.parent.name

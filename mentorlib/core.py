@@ -205,6 +205,8 @@ class Trajectory:
 
 _CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 MAX_CALL = 65_536  # characters of JSON in one call
+RESULT_LIMIT = 2_000  # characters of one tool result that a policy reads
+MAX_NESTED = 100  # objects and lists in each other in one call: deeper ones could be read, and not be stored
 
 
 def parse_call(raw: str) -> Call | None:
@@ -218,7 +220,19 @@ def parse_call(raw: str) -> Call | None:
     if not isinstance(call, dict) or not isinstance(call.get("name"), str):
         return None
     arguments = call.get("arguments")
-    return Call(call["name"], arguments) if isinstance(arguments, dict) else None
+    return Call(call["name"], arguments) if isinstance(arguments, dict) and not _nested(arguments) else None
+
+
+def _nested(value: Any, room: int = MAX_NESTED) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    return room == 0 or any(_nested(item, room - 1) for item in (value.values() if isinstance(value, dict) else value))
+
+
+def heard(text: str, limit: int = RESULT_LIMIT) -> str:
+    """A tool result as it enters the chat: control tokens defused, a long one cut visibly."""
+    text = text.replace("<|", "< |")
+    return text if len(text) <= limit else f"{text[:limit]} … (cut, {len(text)} characters in all)"
 
 
 def raw_calls(text: str) -> list[str]:

@@ -37,7 +37,10 @@ def save_tasks(
     pairs, rejected = list(pairs), list(rejected)
     ids = Counter(task.id for task, _ in pairs)
     if len(ids) < len(pairs):
-        raise InputError(f"two tasks have the id {ids.most_common(1)[0][0]!r}: is a source or suite named twice?")
+        raise InputError(
+            f"two tasks have the id {ids.most_common(1)[0][0]!r}: is a source or suite named twice, or have two "
+            "sources files of one name?"
+        )
     frame = pd.DataFrame(
         [
             {

@@ -27,8 +27,8 @@ from urllib.parse import urlsplit
 import openai
 import tenacity
 
-from .core import END, SYSTEM, InputError, Message, Stop, Task, Trajectory, parse_call, parse_turn, raw_calls
-from .rollout import heard, stop_of
+from .core import END, SYSTEM, InputError, Message, Stop, Task, Trajectory, heard, parse_call, parse_turn, raw_calls
+from .rollout import stop_of
 from .runs import Row, Run
 from .sandbox import Sandbox, check_value
 from .toolbox import call_many
@@ -261,7 +261,8 @@ class Endpoint:
             now = time.monotonic()
             turn = max(now, self._next)
             self._next = turn + self._apart
-        stop.wait(turn - now)
+        if stop.wait(turn - now):
+            raise _Passing("stopped")
         limit = self._limit
         body = {k: v for k, v in request.items() if k != "max_tokens" and (k != "tools" or v)}
         body[limit] = request["max_tokens"]

@@ -447,7 +447,7 @@ function figure(id, data, layout) {
     Plotly.newPlot(id, data, {...layout, ...size}, {displayModeBar: false}).then(d =>
       d.on("plotly_click", event => {
         const to = event.points[0].customdata;
-        if (typeof to === "string" && to.startsWith("trajectories.html#")) location.href = to;
+        if (typeof to === "string" && /^trajectories[.]html[?#]/.test(to)) location.href = to;
       }));
   };
   let wide = innerWidth, late;

@@ -8,19 +8,11 @@ infrastructure (we failed: never a reward). All calls of the rows that close a t
 from typing import Any
 
 from .chat import encode, prompt_ids, tool_turn
-from .core import SYSTEM, Message, Reference, Stop, Task, Trajectory, parse_turn, raw_calls
+from .core import SYSTEM, Message, Reference, Stop, Task, Trajectory, heard, parse_turn, raw_calls
 from .engine import Engine, Sampled
 from .metrics import grade
 from .sandbox import Sandbox
 from .toolbox import call_many
-
-RESULT_LIMIT = 2_000  # characters of one tool result that a policy reads
-
-
-def heard(text: str, limit: int = RESULT_LIMIT) -> str:
-    """A tool result as it enters the chat: control tokens defused, a long one cut visibly."""
-    text = text.replace("<|", "< |")
-    return text if len(text) <= limit else f"{text[:limit]} … (cut, {len(text)} characters in all)"
 
 
 def stop_of(text: str, last: bool, run: bool = True) -> Stop | None:

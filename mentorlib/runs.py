@@ -53,8 +53,9 @@ class Run:
                     f"{self.path} exists with other parameters: {listed}; choose another run name or remove the folder"
                 )
             self.info["reopened"] = [*self.info.get("reopened", []), {"time": _now(), "git": git_revision()}]
-            if self.info["status"] == "failed":
-                self.info["status"] = "running"
+            self.info["status"] = "running"
+            if self.info.pop("compares", None):  # what it said of other runs is said anew, perhaps of more of them
+                (self.path / "results.json").unlink(missing_ok=True)
             self._save()
         else:
             if self.path.exists() and not self.path.is_dir():
@@ -85,7 +86,7 @@ class Run:
             known = sorted(p.parent.name for p in Path(root).glob("*/run.json"))
             raise InputError(f"no run {str(name)!r} under {root}/; there are: {', '.join(known) or 'none'}")
         run = cls.__new__(cls)
-        run.name, run.path, run.info = path.name, path, _read_json(path / "run.json")
+        run.name, run.path, run.info = path.resolve().name, path, _read_json(path / "run.json")
         return run
 
     @property

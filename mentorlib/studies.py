@@ -161,7 +161,7 @@ def plan(path: Path) -> tuple[dict[str, Any], list[Stage]]:
                 f"{path}: stages need each other in a circle: {', '.join(n for n in specs if n not in expanded)}"
             )
         try:
-            expanded[ready] = _expand(study["name"], specs[ready], after[ready], expanded)
+            expanded[ready] = _expand(study["name"], specs[ready], expanded)
         except InputError as error:
             raise InputError(f"{path}, stage {ready!r}: {error}") from None
     stages = [stage for group in expanded.values() for stage in group]
@@ -207,7 +207,7 @@ def run_stage(
     Gives the exit code, the last line of stderr, and the seconds it took, without those it waited for a worker.
     """
     start = time.monotonic()
-    with tempfile.TemporaryFile("w+") as errors:
+    with tempfile.TemporaryFile("w+", errors="replace") as errors:
         process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -338,7 +338,7 @@ def _run(
 
 
 def _command(stage: Stage) -> list[str]:
-    words = [f"{name}={json.dumps(value)}" for name, value in stage.parameters.items()]
+    words = [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in stage.parameters.items()]
     return [
         *(sys.executable, "-m", "mentorlib", "run", str(stage.notebook), *words),
         *("--output", str(stage.folder), "--attached"),
@@ -394,7 +394,7 @@ def _time_left(
     return max(sum(work.values()) / workers, *chain.values())
 
 
-def _expand(study: str, spec: Mapping[str, Any], needs: list[str], expanded: Mapping[str, list[Stage]]) -> list[Stage]:
+def _expand(study: str, spec: Mapping[str, Any], expanded: Mapping[str, list[Stage]]) -> list[Stage]:
     notebook = Path(spec["notebook"])
     known = {p.name for p in parameters_of(read_notebook(notebook), notebook)}
     for name, values in spec["grid"].items():
@@ -407,13 +407,13 @@ def _expand(study: str, spec: Mapping[str, Any], needs: list[str], expanded: Map
         label = "-".join([spec["name"], *(re.sub(r"[^A-Za-z0-9_.]+", "_", str(v)) for v in values)])
         place = dict(zip(spec["grid"], values, strict=True))
         given = {**spec["parameters"], **place}
-        parameters = {name: _fill(value, expanded, place) for name, value in given.items()}
+        used = [stage.name for need in spec["needs"] for stage in expanded[need]]
+        parameters = {name: _fill(value, expanded, place, used) for name, value in given.items()}
         if "run" in known:
             parameters.setdefault("run", f"{study}-{label}")
         parameters = check_parameters(notebook, parameters)
         run = check_name(parameters.get("run", f"{study}-{label}"))
-        before = tuple(stage.name for need in dict.fromkeys(needs) for stage in expanded[need])
-        stages.append(Stage(label, notebook, parameters, before, run, spec["minutes"], place))
+        stages.append(Stage(label, notebook, parameters, tuple(dict.fromkeys(used)), run, spec["minutes"], place))
     return stages
 
 
@@ -424,21 +424,23 @@ def _references(value: Any) -> list[str]:
     return [match[1] for text in _strings(value) if (match := _REFERENCE.fullmatch(text))]
 
 
-def _fill(value: Any, expanded: Mapping[str, list[Stage]], place: Mapping[str, Any]) -> Any:
-    """Put runs in the place of ``$name``, folders in that of ``$name/``, files in that of ``$name/file``."""
+def _fill(value: Any, expanded: Mapping[str, list[Stage]], place: Mapping[str, Any], used: list[str]) -> Any:
+    """Put runs in the place of ``$name``, folders in that of ``$name/``, files in that of ``$name/file``; their stages
+    are added to ``used``."""
     if isinstance(value, list):
-        filled = [(item, _fill(item, expanded, {})) for item in value]
+        filled = [(item, _fill(item, expanded, {}, used)) for item in value]
         return [
             one for item, new in filled for one in (new if isinstance(item, str) and isinstance(new, list) else [new])
         ]
     if isinstance(value, dict):
-        return {key: _fill(item, expanded, place) for key, item in value.items()}
+        return {key: _fill(item, expanded, place, used) for key, item in value.items()}
     match = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
     if not match:
         return value
     alike = [s for s in expanded[match[1]] if all(place[key] == v for key, v in s.grid.items() if key in place)]
     if not alike:
         raise InputError(f"{value}: no run of the stage {match[1]!r} has the values {dict(place)}")
+    used += [stage.name for stage in alike]
     runs = [f"{stage.folder}{match[2]}".rstrip("/") if match[2] else stage.run for stage in alike]
     return runs[0] if len(runs) == 1 else runs
 

@@ -150,7 +150,8 @@ class Toolbox:
         schemas = [schema if "function" in schema else {"type": "function", "function": schema} for schema in schemas]
         for schema in schemas:
             function = schema["function"]
-            if not isinstance(function, dict) or function.get("name") not in defined:
+            named = isinstance(function, dict) and isinstance(function.get("name"), str)
+            if not named or function["name"] not in defined:
                 raise InputError(f"toolbox {name}: the source defines no function for the schema {_brief(schema)}")
             _check_schema(f"toolbox {name}: {function['name']}", function.get("parameters") or {})
         return cls(name, source, schemas, isolate)

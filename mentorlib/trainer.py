@@ -339,6 +339,10 @@ def train_grpo(
     counted = {f"ours/{k}": k for k in _COUNTED} | {f"{reward}/{k}": f"term/{k}" for k in TABLE[reward][1]}
     trainer.remove_callback(PrinterCallback)  # our report says the same in one line
     trainer.add_callback(_Progress(run, report, names | counted))
+    for torn in (p for p in (run.path / "checkpoints").glob("checkpoint-*") if not (p / "trainer_state.json").exists()):
+        if trainer.is_world_process_zero():
+            shutil.rmtree(torn)  # killed while it was written; the state comes last
+    trainer.accelerator.wait_for_everyone()
     last = max((int(p.name.split("-")[-1]) for p in (run.path / "checkpoints").glob("checkpoint-*")), default=0)
     for name in ("rollouts.jsonl", "metrics.jsonl"):  # what was done after the last checkpoint is done again
         if trainer.is_world_process_zero() and (run.path / name).exists():

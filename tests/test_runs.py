@@ -9,7 +9,7 @@ import textwrap
 import numpy
 import pytest
 
-from mentorlib.core import Call, InputError
+from mentorlib.core import Call, InputError, parse_call
 from mentorlib.recorded import verify
 from mentorlib.runs import Run, query_rows, read_rows
 
@@ -44,6 +44,24 @@ def test_reopening_needs_the_same_parameters(tmp_path):
     assert "old (was null, now absent)" in message and "seed" not in message
     assert "another run name or remove the folder" in message and "\n" not in message
     assert (tmp_path / "one" / "run.json").read_bytes() == before
+
+
+def test_a_run_that_is_done_again_is_running_and_says_anew_what_it_compares(tmp_path):
+    for runs in (["a"], ["a", "b"]):  # another was trained in between
+        run = Run("compare", tmp_path, runs=[])
+        assert run.status == "running" and not run.results
+        run.compares(runs)
+        run.record("best", 1)
+        with pytest.raises(InputError, match="other runs"):
+            run.compares(["c"])
+        run.finish()
+    assert Run.open(tmp_path / "compare").info["compares"] == ["a", "b"]
+
+
+def test_a_run_is_named_by_its_folder_from_within(tmp_path, monkeypatch):
+    Run("one", tmp_path)
+    monkeypatch.chdir(tmp_path / "one")
+    assert Run.open(".").name == "one"
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "a\\b", "/abs", "a\nb", None, 3])
@@ -189,3 +207,13 @@ def test_results_carry_their_rows_and_verify(tmp_path):
     assert [(c["key"], c["ok"]) for c in verify(run)] == [("accuracy", True), ("seconds", None), ("wrong", False)]
     with pytest.raises(InputError, match="go together"):
         run.record("half", 1, rows="eval/a.jsonl")
+
+
+def test_whatever_a_call_holds_can_be_stored(tmp_path):
+    """A call nested deeper than JSON can be written back is no call."""
+    run = Run("deep", tmp_path)
+    for depth in (10, 98, 120, 600, 900):
+        call = parse_call('{"name": "add", "arguments": {"a": ' + "[" * depth + "]" * depth + "}}")
+        assert (call is not None) is (depth < 99)
+        run.append_rows("rows.jsonl", [{"call": call}])
+    assert len(run.read_rows("rows.jsonl")) == 5

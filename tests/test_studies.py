@@ -301,6 +301,23 @@ def test_the_page_sets_budgets_side_by_side_and_never_pools_what_differs():
     assert "best for" in page  # the figure of learning rates
 
 
+def test_a_seed_more_leaves_the_other_seeds_done():
+    text = "stages: [{name: half, notebook: make.ipynb, grid: {seed: SEEDS}},"
+    text += " {name: whole, notebook: make.ipynb, parameters: {data: $half/model}, grid: {seed: SEEDS}}]"
+    keys = []
+    for seeds in ("[0, 1]", "[0, 1, 2]"):
+        stages = plan(study(text.replace("SEEDS", seeds)))[1]
+        keys.append(stage_keys(stages))
+    assert {s.name: s.needs for s in stages}["whole-1"] == ("half-1",)
+    assert keys[0].items() <= keys[1].items()
+
+
+def test_a_stage_says_what_it_will_in_any_letters(quick, capfd):
+    Path("stage.py").write_text(Path("stage.py").read_text() + "\nsys.stderr.buffer.write(b'\\xff')\n")
+    run_study(study("stages: [{name: a, notebook: make.ipynb, parameters: {data: 'ω😀'}}]"))
+    assert "starts again" not in capfd.readouterr().out
+
+
 def test_a_stage_on_another_study_s_run_is_done_again_when_that_changes(quick):
     info = Path("runs/other/run.json")
     info.parent.mkdir(parents=True)

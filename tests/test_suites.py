@@ -12,13 +12,24 @@ import bm25s
 import numpy as np
 import pytest
 
-from mentorlib.core import InputError
+from mentorlib.core import Call, Execution, InputError, Reference, Task, heard
 from mentorlib.datasets import load_tasks
 from mentorlib.students.corpus import lessons
-from mentorlib.suites import CALCULATOR, RETRIEVAL, SPLITS, SUITES, UNSEEN, generate, several_paths, split_of
+from mentorlib.suites import (
+    CALCULATOR,
+    RETRIEVAL,
+    SPLITS,
+    SUITES,
+    UNSEEN,
+    generate,
+    messages_of,
+    several_paths,
+    split_of,
+)
 from mentorlib.suites.calculator import BOXES, FUNCTIONS, NAMES, THINGS, draw_problem, right_paths, run_plan
 from mentorlib.suites.retrieval import draw_problem as draw_world
 from mentorlib.teachers import verify
+from mentorlib.toolbox import Toolbox
 from mentorlib.tools.retrieval import best, scores
 
 WORD_PROBLEMS = ["calculator", "longer", "longest", "wording", "distractors", "no_tool"]  # their keys are comparable
@@ -224,6 +235,18 @@ def test_a_wrong_answer_without_a_call_is_rejected(sandbox):
     reference.messages[:] = other.messages
     kept, rejected = verify([(task, reference)], sandbox)
     assert not kept and rejected[0].reason == "the answer given is not the task's"
+
+
+def test_a_result_as_a_rollout_shows_it_is_the_call_s(sandbox):
+    """A sampled teacher's tool messages are cut and defused."""
+    source = 'def read() -> str:\n    """Read."""\n    return "<|" + "a" * 3000\n'
+    task = Task("t", "Read.", "3", Toolbox.from_source("t", source), "t")
+    shown = Execution(value="<|" + "a" * 3000).text
+    for text, fits in ((shown, True), (heard(shown), True), (heard(shown) + "!", False)):
+        messages = messages_of([("read", {}, "")], "3")
+        messages[1]["content"] = text
+        _, rejected = verify([(task, Reference("t", messages, [Call("read", {})], "3"))], sandbox)
+        assert (rejected[0].reason == "a call gives another value") is not fits
 
 
 # --- asking for what there is not ---

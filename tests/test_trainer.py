@@ -257,6 +257,7 @@ def test_a_killed_run_goes_on_as_if_nothing_happened(tmp_path, pairs, sandbox):
     whole, wanted = train("whole")
     with pytest.raises(KeyboardInterrupt):
         train("cut", killed)
+    (tmp_path / "cut/checkpoints/checkpoint-3").mkdir()  # killed while it was written
     cut, got = train("cut")
     kept = [
         [(r["step"], r["response"], r["advantage"]) for r in run.read_rows("rollouts.jsonl")] for run in (whole, cut)

@@ -77,13 +77,15 @@ def _parsed(value: Any) -> Any:
     """What a cell holds: arrays as lists, and a text that is JSON as what it says."""
     if hasattr(value, "tolist"):
         value = value.tolist()
+    if isinstance(value, list):
+        return [_parsed(item) if hasattr(item, "tolist") or isinstance(item, dict) else item for item in value]
     if isinstance(value, str):
         try:
             return json.loads(value)
         except (ValueError, RecursionError):
             return None
     if isinstance(value, dict):
-        return {key: item.tolist() if hasattr(item, "tolist") else item for key, item in value.items()}
+        return {k: _parsed(v) if hasattr(v, "tolist") or isinstance(v, dict | list) else v for k, v in value.items()}
     return value
 
 

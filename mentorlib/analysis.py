@@ -432,7 +432,7 @@ def cost(rows: pd.DataFrame, training: pd.DataFrame, runs: pd.DataFrame) -> pd.D
     """What each method costs. In: ``evaluations``, ``rollouts`` and ``methods`` of the same runs.
 
     Out, a row a method: calls, tokens (sampled, per evaluated task), rollouts, rollout_tokens (sampled in training,
-    all runs), seconds (wall clock of its runs, NaN if they do not tell).
+    all runs), seconds (wall clock of each run, as last begun; NaN if they do not tell).
     """
     out = rows.groupby("method", sort=False).agg(calls=("n_calls", "mean"), tokens=("n_tokens", "mean"))
     trained = training.groupby("method").agg(rollouts=("task_id", "size"), rollout_tokens=("n_tokens", "sum"))

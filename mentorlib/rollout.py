@@ -98,8 +98,7 @@ def rollout(
         sampled[i] = row
     trajectories = []
     texts: dict[int, str] = {}
-    for i, (task, prompt, chat, stop) in enumerate(zip(tasks, prompts, messages, stops, strict=True)):
-        s = sampled[i]
+    for i, (task, prompt, chat, stop, s) in enumerate(zip(tasks, prompts, messages, stops, sampled, strict=True)):
         if s.cut:
             stop = "length"
             tail = _last_turn(s.token_ids, s.mask)

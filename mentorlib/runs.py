@@ -167,7 +167,7 @@ class Run:
         self.write_json("results.json", {**self.results, **entries})
 
     def compares(self, runs: list[str]) -> None:
-        """Keep in run.json which runs beside this one its results are about. InputError if it named others before."""
+        """Keep in run.json which other runs its results are about. InputError if this execution named others before."""
         if self.info.setdefault("compares", runs) != runs:
             raise InputError(f"{self.path}: its results are about other runs; record all of them of the same runs")
         self._save()
@@ -419,27 +419,27 @@ def _read_json(file: Path) -> Any:
 
 
 def _dumps(value: Any, indent: int | None = None) -> str:
-    return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    return json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON's own types: arrays as lists, paths as strings, dataclasses as objects, NaN and infinities as None."""
     if value is None or type(value) in (bool, int, str):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, set | frozenset):
-        return sorted(_plain(v) for v in value)
+        return sorted(plain(v) for v in value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if hasattr(value, "tolist"):  # numpy and torch, arrays and scalars
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if hasattr(value, "isoformat"):
         return value.isoformat()
     if isinstance(value, str):

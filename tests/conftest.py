@@ -1,6 +1,7 @@
 """What every test stands on: no network for models and data, quiet threads."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,15 @@ for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"
     os.environ[variable] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder beside the checkout with real data and the release's rewards, which are not the project's to ship."""
+    folder = Path(__file__).parents[2] / "shared"
+    if not folder.exists():
+        pytest.skip("no ../shared here")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,7 @@
 """One sound row of each source, made here."""
 
 import json
-from pathlib import Path
 
-SHARED = Path(__file__).parents[2] / "shared/data"
 SCHEMA = {
     "name": "geo.area",
     "description": "Area of a room.",

@@ -17,8 +17,6 @@ from math_verify.parser import ExprExtractionConfig, LatexExtractionConfig
 from mentorlib import answers
 from mentorlib.answers import Verdict, boxed, judge
 
-GOLDEN = Path(__file__).parents[2] / "shared" / "golden" / "official_rewards.jsonl"
-
 
 @pytest.mark.parametrize(
     ("text", "inside"),
@@ -77,10 +75,9 @@ def test_judge(prediction: str, gold: str, expected: Verdict) -> None:
     assert judge(prediction, gold) == expected
 
 
-@pytest.mark.skipif(not GOLDEN.exists(), reason="no ../shared/golden here")
-def test_golden_rows() -> None:
+def test_golden_rows(shared: Path) -> None:
     """A golden row's sparse score says what the release's judge said; 500 rows of it that have an answer."""
-    rows = [json.loads(line) for line in GOLDEN.read_text().splitlines()]
+    rows = [json.loads(line) for line in (shared / "golden/official_rewards.jsonl").read_text().splitlines()]
     checked = 0
     for row in rows[:500]:
         box = boxed(row["response"])

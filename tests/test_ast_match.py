@@ -4,7 +4,7 @@ import json
 import random
 
 import pytest
-from source_rows import BFCL, POSSIBLE, SHARED
+from source_rows import BFCL, POSSIBLE
 
 from mentorlib.ast_match import first_calls, mismatch
 from mentorlib.core import Call, Trajectory
@@ -57,10 +57,8 @@ def graded(task, calls):
     return grade(task, Trajectory.from_response(f"{text or 'None fits.'}<|im_end|>"))["correct"]
 
 
-def test_all_possible_answers_of_bfcl_are_right_and_corrupted_ones_wrong():
-    if not SHARED.exists():
-        pytest.skip("no ../shared/data here")
-    pairs, rejected = bfcl.read(SHARED / "bfcl")
+def test_all_possible_answers_of_bfcl_are_right_and_corrupted_ones_wrong(shared):
+    pairs, rejected = bfcl.read(shared / "data/bfcl")
     assert len(pairs) == 1_040 and not rejected
     rng, corrupted = random.Random(0), 0
     for task, reference in pairs:

@@ -30,8 +30,6 @@ from mentorlib.sources.gsm8k import read as gsm8k
 from mentorlib.suites import SUITES, generate
 
 REPO = Path(__file__).parents[1]
-SHARED = REPO.parent / "shared"
-needs_shared = pytest.mark.skipif(not (SHARED / "golden").exists(), reason="no ../shared here")
 NEXT = f"{END}\n<|im_start|>user\n<tool_response>\n5\n</tool_response>{END}\n<|im_start|>assistant\n"
 
 
@@ -47,9 +45,8 @@ def score(name: str, response: str, *tools: str, answer: str = "5", version: str
     return named(name, version)(Trajectory.from_response(response), teacher(*tools), answer=answer, **more)
 
 
-@needs_shared
-def test_golden_rows() -> None:
-    rows = [json.loads(line) for line in (SHARED / "golden" / "official_rewards.jsonl").read_text().splitlines()]
+def test_golden_rows(shared: Path) -> None:
+    rows = [json.loads(line) for line in (shared / "golden" / "official_rewards.jsonl").read_text().splitlines()]
     assert len(rows) == 1500
     for row in rows:
         trajectory = Trajectory.from_response(row["response"])
@@ -145,9 +142,8 @@ def test_the_reference_scores_the_maximum(suite: str) -> None:
             assert result.total == pytest.approx(reward.maximum), (suite, name, result)
 
 
-@needs_shared
-def test_the_reference_scores_the_maximum_on_gsm8k() -> None:
-    pairs, _ = gsm8k(SHARED / "data" / "gsm8k" / "train.jsonl")
+def test_the_reference_scores_the_maximum_on_gsm8k(shared: Path) -> None:
+    pairs, _ = gsm8k(shared / "data" / "gsm8k" / "train.jsonl")
     assert len(pairs) > 5000
     for task, reference in pairs:
         for name, reward in REWARDS.items():

@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from source_rows import BFCL, HOTPOT, PARQUET, POSSIBLE, SHARED, TOOLS
+from source_rows import BFCL, HOTPOT, PARQUET, POSSIBLE, TOOLS
 
 from mentorlib.core import InputError
 from mentorlib.sources import bfcl, gsm8k, math500, mentor, multihop, own, read
-from mentorlib.sources.rows import convert
+from mentorlib.sources.rows import Unusable, convert
 from mentorlib.teachers import verify
 from mentorlib.toolbox import Toolbox
 
@@ -83,10 +83,8 @@ def test_no_broken_row_is_lost_or_raises(name):
         ("bamboogle", "multihop/bamboogle_toolrl.json", 125, 125),
     ],
 )
-def test_the_real_files_are_read_whole(source, file, rows, evaluated, sandbox):
-    if not SHARED.exists():
-        pytest.skip("no ../shared/data here")
-    pairs, rejected, (card,) = read([f"{source}:{SHARED / file}"])
+def test_the_real_files_are_read_whole(source, file, rows, evaluated, sandbox, shared):
+    pairs, rejected, (card,) = read([f"{source}:{shared / 'data' / file}"])
     assert card["rows"] == rows and not rejected and len(verify(pairs, sandbox)[0]) == evaluated
 
 
@@ -213,6 +211,21 @@ def test_mentors_parquet_runs_its_tools_only_in_the_sandbox(tmp_path, sandbox):
     assert [t.id for t, _ in kept] == ["train.parquet:1"] and failed[0].reason == "the tools do not load"
     assert not marker.exists()
     assert kept[0][0].toolbox.call('{"name": "area", "arguments": {"width": 3}}', sandbox).text == "6"
+
+
+def test_mentors_schemas_may_be_objects(tmp_path):
+    parameters = {"type": "object", "properties": {"width": {"type": "number"}}, "required": ["width"]}
+    rows = [
+        {**PARQUET, "extra_info": {"env": TOOLS, "func_schemas": [{"name": "area", "parameters": parameters}]}},
+        {**PARQUET, "extra_info": {"env": TOOLS, "func_schemas": [{"name": None, "parameters": parameters}]}},
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "train.parquet")
+    ((task, _),), (rejected,) = mentor.read(tmp_path / "train.parquet")
+    assert task.toolbox.schemas[0]["function"]["parameters"]["required"] == ["width"]
+    assert rejected.reason == "the tools cannot be read"
+    listed = json.dumps([{"name": ["area"], "parameters": parameters}])
+    with pytest.raises(Unusable, match="the tools cannot be read"):
+        mentor.mentor_pair({**PARQUET, "extra_info": {"env": TOOLS, "func_schemas": listed}}, "row", {})
 
 
 def test_own_tasks(tmp_path, sandbox):

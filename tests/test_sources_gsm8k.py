@@ -1,7 +1,6 @@
 """GSM8K's annotations become calls; what does not is named."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -38,9 +37,6 @@ def test_a_missing_file_is_one_line(tmp_path):
         gsm8k(tmp_path / "none.jsonl")
 
 
-def test_the_real_file_converts_as_promised():
-    file = Path(__file__).parents[2] / "shared/data/gsm8k/train.jsonl"
-    if not file.exists():
-        pytest.skip("no ../shared/data here")
-    pairs, rejected = gsm8k(file)
+def test_the_real_file_converts_as_promised(shared):
+    pairs, rejected = gsm8k(shared / "data/gsm8k/train.jsonl")
     assert len(pairs) >= 6_699 and len(pairs) + len(rejected) == 7_473

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ..core import Call, InputError, Pair, Reference, Task
+from ..runs import plain
 from ..teachers import Rejected
 from ..toolbox import Toolbox
 from .rows import Unusable, check_text, convert, hold_out, text_of
@@ -75,18 +76,11 @@ def _is_answer(gold: Any) -> bool:
 
 def _parsed(value: Any) -> Any:
     """What a cell holds: arrays as lists, and a text that is JSON as what it says."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list):
-        return [_parsed(item) if hasattr(item, "tolist") or isinstance(item, dict) else item for item in value]
-    if isinstance(value, str):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return None
-    if isinstance(value, dict):
-        return {k: _parsed(v) if hasattr(v, "tolist") or isinstance(v, dict | list) else v for k, v in value.items()}
-    return value
+    try:
+        value = plain(value)
+        return json.loads(value) if isinstance(value, str) else value
+    except (TypeError, ValueError, RecursionError):  # bytes, or a text that is not JSON
+        return None
 
 
 def read(path: str | Path, n_eval: int = 500) -> tuple[list[Pair], list[Rejected]]:

@@ -51,17 +51,18 @@ class Live:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, self._interrupted)
         now = time.monotonic() - self._start
-        last = self._stop or step >= steps
+        stop = self._stop  # asked once: an interrupt that comes while the figure is drawn ends the next step, drawn too
+        last = stop or step >= steps
         if last or now - self._drawn >= self.every:
             self._drawn = now
             left = 0.0 if last else (steps - step) * now / max(1, step - self._began + 1)
             clear_output(wait=True)  # JupyterLab's plotly does not redraw what an update changes
             figure(curves(self.run), steps, left).show()
-        if self._stop and step < steps:
+        if stop and step < steps:
             self.run.record("stopped_at_step", step, n=steps)
         if last and signal.getsignal(signal.SIGINT) == self._interrupted:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        return self._stop
+        return stop
 
     def _interrupted(self, number: int, frame: object) -> None:
         self._stop = True

@@ -22,7 +22,7 @@ from scipy import stats
 
 from .core import Call, InputError
 from .rewards import call_key
-from .runs import Run, read_rows
+from .runs import Run, read_rows, uncollected
 
 OUTCOMES = {
     "correct": "the final answer is the gold answer",
@@ -162,6 +162,7 @@ def _short(value: Any) -> str:
     return str(value).rstrip("/").removesuffix("/model").rsplit("/", 1)[-1].removesuffix(".parquet")
 
 
+@uncollected()
 def _read(runs: Sequence[str], root: str | Path, pattern: str) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for run in methods(runs, root).itertuples():

@@ -3,6 +3,7 @@
 Everything is read from stored rows, without a model: DataFrames and the figures of them.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -278,12 +279,12 @@ def ungrounded(row: Mapping[str, Any]) -> list[tuple[int, str, str, Any]]:
     words = set(re.findall(r"[a-z]+", question.lower()))
     extra = [n for word in words | {w.removesuffix("s") for w in words} for n in WORDS.get(word, ())]
     share = "percent" in words or "%" in question
-    known = np.array([*CONSTANTS, *extra, *_numbers(question, share)], float)
+    known = [float(n) for n in (*CONSTANTS, *extra, *_numbers(question, share))]
     for message in row["messages"]:
         if message["role"] == "tool":
             said = str(message.get("content") or "")[:20_000]
             heard.append(said)
-            known = np.append(known, _numbers(said, False))
+            known += _numbers(said, False)
         calls = message.get("tool_calls") or () if message["role"] == "assistant" else ()
         for call in calls:
             name, arguments = call["function"]["name"], call["function"]["arguments"]
@@ -300,7 +301,7 @@ def _numbers(said: str, share: bool) -> list[float]:
             value = abs(float(match.replace(",", "")))
         except ValueError:
             continue
-        if np.isfinite(value):
+        if math.isfinite(value):
             values += [value, value / 100] if share else [value]
     return values
 
@@ -315,7 +316,7 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _sourced(leaf: Any, known: np.ndarray, heard: list[str]) -> bool:
+def _sourced(leaf: Any, known: list[float], heard: list[str]) -> bool:
     if leaf is None or isinstance(leaf, bool) or leaf == "":
         return True
     if isinstance(leaf, int | float):
@@ -323,7 +324,8 @@ def _sourced(leaf: Any, known: np.ndarray, heard: list[str]) -> bool:
             value = abs(float(leaf))
         except OverflowError:
             return False
-        return bool(np.isclose(known, value, rtol=1e-6, atol=1e-9).any())
+        near = 1e-9 + 1e-6 * value
+        return math.isfinite(value) and any(abs(one - value) <= near for one in known)
     said = "\n".join(heard).lower()
     words = re.findall(r"\w+", str(leaf).lower())
     return str(leaf).lower() in said or (bool(words) and all(word.removesuffix("s") in said for word in words))

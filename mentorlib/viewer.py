@@ -21,7 +21,7 @@ from .analysis import evaluations, methods, rollouts
 from .core import InputError
 from .exploits import exploits
 from .figures import OUTCOME_COLOURS
-from .runs import write_text
+from .runs import uncollected, write_text
 from .tooluse import ungrounded
 
 LIMIT = 20_000  # characters of one text on the page; the rest is in the file
@@ -32,6 +32,7 @@ FROM_NOWHERE = "from nowhere"
 _TEMPLATE = Path(__file__).with_name("viewer.template")
 
 
+@uncollected()
 def write(
     file: str | Path,
     rows: pd.DataFrame | Iterable[pd.DataFrame],

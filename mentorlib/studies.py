@@ -31,6 +31,7 @@ from .core import InputError
 from .progress import lasting
 from .reports import check_parameters, load_yaml, parameters_of, read_notebook
 from .runs import check_name, file_hash, versions, write_text
+from .sources import SOURCES
 from .studypage import write_page
 
 RUNS, REPORTS = Path("runs"), Path("reports")
@@ -471,10 +472,14 @@ def _check_keys(value: Any, types: Mapping[str, Any], where: str) -> None:
 
 
 def _content(text: str, own: set[Path]) -> str | None:
-    """The hash of what a parameter names, if it names a file or folder: of the study's own runs (``own``) the keys
-    tell, of another run its run.json, which every execution changes."""
-    path = Path(text)
+    """The hash of what a parameter names, if it names a file or folder (as 01's ``source:path`` does too): of the
+    study's own runs (``own``) the keys tell, of another run, by folder or name, its run.json, which every execution
+    changes."""
+    source, _, place = text.partition(":")
+    path = Path(place if source in SOURCES else text)
     try:
+        if len(path.parts) == 1 and (RUNS / path / "run.json").is_file():
+            path = RUNS / path
         if not text or any(path == folder or folder in path.parents for folder in own):
             return None
         if path.parts[:1] == (str(RUNS),):

@@ -318,15 +318,26 @@ def test_a_stage_says_what_it_will_in_any_letters(quick, capfd):
     assert "starts again" not in capfd.readouterr().out
 
 
-def test_a_stage_on_another_study_s_run_is_done_again_when_that_changes(quick):
+@pytest.mark.parametrize("named", ["runs/other", "other"])
+def test_a_stage_on_another_study_s_run_is_done_again_when_that_changes(quick, named):
     info = Path("runs/other/run.json")
     info.parent.mkdir(parents=True)
     info.write_text("{}")
-    Path("on.yaml").write_text("stages: [{name: a, notebook: make.ipynb, parameters: {data: runs/other}}]")
+    Path("on.yaml").write_text(f"stages: [{{name: a, notebook: make.ipynb, parameters: {{data: {named}}}}}]")
     (stage,) = plan(Path("on.yaml"))[1]
     before = stage_keys([stage])
     Path("runs/on-a").mkdir()
     Path("runs/on-a/run.json").write_text("{}")  # its own run changes nothing
     assert stage_keys([stage]) == before
     info.write_text('{"created": "later"}')
+    assert stage_keys([stage]) != before
+
+
+def test_a_stage_on_a_source_is_done_again_when_its_files_change(quick):
+    Path("mine").mkdir()
+    Path("mine/tasks.jsonl").write_text("")
+    Path("on.yaml").write_text("stages: [{name: a, notebook: make.ipynb, parameters: {data: 'own:mine'}}]")
+    (stage,) = plan(Path("on.yaml"))[1]
+    before = stage_keys([stage])
+    Path("mine/tasks.jsonl").write_text("{}")
     assert stage_keys([stage]) != before

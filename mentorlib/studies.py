@@ -476,7 +476,7 @@ def _content(text: str, own: set[Path]) -> str | None:
     study's own runs (``own``) the keys tell, of another run, by folder or name, its run.json, which every execution
     changes."""
     source, _, place = text.partition(":")
-    path = Path(place if source in SOURCES else text)
+    path = Path(place if place and source in SOURCES else text)
     try:
         if len(path.parts) == 1 and (RUNS / path / "run.json").is_file():
             path = RUNS / path

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -14,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import plotly.graph_objects as go
 import pytest
 import synthetic
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from tiny import notebook
 
-from mentorlib import Run, analysis, live, studypage, viewer
+from mentorlib import analysis, studypage, viewer
 from mentorlib.reports import run_notebook
 from mentorlib.studies import Stage
 
@@ -353,48 +351,3 @@ def test_every_notebook_runs_all_without_an_error(browser: Any, lab: str, root: 
             assert time.monotonic() - start < 300, f"{name} did not come to its end"
             page.wait_for_timeout(300)
         page.context.close()
-
-
-def test_an_interrupt_while_the_figure_is_drawn_ends_the_next_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    shown: list[str] = []
-
-    def show(fig: go.Figure) -> None:
-        if not shown:
-            signal.raise_signal(signal.SIGINT)
-        shown.append(fig.layout.title.text)
-
-    monkeypatch.setattr(go.Figure, "show", show)
-    before = signal.getsignal(signal.SIGINT)
-    run = Run("r")
-    follow = live.Live(run)
-    said = []
-    try:
-        for step in (1, 2):
-            run.log(step, loss=1 / step)
-            said.append(follow(step, 9, {}))
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert said == [False, True] and "Ended after step 2 of 9" in shown[-1]
-    assert json.loads(Path("runs/r/results.json").read_text())["stopped_at_step"]["value"] == 2
-
-
-def test_live_figure_in_batch_is_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    source = notebook(
-        tmp_path / "n.ipynb",
-        'run: str = "r"',
-        "from mentorlib import Run, live\nrecord = Run(run)\nfollow = live.Live(record, every=0)",
-        "for step in range(1, 6):\n    record.log(step, loss=1 / step)\n    follow(step, 5, {})",
-    )
-    run_notebook(source, say=lambda line: None)
-    node = nbformat.read(tmp_path / "runs" / "r" / "notebook.ipynb", 4)
-    figures = [
-        o.data
-        for c in node.cells
-        for o in c.get("outputs", [])
-        if "application/vnd.plotly.v1+json" in o.get("data", {})
-    ]
-    assert len(figures) == 1 and "5 steps" in json.dumps(figures[0])

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
-from scipy import stats
+from scipy import special
 
 from .analysis import percent, wilson
 from .figures import colour, dress, empty, text
@@ -62,13 +62,13 @@ def speed(rows: pd.DataFrame, level: float = 0.7) -> pd.DataFrame:
         size = rows.groupby(["method", "run", "step"]).size().groupby(["method", "run"]).mean()
         for method in seeds.columns.unique("method"):
             own = seeds[method]
-            area = own.mean().to_numpy()
+            area = own.mean()
             there = own.rolling(3).mean().ge(level).to_numpy().T
             first = [int(steps.argmax()) + 1 if steps.any() else math.inf for steps in there]
             reached = float(np.median([step * size[method][run] for step, run in zip(first, own, strict=True)]))
             low, high = math.nan, math.nan
             if len(area) > 1:
-                low, high = area.mean() + stats.t.ppf([0.025, 0.975], len(area) - 1) * stats.sem(area)
+                low, high = area.mean() + special.stdtrit(len(area) - 1, [0.025, 0.975]) * area.sem()
             found.append(
                 {"method": method, "area": area.mean(), "low": low, "high": high}
                 | {"reached": reached if math.isfinite(reached) else math.nan}

@@ -240,7 +240,7 @@ def read_rows(file: str | Path) -> list[Row]:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Keep Python's cycle collector away from a place that makes many rows, all of which it would walk again and again.
+    """Keep Python's cycle collector away from a place that makes many objects, which it would walk again and again.
 
     Half of the time to read the rows of a study is saved, and they hold no cycles.
     """

@@ -7,7 +7,7 @@ teacher agrees with itself is counted on the way: a reference that one sample in
 that all give, and other right tools mean that matching the kept ones is one choice among several.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -22,6 +22,7 @@ from .rewards import final_answer
 from .runs import Row, Run
 from .sandbox import Sandbox
 from .students import load_student
+from .suites import SUITES
 from .teachers import Rejected, verify
 
 UNFINISHED = "unfinished: the server or the sandbox failed"
@@ -46,6 +47,7 @@ def distill(
     pairs: list[Pair],
     sandbox: Sandbox,
     *,
+    suites: Sequence[str] = (),
     run: Run | None = None,
     samples: int = 4,
     temperature: float = 0.7,
@@ -60,8 +62,10 @@ def distill(
 
     Args:
         teacher: None leaves all as it is.
-        pairs: tasks with the references they came with.
+        pairs: tasks with the references they came with, if they have one.
         sandbox: where the tools run.
+        suites: whose training tasks the teacher does; by default those that are drawn (``SUITES``), and those that came
+            without a reference.
         run: where one row a task about the teacher's agreement is written (``teacher.jsonl``).
         samples: trajectories a task.
         temperature, max_turns, max_tokens, seed, report: see attempt.
@@ -69,12 +73,21 @@ def distill(
     Returns:
         The pairs, without the tasks that no sample solved; the samples not kept, by name; and ``agreement`` with an
         endpoint's usage, {} without a teacher.
+
+    Raises:
+        InputError: samples below 1, suites without a teacher, or one of them without a training task.
     """
     if teacher is None:
+        if suites:
+            raise InputError(f"{suites[0]!r} is to be taught, but there is no teacher to sample: give one as teacher=")
         return pairs, [], {}
     if samples < 1:
         raise InputError(f"samples={samples}: a teacher makes at least one trajectory a task")
-    tasks = [task for task, _ in pairs if task.split == "train" for _ in range(samples)]
+    training = {task.suite for task, _ in pairs if task.split == "train"}
+    if unknown := sorted(set(suites) - training):
+        raise InputError(f"no training tasks of suite {unknown[0]!r} to teach: there are {', '.join(sorted(training))}")
+    given = [pair for pair in pairs if not _asked(*pair, suites)]
+    tasks = [task for task, reference in pairs if _asked(task, reference, suites) for _ in range(samples)]
     trajectories = attempt(
         teacher,
         tasks,
@@ -89,7 +102,14 @@ def distill(
     if run is not None:
         run.write_rows("teacher.jsonl", rows)
     usage = teacher.usage if isinstance(teacher, Endpoint) else {}
-    return kept + [p for p in pairs if p[0].split != "train"], rejected, {**agreement(rows), **usage}
+    return kept + given, rejected, {**agreement(rows), **usage}
+
+
+def _asked(task: Task, reference: Reference, suites: Sequence[str]) -> bool:
+    """Whether the teacher does this task."""
+    if suites:
+        return task.split == "train" and task.suite in suites
+    return task.split == "train" and (task.suite in SUITES or not reference.calls)
 
 
 def references(

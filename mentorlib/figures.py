@@ -1,9 +1,9 @@
 """DataFrames of ``mentorlib.analysis`` -> plotly figures: one function a claim, whose title states what the data say.
 
 A method has one colour wherever it appears (Okabe and Ito's palette, told apart by colour-blind readers). Heights are
-fixed and widths free, titles broken by hand, names written beside their marks instead of in legends, so that a figure
-reads at 390 pixels as at 1280. Every string that comes from data is escaped: plotly renders a subset of HTML.
-An empty DataFrame gives an empty figure that says what is missing.
+fixed and widths free, titles broken by hand, names beside their marks where there is room and legends where there is
+none, so that a figure reads at 390 pixels as at 1280. Every string that comes from data is escaped: plotly renders a
+subset of HTML. An empty DataFrame gives an empty figure that says what is missing.
 """
 
 import html

@@ -1,4 +1,4 @@
-"""What the notebooks found, in sentences: the last cell of 03, 04 and 05, as Markdown."""
+"""What the notebooks found, in sentences: under "What it means" in 03, 04 and 05, as Markdown."""
 
 from collections.abc import Iterable
 

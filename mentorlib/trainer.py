@@ -292,7 +292,8 @@ def train_grpo(
             by_name = reward not in (*NEEDS_CALLS, *NEEDS_RESULTS)
             if not reference.messages and not (by_name and reference.calls):
                 has = "only the names of its teacher's tools" if reference.calls else "no teacher"
-                raise InputError(f"reward={reward}: suite {task.suite!r} has {has}: use sparse or none")
+                mend = "use sparse or none, or have a teacher do its tasks (docs/teacher.md)"
+                raise InputError(f"reward={reward}: suite {task.suite!r} has {has}: {mend}")
     known = {task.id: (task, reference) for task, reference in pairs}
     data = Dataset.from_list(
         [{"prompt": [*t.prompt(system)[:-1], {**t.prompt(system)[-1], "task_id": t.id}]} for t, _ in pairs]

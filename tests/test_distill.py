@@ -1,9 +1,12 @@
 """A sampled teacher: what is kept of its samples, and what is counted."""
 
+from dataclasses import replace
+
 import pytest
 from faults import NANO
 
-from mentorlib.core import Task, Trajectory
+from mentorlib import TorchEngine, load_student
+from mentorlib.core import InputError, Reference, Task, Trajectory
 from mentorlib.distill import agreement, distill, references
 from mentorlib.endpoint import Endpoint
 from mentorlib.runs import Run
@@ -63,6 +66,32 @@ def test_the_most_direct_right_sample_is_kept(sandbox):
         "tool_sets": 3,
         "answers": 3,
     }
+
+
+def test_a_teacher_does_what_is_drawn_and_what_has_no_reference_or_the_suites_named(sandbox, tmp_path):
+    drawn = generate("calculator", 2, split="train")
+    other = [(replace(t, id=f"o{i}", suite="gsm8k"), r) for i, (t, r) in enumerate(generate("calculator", 2, seed=1))]
+    mine = [
+        (replace(t, id=f"m{i}", suite="rooms"), Reference(f"m{i}", [], [], t.answer)) for i, (t, _) in enumerate(drawn)
+    ]
+    mine[1] = (replace(mine[1][0], split="eval"), mine[1][1])
+    pairs, teacher = drawn + other + mine, TorchEngine(*load_student("nano"))
+
+    def taught(**which):
+        run = Run(f"run-{len(which)}", tmp_path)
+        kept, _, _ = distill(teacher, pairs, sandbox, run=run, samples=1, max_tokens=80, **which)
+        asked = [row["task_id"] for row in run.read_rows("teacher.jsonl")]
+        assert [p for p in kept if p[0].id not in asked] == [p for p in pairs if p[0].id not in asked]
+        return asked
+
+    assert taught() == [t.id for t, _ in drawn] + ["m0"]
+    assert taught(suites=["gsm8k"]) == ["o0", "o1"]
+    with pytest.raises(
+        InputError, match="no training tasks of suite 'longer' to teach: there are calculator, gsm8k, rooms"
+    ):
+        taught(suites=["longer"])
+    with pytest.raises(InputError, match="'gsm8k' is to be taught, but there is no teacher"):
+        distill(None, pairs, sandbox, suites=["gsm8k"])
 
 
 def test_a_served_teacher_makes_references(server, sandbox, tmp_path):

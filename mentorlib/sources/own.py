@@ -16,7 +16,7 @@ from .rows import Unusable, convert, hold_out, json_lines, read_text, text_of
 ABOUT = {
     "origin": "the user's own tasks.jsonl and tools.py",
     "licence": "the user's own",
-    "simplified": "there is no teacher: train with GRPO and the reward sparse or none, or let a teacher do the tasks",
+    "simplified": "there is no teacher: train by GRPO with the reward sparse or none, or let a model do the tasks",
 }
 KEYS = {"question", "answer", "tools"}
 

@@ -5,14 +5,12 @@ scored); 2 the input is wrong (one line on stderr says which file, row or key, a
 """
 
 import argparse
-import ctypes
 import fcntl
 import json
 import os
 import platform
 import pydoc
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument(
         "--valid-tools", type=lambda text: [t.strip() for t in text.split(",") if t.strip()], metavar="a,b,c"
     )
-    score.add_argument("-o", "--output", help="default: FILE with .scored.jsonl; bad rows go to OUT.rejected.jsonl")
+    score.add_argument("-o", "--output", help="default: scored/ beside FILE; bad rows go to OUT.rejected.jsonl")
     score.set_defaults(command=_score)
 
     view = commands.add_parser("view", help="read a run's trajectories in a web browser, or here with --text")
@@ -119,9 +117,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     from .reports import NotebookFailed, check_parameters, run_notebook
+    from .runs import end_with_parent
 
     if options.attached:
-        _end_with_parent()
+        end_with_parent()
         lock = _alone_in(Path(options.output)) if options.output else None  # noqa: F841  held until the end
     given = {}
     for word in options.parameters:
@@ -300,15 +299,6 @@ def _doctor(options: argparse.Namespace) -> int:
     for i, (name, verdict, words) in enumerate(tests):
         print(f"{'' if i else 'sandbox':<10} {name:<12} {verdict:<7} {words}")
     return 1 if any(verdict == "FAIL" for _, verdict, _ in tests) else 0
-
-
-def _end_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies, so that a killed study leaves no stage running."""
-    if sys.platform.startswith("linux"):
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it died before the call
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _alone_in(folder: Path) -> IO[str]:

@@ -181,8 +181,8 @@ class Trajectory:
     def from_response(cls, response: str, task_id: str = "") -> "Trajectory":
         """Rebuild a trajectory from the text after the prompt (ChatML, as Qwen3 writes it)."""
         messages: list[Message] = []
-        for turn in re.split(r"<\|im_start\|>(?=assistant\n|user\n)", response):
-            if turn.startswith("user\n"):
+        for i, turn in enumerate(re.split(r"<\|im_start\|>(?=assistant\n|user\n)", response)):
+            if i and turn.startswith("user\n"):  # the first is the policy's, whatever it begins with
                 closed = turn[: turn.rfind("</tool_response>") + len("</tool_response>")]  # as in parse_turn
                 results = re.findall(r"<tool_response>\n?(.*?)\n?</tool_response>", closed, re.DOTALL)
                 messages += [{"role": "tool", "content": text} for text in results]
@@ -215,6 +215,7 @@ def parse_call(raw: str) -> Call | None:
         return None
     try:
         call = json.loads(raw)
+        json.dumps(call, ensure_ascii=False).encode()  # half a surrogate pair is no text: no file or request takes it
     except (ValueError, RecursionError):
         return None
     if not isinstance(call, dict) or not isinstance(call.get("name"), str):

@@ -134,7 +134,7 @@ def load_tasks(
         frame = frame.head(n)
     boxes: dict[str, Toolbox] = {}
     pairs: list[Pair] = []
-    for i, row in enumerate(frame.to_dict("records")):
+    for i, row in zip(frame.index, frame.to_dict("records"), strict=True):
         try:
             for column in ("question", "answer"):
                 if not isinstance(row[column], str) or not row[column].strip():  # a missing text is NaN

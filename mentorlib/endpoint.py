@@ -29,11 +29,10 @@ import tenacity
 
 from .core import END, SYSTEM, InputError, Message, Stop, Task, Trajectory, heard, parse_call, parse_turn, raw_calls
 from .rollout import stop_of
-from .runs import Row, Run
+from .runs import KEY, Row, Run, check_address
 from .sandbox import Sandbox, check_value
 from .toolbox import call_many
 
-KEY = "OPENAI_API_KEY"
 HELLO = 15.0  # seconds of patience where nothing that listens to us has been met yet: more likely a wrong address
 TRIES = 8  # of a request that is met with HTTP 500 each time while others are answered: it is what the server fails on
 
@@ -73,8 +72,7 @@ class Endpoint:
             parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError(f"{url!r}: not a server's address: give one like http://localhost:8000/v1")
-        if parts.username or parts.password or parts.query:
-            raise InputError(f"the address of {parts.hostname} holds a key, which a run would store: set {KEY} instead")
+        check_address(url)
         if not model:
             raise InputError(f"{url}: which model? give its name at that server")
         if concurrency < 1:
@@ -149,7 +147,8 @@ class Endpoint:
             report: told (done, all, metrics) after each conversation that the log did not hold whole.
 
         Raises:
-            InputError: the server refuses for good (key, model, tools), or none answers at the address.
+            InputError: the server refuses for good (key, model, tools), none answers at the address, or it went away
+                for longer than ``patience``; what it replied is in the log.
         """
         seen: Counter[str] = Counter()
         plays: list[_Conversation] = []
@@ -177,6 +176,12 @@ class Endpoint:
                 stop.set()  # ends the waits; replies in flight still reach the log
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
+        if stop.is_set():
+            left = sum(play.stop is None for play in plays)
+            raise InputError(
+                f"{self.url} stopped answering with {left} of {len(plays)} conversations open; its replies are kept: "
+                "start it, then run the same again"
+            )
         return [play.trajectory() for play in plays]
 
     def _asked(self) -> int:
@@ -282,10 +287,13 @@ class Endpoint:
             mend = _Passing("garbled")
         else:
             reply = _read(self._hide(text))
-            if reply is not None:
+            if reply is not None and reply["finish"] not in ("error", "abort"):  # as gateways and engines say it
                 self._met, self._last_good = True, time.monotonic()
-                return reply
-            mend = _Passing("garbled")
+                if reply["finish"] != "content_filter":
+                    return reply
+                mend = _Refused("content filter")
+            else:
+                mend = _Passing("garbled" if reply is None else f"finish_reason {reply['finish']}")
         raise mend  # outside of except: the client's own errors hold the request with its headers
 
     def _mend(self, error: openai.APIStatusError, limit: str) -> Exception:

@@ -21,12 +21,19 @@ from transformers.utils.logging import disable_progress_bar
 
 from .core import InputError, Pair
 from .datasets import load_tasks
-from .runs import Run
+from .runs import Run, end_with_parent
 from .sandbox import Sandbox
 from .students import load_student
 from .trainer import Report, check_method, save_model, train_grpo, train_sft
 
 _STEP, _WRONG = "mentor step ", "mentor: "  # how lines begin that a launched process says to the notebook
+# accelerate launch, which is killed with the kernel that started it, as its processes are with it.
+_LAUNCH = """
+import runpy
+from mentorlib.runs import end_with_parent
+end_with_parent()
+runpy.run_module("accelerate.commands.launch", run_name="__main__", alter_sys=True)
+"""
 STOP = "stop"  # a file of this name in the run's folder ends launched training after the step at hand
 
 
@@ -95,7 +102,7 @@ def _launch(
     where += ["--mixed_precision", "no", "--dynamo_backend", "no"]  # what accelerate takes, and says so at length
     where += ["--multi_gpu"] if processes > 1 else []  # several processes, also on a machine without a GPU
     where = ["--config_file", accelerate_config] if accelerate_config else where
-    command = [sys.executable, "-m", "accelerate.commands.launch", *where, "-m", __name__, str(run.path)]
+    command = [sys.executable, "-c", _LAUNCH, *where, "-m", __name__, str(run.path)]
     said: deque[str] = deque(maxlen=30)
     wrong = ""
     with subprocess.Popen(
@@ -124,6 +131,7 @@ def _launch(
 
 def main(folder: str) -> None:
     """One of the processes: train what the run's folder says, and save the model into it."""
+    end_with_parent()
     disable_progress_bar()  # what is printed here is shown in the notebook
     run = Run.open(folder)
     settings = json.loads((run.path / "launch.json").read_text(encoding="utf-8"))

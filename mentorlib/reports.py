@@ -31,7 +31,7 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
 from .core import InputError
-from .runs import Run, check_name, git_revision, versions, write_text
+from .runs import Run, check_address, check_name, git_revision, versions, write_text
 
 
 class NotebookFailed(RuntimeError):
@@ -85,7 +85,8 @@ def run_notebook(
         raise InputError(f"{output} is a file; name a folder for the report")
     fresh = not output.exists()
     output.mkdir(parents=True, exist_ok=True)
-    began = _modified(output / "run.json")
+    record = Path(root) / values["run"] if "run" in values else output  # --output may be elsewhere
+    began = _modified(record / "run.json")
     running = output / "running.ipynb"
 
     start, error, failure = time.monotonic(), None, None
@@ -95,14 +96,14 @@ def run_notebook(
         failure = caught
         error = _describe(caught)
     refused = getattr(failure, "ename", None) == "InputError"
-    if refused and _modified(output / "run.json") == began:
+    if refused and _modified(record / "run.json") == began:
         running.unlink(missing_ok=True)
         if fresh:
             with contextlib.suppress(OSError):
                 output.rmdir()
         raise InputError(failure.evalue) from None  # type: ignore[union-attr]
-    if failure is not None and (output / "run.json").exists() and Run.open(output).status == "running":
-        Run.open(output).finish("failed")
+    if failure is not None and (record / "run.json").exists() and Run.open(record).status == "running":
+        Run.open(record).finish("failed")
 
     executed = nbformat.read(running, as_version=4) if running.exists() else node
     executed.metadata["mentorlib"] = {
@@ -210,6 +211,7 @@ def check_parameters(notebook: str | Path, given: Mapping[str, Any], text: bool 
                 f"{notebook}: parameter {name} takes {parameter.type}{about}, not {shown:.80}; "
                 f"for example {name}={parameter.default!r}"
             )
+        check_address(fitting[0])
         checked[name] = fitting[0]
     return checked
 

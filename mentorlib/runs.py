@@ -8,6 +8,7 @@ at a time.
 """
 
 import ast
+import ctypes
 import dataclasses
 import gc
 import hashlib
@@ -17,14 +18,17 @@ import math
 import operator
 import os
 import platform
+import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from .core import InputError
 
@@ -45,6 +49,8 @@ class Run:
     def __init__(self, name: str, root: str | Path = "runs", **params: Any):
         self.name, self.path = check_name(name), Path(root) / name
         params = json.loads(_dumps(params))
+        for value in params.values():
+            check_address(value)
         if (self.path / "run.json").exists():
             self.info: dict[str, Any] = _read_json(self.path / "run.json")
             old = self.info["parameters"]
@@ -55,8 +61,8 @@ class Run:
                     f"{self.path} exists with other parameters: {listed}; choose another run name or remove the folder"
                 )
             self.info["reopened"] = [*self.info.get("reopened", []), {"time": _now(), "git": git_revision()}]
-            self.info["status"] = "running"
-            if self.info.pop("compares", None):  # what it said of other runs is said anew, perhaps of more of them
+            ended, self.info["status"] = self.info["status"] != "running", "running"
+            if self.info.pop("compares", None) or ended:  # what it found is said anew
                 (self.path / "results.json").unlink(missing_ok=True)
             self._save()
         else:
@@ -251,6 +257,31 @@ def uncollected() -> Iterator[None]:
     finally:
         if on:
             gc.enable()
+
+
+KEY = "OPENAI_API_KEY"  # the variable that a server's key is read from: it is written nowhere
+
+
+def check_address(value: Any) -> None:
+    """InputError for an address, here or in a list, that holds a name, a password or a query: a run would store it."""
+    for text in value if isinstance(value, list) else [value]:
+        if not isinstance(text, str) or "://" not in text:
+            continue
+        try:
+            parts = urlsplit(text)
+        except ValueError:  # such as half an IPv6 address
+            continue
+        if parts.username or parts.password or parts.query:
+            raise InputError(f"the address of {parts.hostname} holds a key, which a run would store: set {KEY} instead")
+
+
+def end_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies, so that a killed study or kernel leaves nothing running."""
+    if sys.platform.startswith("linux"):
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it died before the call
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def file_hash(path: str | Path) -> str:

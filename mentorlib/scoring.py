@@ -30,8 +30,9 @@ def score_file(
 
     Args:
         path: the rows.
-        out: where each row goes with ``scores`` {reward: {"total", "terms", "reason"}}; by default next to
-            ``path`` as ``.scored.jsonl``. ``total`` is None where the answer could not be judged or the run failed.
+        out: where each row goes with ``scores`` {reward: {"total", "terms", "reason"}}; by default under its name in
+            a folder ``scored`` beside it, where no notebook takes it for rows of the run. ``total`` is None where the
+            answer could not be judged or the run failed.
         rewards: names; by default all of the version.
         version: "corrected" or "official". The official one reads ``prompt`` too, as the release does.
         valid_tools: for rows without ``tools``; by default the calculator's twelve.
@@ -44,7 +45,7 @@ def score_file(
         InputError: an argument is wrong, or the file cannot be read.
     """
     source = Path(path)
-    target = Path(out) if out is not None else source.parent / f"{source.stem}.scored.jsonl"
+    target = Path(out) if out is not None else source.parent / "scored" / source.name
     for path in (source, target):
         if path.is_dir():
             raise InputError(f"{path}: is a folder; give a file")
@@ -62,6 +63,8 @@ def score_file(
         lines = source.open("rb")
     except OSError as error:
         raise InputError(f"{source}: cannot be read ({error.strerror}); give a JSON Lines file") from error
+    if out is None:
+        target.parent.mkdir(exist_ok=True)
     with lines, _Atomic(target) as scored, _Atomic(rejected_path, drop_empty=True) as rejected:
         for number, line in enumerate(lines, 1):
             if not line.strip():

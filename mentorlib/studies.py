@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,6 +65,7 @@ class Stage:
     run: str
     minutes: float | None  # what its author expects, for the first estimate of the time left
     grid: dict[str, Any] = field(default_factory=dict)  # its place in the grid of its stage
+    study: str = ""  # the file, from the current directory
 
     @property
     def folder(self) -> Path:
@@ -109,9 +110,13 @@ def run_study(
         or (any_library and _record(stage).get("plain") == plain[stage.name])
     ]
     for stage in stages:
-        if stage.folder.exists() and not (stage.folder / "stage.json").exists():
+        if stage.name in finished or not stage.folder.exists():
+            continue
+        theirs = _record(stage).get("study", stage.study)
+        if theirs != stage.study or not (stage.folder / "stage.json").exists():
+            whose = f"of {theirs}" if theirs != stage.study else "not of this study"
             raise InputError(
-                f"{stage.folder} exists and is not of this study; remove it or rename the stage {stage.name!r}"
+                f"{stage.folder} exists and is {whose}; remove it, or rename this study's file or its stage"
             )
     folder = REPORTS / path.stem
     folder.mkdir(parents=True, exist_ok=True)
@@ -165,7 +170,7 @@ def plan(path: Path) -> tuple[dict[str, Any], list[Stage]]:
             expanded[ready] = _expand(study["name"], specs[ready], expanded)
         except InputError as error:
             raise InputError(f"{path}, stage {ready!r}: {error}") from None
-    stages = [stage for group in expanded.values() for stage in group]
+    stages = [replace(stage, study=os.path.relpath(path)) for group in expanded.values() for stage in group]
     for a, b in itertools.combinations(stages, 2):
         if a.run == b.run or a.name == b.name:
             raise InputError(f"{path}: the stages {a.name!r} and {b.name!r} fill one folder, {a.folder}; rename one")
@@ -360,11 +365,14 @@ def _record(stage: Stage) -> dict[str, Any]:
         found = json.loads((stage.folder / "stage.json").read_text())
     except (OSError, ValueError):
         return {}
-    return found if (stage.folder / "report.html").exists() or "done" not in found else {"key": found["key"]}
+    if "done" in found and not (stage.folder / "report.html").exists():
+        del found["done"]
+    return found
 
 
 def _note(stage: Stage, record: Mapping[str, Any]) -> None:
-    write_text(stage.folder / "stage.json", json.dumps({"stage": stage.name, **record}, indent=1) + "\n")
+    about = {"study": stage.study, "stage": stage.name}
+    write_text(stage.folder / "stage.json", json.dumps({**about, **record}, indent=1) + "\n")
 
 
 def _expected(stages: Iterable[Stage], folder: Path) -> dict[str, float]:

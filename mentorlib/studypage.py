@@ -93,9 +93,9 @@ def write_page(
     filled = [s for s in stages if list(s.folder.glob("eval/*.jsonl")) or (s.folder / "rollouts.jsonl").exists()]
     if filled and (story or any("trajectories.html?" in page.read_text("utf-8") for page in folder.glob("*.html"))):
         with contextlib.suppress(InputError):  # a stage that broke left a row half-made
-            viewer.write_runs(
-                folder / "trajectories.html", [s.run for s in filled], filled[0].folder.parent, _views(stages)
-            )
+            views = _views(stages)
+            named = dict.fromkeys([s.run for s in filled] + [run for view in views.values() for run in view])
+            viewer.write_runs(folder / "trajectories.html", list(named), filled[0].folder.parent, views)
     page = _JINJA.get_template("studypage.template").render(
         stamp=stamp,
         trajectories=(folder / "trajectories.html").exists(),

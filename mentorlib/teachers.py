@@ -24,6 +24,7 @@ class Rejected:
     where: str  # "train.jsonl:12" or a task id
     reason: str  # one of a few fixed texts
     detail: str
+    row: str = ""  # how it begins, or what was asked
 
 
 def verify(pairs: Iterable[Pair], sandbox: Sandbox, batch: int = 2_000) -> tuple[list[Pair], list[Rejected]]:
@@ -50,7 +51,7 @@ def verify(pairs: Iterable[Pair], sandbox: Sandbox, batch: int = 2_000) -> tuple
             error = broken.get(task.toolbox.source) if task.toolbox.isolate else None
             fault = ("the tools do not load", error) if error else _fault(task, reference, results)
             if fault:
-                rejected.append(Rejected(task.id, *fault))
+                rejected.append(Rejected(task.id, *fault, row=task.question[:300]))
             else:
                 kept.append((task, reference))
     return kept, rejected

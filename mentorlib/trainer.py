@@ -77,12 +77,14 @@ def _trained(trainer: Trainer, run: Run) -> PreTrainedModel:
         source = model.peft_config["default"].base_model_name_or_path if adapted else whole
         plain = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
         model = PeftModel.from_pretrained(plain, str(whole)) if adapted else plain
-    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
 
 def save_model(model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
-    """Write a model folder whole or not at all; a model behind a server (None) stays there."""
+    """Write a model folder whole or not at all, and remove the checkpoints beside it that led there.
+
+    A model behind a server (None) stays there.
+    """
     if model is None or tokenizer is None:
         return
     partial = folder.with_name(folder.name + ".partial")
@@ -91,6 +93,10 @@ def save_model(model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase
     tokenizer.save_pretrained(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+    checkpoints, done = folder.with_name("checkpoints"), folder.with_name("checkpoints.done")
+    if checkpoints.exists():
+        checkpoints.rename(done)  # at once: half a folder of checkpoints would be taken for an interrupted training's
+    shutil.rmtree(done, ignore_errors=True)
 
 
 class _Progress(TrainerCallback):
@@ -111,6 +117,12 @@ class _Progress(TrainerCallback):
             stop = bool(self.report and self.report(state.global_step, state.max_steps, metrics) is True)
         if broadcast_object_list([stop])[0]:
             control.should_training_stop = True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps:
+            control.should_save = (
+                False  # the model is saved next; from a checkpoint of the end one step more would follow
+            )
 
 
 class _ByLength(Trainer):

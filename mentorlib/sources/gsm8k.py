@@ -2,6 +2,7 @@
 
 import ast
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,9 @@ def find(folder: Path) -> Path:
             from datasets import load_dataset
 
             folder.mkdir(parents=True, exist_ok=True)
-            load_dataset("openai/gsm8k", "main", split="train").to_json(fetched)
+            partial = fetched.with_suffix(f".{os.getpid()}.partial")
+            load_dataset("openai/gsm8k", "main", split="train").to_json(partial)
+            partial.rename(fetched)
         except Exception as e:  # the hub client raises a dozen kinds; all mean the same to a user
             raise InputError(
                 f"GSM8K is neither at {here} nor can it be fetched from the hub ({e.__class__.__name__}): "

@@ -32,7 +32,7 @@ ABOUT_BAMBOOGLE = {
 }
 
 SEARCH = Toolbox.from_functions("search", retrieval.TOOLS)
-MAX_DOCUMENTS = MAX_SOURCE // 2  # characters: they travel in the source of every call
+MAX_DOCUMENTS = MAX_SOURCE // 2  # bytes: they travel in the source of every call
 CLOSED_BOOK = Toolbox.from_schemas("none", [])
 
 
@@ -64,8 +64,8 @@ def hotpot_pair(row: dict[str, Any], where: str) -> Pair:
         case other:
             raise Unusable("no supporting facts among the paragraphs", other)
     toolbox = _searching(list(paragraphs.values()))
-    if len(toolbox.source) > MAX_DOCUMENTS:
-        raise Unusable("the paragraphs are too long", f"{len(toolbox.source):,} characters")
+    if len(toolbox.source.encode()) > MAX_DOCUMENTS:
+        raise Unusable("the paragraphs are too long", f"{len(toolbox.source.encode()):,} bytes")
     made = [("search", {"query": _query(t, paragraphs)}, paragraphs[t]) for t in dict.fromkeys(needed)]
     task = Task(where, question, answer, toolbox, "hotpotqa", "eval", "words")
     return task, Reference(where, messages_of(made, answer), [Call(n, a) for n, a, _ in made], answer)
@@ -131,8 +131,8 @@ def read_bamboogle(path: str | Path, n_eval: int = 0) -> tuple[list[Pair], list[
         file, path = path / "documents.jsonl", path / "bamboogle.json"
         documents, rejected = convert(json_lines(file, "a folder with bamboogle.json and documents.jsonl"), _document)
         toolbox = _searching(documents)
-        if not documents or len(toolbox.source) > MAX_DOCUMENTS:
-            raise InputError(f"{file}: {len(documents):,} documents: give some, {MAX_DOCUMENTS:,} characters at most")
+        if not documents or len(toolbox.source.encode()) > MAX_DOCUMENTS:
+            raise InputError(f"{file}: {len(documents):,} documents: give some, {MAX_DOCUMENTS:,} bytes at most")
     what = "Bamboogle's JSON list of {Question, Answer}"
     pairs, refused = _read(path, lambda row, where: bamboogle_pair(row, where, toolbox), what)
     return pairs, rejected + refused

@@ -68,7 +68,8 @@ def read(path: str | Path, n_eval: int = 500) -> tuple[list[Pair], list[Rejected
         raise InputError(
             f"{folder}: its name becomes the suite's: rename it, in letters, digits, _ and -, not {suite!r}"
         )
-    rows = json_lines(folder / "tasks.jsonl", "a folder with tasks.jsonl and tools.py")
+    lines = json_lines(folder / "tasks.jsonl", "a folder with tasks.jsonl and tools.py")
+    rows = [(f"{suite}/{where}", row) for where, row in lines]
     source = read_text(folder / "tools.py", "a folder with tasks.jsonl and tools.py (empty to do without tools)")
     try:
         toolbox = Toolbox.from_source(suite, source)

@@ -87,7 +87,8 @@ def convert(rows: Iterable[tuple[str, Any]], make: Callable[[Row, str], T]) -> t
             check_text(row)
             made.append(make(row, where))
         except Unusable as e:
-            rejected.append(Rejected(where, *e.args))
+            shown = "" if isinstance(row, Unusable) else json.dumps(row, default=str)[:300]
+            rejected.append(Rejected(where, e.args[0], e.args[1], shown))
     return made, rejected
 
 

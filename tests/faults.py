@@ -22,7 +22,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 NANO = Path(__file__).parents[1] / "mentorlib/students/nano"
-FAULTS = ("429", "500", "reset", "cut", "slow", "garbled")
+FAULTS = ("429", "500", "reset", "cut", "slow", "garbled", "abort")
 
 
 class Proxy(ThreadingHTTPServer):
@@ -106,6 +106,10 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if fault == "garbled":
             return self.say(200, text[: len(text) // 2] + b"\xff{")
+        if fault == "abort":  # 200, and nothing said
+            body = json.loads(text)
+            body["choices"][0] |= {"finish_reason": "abort", "message": {"role": "assistant", "content": ""}}
+            return self.say(200, json.dumps(body).encode())
         if fault == "cut":
             self.say(200, text, length=len(text), send=len(text) // 2)
             self.close_connection = True

@@ -20,7 +20,7 @@ def run(tmp_path):
 def test_what_is_written_reads_back(run):
     assert load_tasks(run.path, "calculator") == generate("calculator", 5)
     assert len(load_tasks(run.path, split="eval")) == 3 and len(load_tasks(run.path, n=2)) == 2
-    assert run.read_rows("tasks.rejected.jsonl") == [{"where": "f:1", "reason": "no answer", "detail": ""}]
+    assert run.read_rows("tasks.rejected.jsonl") == [{"where": "f:1", "reason": "no answer", "detail": "", "row": ""}]
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,14 @@ def test_a_bad_row_or_column_is_named(run, spoil, says):
     with pytest.raises(InputError, match=says) as error:
         load_tasks(file)
     assert str(file) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_bad_row_of_a_part_is_named_by_its_place_in_the_file(run):
+    file = run.path / "tasks.parquet"
+    frame = pd.read_parquet(file)
+    frame.assign(question=[*frame["question"][:-1], " "]).to_parquet(file)
+    with pytest.raises(InputError, match="row 7 "):
+        load_tasks(file, split="eval")
 
 
 def test_a_missing_malformed_or_empty_selection_is_named(run, tmp_path):

@@ -218,6 +218,16 @@ def test_input_errors_of_cells_leave_no_trace_and_no_damage(tmp_path):
     assert not (tmp_path / "runs" / "new").exists()
 
 
+def test_a_run_that_breaks_is_failed_wherever_its_report_goes(tmp_path):
+    begin = "from mentorlib.core import InputError\nfrom mentorlib.runs import Run\nrecord = Run(run)"
+    for error, raised in (("InputError", InputError), ("ValueError", NotebookFailed)):
+        source = notebook(tmp_path / f"{error}.ipynb", f'run: str = "{error}"', begin, f"raise {error}('late')")
+        with pytest.raises(raised, match="late"):
+            run_notebook(source, output=tmp_path / "out" / error)
+        assert Run.open(tmp_path / "runs" / error).status == "failed"
+        assert "late" in (tmp_path / "out" / error / "report.html").read_text()
+
+
 def test_a_killed_notebook_takes_its_kernel_with_it(tmp_path):
     source = notebook(
         tmp_path / "long.ipynb",

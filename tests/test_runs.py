@@ -46,6 +46,14 @@ def test_reopening_needs_the_same_parameters(tmp_path):
     assert (tmp_path / "one" / "run.json").read_bytes() == before
 
 
+def test_a_run_that_ended_says_anew_what_it_found(tmp_path):
+    run = Run("one", tmp_path)
+    run.record("stopped_at_step", 7, n=30)
+    assert Run("one", tmp_path).results  # it was killed
+    run.finish()
+    assert not Run("one", tmp_path).results
+
+
 def test_a_run_that_is_done_again_is_running_and_says_anew_what_it_compares(tmp_path):
     for runs in (["a"], ["a", "b"]):  # another was trained in between
         run = Run("compare", tmp_path, runs=[])

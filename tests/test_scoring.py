@@ -3,8 +3,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from synthetic import make_runs
 from test_rewards import ANSWER, NEXT, call
 
+from mentorlib import analysis
 from mentorlib.core import END, InputError, Trajectory
 from mentorlib.rewards import CALCULATOR_TOOLS, REWARDS
 from mentorlib.rollout import row_of
@@ -15,6 +17,24 @@ from mentorlib.suites import generate
 def write(path: Path, rows: list[Any]) -> Path:
     path.write_bytes(b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows))
     return path
+
+
+def test_scored_rows_are_no_rows_of_the_run(tmp_path):
+    make_runs(tmp_path, 6, 1, ("sft",))
+    file, before = tmp_path / "sft/eval/longer.jsonl", analysis.evaluations(root=tmp_path)
+    with file.open("a") as rows:
+        rows.write("{not json\n")
+    counts = score_file(file)
+    assert counts["rows"] == 7 and counts["rejected"] == 1 and (tmp_path / "sft/eval/scored/longer.jsonl").exists()
+    file.write_bytes(file.read_bytes().removesuffix(b"{not json\n"))
+    assert len(analysis.evaluations(root=tmp_path)) == len(before)
+
+
+def test_a_response_that_begins_as_a_result_does_is_the_policy_s(tmp_path):
+    said = "user\n<tool_response>\n7\n</tool_response><|im_end|>"
+    assert [m["role"] for m in Trajectory.from_response(said).messages] == ["assistant"]
+    rows = [{"response": text, "answer": "7", "teacher_tools": ["add"]} for text in (said, f"user\nWhat?{END}", ANSWER)]
+    assert score_file(write(tmp_path / "rows.jsonl", rows), tmp_path / "out.jsonl")["scored"] == 3
 
 
 def test_score_file(tmp_path: Path) -> None:

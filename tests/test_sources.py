@@ -128,7 +128,9 @@ def test_bad_lines_are_named_and_the_others_go_on(name, tmp_path):
     source = f"{name}:{folder if others else folder / file}"
     pairs, rejected, (card,) = read([source])
     assert len(pairs) == 2 and card["rows"] == 2 + len(bad)
-    assert [r.where for r in rejected] == [f"{file}:{number}" for number in range(2, len(bad) + 2)]
+    where = f"rooms/{file}" if name == "own" else file  # several folders have a tasks.jsonl each
+    assert [r.where for r in rejected] == [f"{where}:{number}" for number in range(2, len(bad) + 2)]
+    assert rejected[1].row == "[]" and rejected[len(bad) - len(spoilt)].row == json.dumps(spoilt[0])[:300]
     assert rejected[4].reason == "not UTF-8" and "too long" in rejected[-2].reason
     assert all(r.reason and len(r.detail) <= 200 for r in rejected)
     (folder / file).write_bytes(b"")
@@ -192,6 +194,14 @@ def test_bamboogle_searches_the_documents_that_come_with_it(tmp_path, sandbox):
     assert found.text == "Zob: A boat made by Ida Ek."
     (tmp_path / "documents.jsonl").write_text("")
     with pytest.raises(InputError, match="give some"):
+        read([f"bamboogle:{tmp_path}"])
+    (tmp_path / "documents.jsonl").write_text(
+        json.dumps({"text": "船" * 60_000}) + "\n" + json.dumps({"text": "河" * 99_999})
+    )
+    read([f"bamboogle:{tmp_path}"])
+    with (tmp_path / "documents.jsonl").open("a") as more:  # 179,999 characters, which the sandbox counts in bytes
+        more.write("\n" + json.dumps({"text": "湖" * 20_000}))
+    with pytest.raises(InputError, match="bytes at most"):
         read([f"bamboogle:{tmp_path}"])
 
 

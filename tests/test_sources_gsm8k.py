@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mentorlib.core import InputError
+from mentorlib.sources.gsm8k import find
 from mentorlib.sources.gsm8k import read as gsm8k
 from mentorlib.teachers import verify
 
@@ -35,6 +36,20 @@ def test_rows_convert_or_are_named(tmp_path, sandbox):
 def test_a_missing_file_is_one_line(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         gsm8k(tmp_path / "none.jsonl")
+
+
+def test_what_the_hub_gives_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    class Broken:
+        def to_json(self, file):
+            file.write_text('{"question": "hal')
+            raise KeyboardInterrupt
+
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: Broken())
+    with pytest.raises(KeyboardInterrupt):
+        find(tmp_path / "runs")
+    assert not (tmp_path / "runs/gsm8k.jsonl").exists()
 
 
 def test_the_real_file_converts_as_promised(shared):

@@ -193,6 +193,16 @@ def test_no_file_and_a_folder_of_someone_else():
     assert not Path("reports").exists()
 
 
+def test_a_study_leaves_another_study_s_runs_alone(quick):
+    run_study(study("stages: [{name: one, notebook: make.ipynb}]"))
+    Path("copy").mkdir()
+    copy = "stages: [{name: one, notebook: make.ipynb, parameters: {seed: 3}}]"
+    with pytest.raises(InputError, match=r"runs/small-one exists and is of small\.yaml; remove it, or rename"):
+        run_study(study(copy, "copy/small.yaml"))
+    assert Run.open("small-one").params["seed"] == 0
+    run_study(study(copy))  # the same file, changed
+
+
 def test_a_killed_study_goes_on_where_it_stopped(capfd):
     wait = "import time\nfrom pathlib import Path\nwhile not Path('go').exists(): time.sleep(0.05)"
     notebook(
@@ -263,10 +273,14 @@ def test_stages_share_the_cores(quick, capfd, monkeypatch):
 # ---- the page (in a browser: test_browser.py)
 
 
-def story(compare: str, **parameters: list) -> str:
-    """The page of a study over the runs here, of which the last stage compares those in ``parameters["runs"]``."""
+def story(compare: str, foreign: str = "", **parameters: list) -> str:
+    """The page of a study over the runs here, of which the last stage compares those in ``parameters["runs"]``.
+
+    ``foreign`` is a run that no stage of the study made.
+    """
     book = Path(__file__).parent.parent / "notebooks"
-    stages = [Stage(run, book / "02_train.ipynb", {"run": run}, (), run, None) for run in sorted(os.listdir("runs"))]
+    own = sorted({*os.listdir("runs")} - {foreign})
+    stages = [Stage(run, book / "02_train.ipynb", {"run": run}, (), run, None) for run in own]
     stages.append(Stage("last", book / compare, parameters, tuple(s.name for s in stages), "last", None))
     folder = Path("reports/s")
     folder.mkdir(parents=True, exist_ok=True)
@@ -285,6 +299,13 @@ def test_the_page_says_what_it_lacks_and_counts_what_is_ours():
     assert "No learning curves: none of these runs has training rollouts" in page
     assert "1 of 72 trajectories" in page and 'outcome=ours">1 of sft</a>' in page
     assert "Accuracy by method" not in story("05_compare.ipynb", runs=["sft"])  # one method: nothing to compare
+
+
+def test_the_page_opens_the_trajectories_of_another_study_s_run():
+    runs = synthetic.make_runs(Path("runs"), 12, 1, ("base", "sft"))
+    page = story("05_compare.ipynb", foreign="base", runs=runs)
+    assert 'href="trajectories.html?last#?' in page and "method=base" in page
+    assert "Trajectories of sft, base" in Path("reports/s/trajectories.html").read_text()
 
 
 def test_the_page_sets_budgets_side_by_side_and_never_pools_what_differs():

@@ -241,24 +241,33 @@ def test_packing_changes_no_number(tmp_path, pairs, sandbox, monkeypatch, same_t
     assert (common(prompts) > 0) == same_tools
 
 
-def test_a_killed_run_goes_on_as_if_nothing_happened(tmp_path, pairs, sandbox):
+def test_a_killed_run_goes_on_as_if_nothing_happened(tmp_path, pairs, sandbox, monkeypatch):
     settings = {"steps": 4, "groups": 2, "group_size": 4, "learning_rate": 1e-3, "max_tokens": 96, "save_steps": 2}
 
     def train(name, report=None):
         model, tokenizer = load_student("nano")
         run = Run(name, root=tmp_path)
         trained = train_grpo(run, model, tokenizer, pairs, sandbox, report=report, **settings)
+        save_model(trained, tokenizer, run.path / "model")
         return run, trained
 
     def killed(step, steps, metrics):
         if step == 3:
             raise KeyboardInterrupt
 
+    def full(*_):
+        raise OSError("no space left")
+
     whole, wanted = train("whole")
     with pytest.raises(KeyboardInterrupt):
         train("cut", killed)
     (tmp_path / "cut/checkpoints/checkpoint-3").mkdir()  # killed while it was written
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="no space"):
+        patched.setattr(trainer_module, "_trained", full)
+        train("cut")  # to the last step, and nothing saved
+    assert [p.name for p in (tmp_path / "cut/checkpoints").iterdir()] == ["checkpoint-2"]
     cut, got = train("cut")
+    assert not list((tmp_path / "cut").glob("checkpoints*"))
     kept = [
         [(r["step"], r["response"], r["advantage"]) for r in run.read_rows("rollouts.jsonl")] for run in (whole, cut)
     ]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from faults import FAULTS, NANO, Proxy
 
-from mentorlib.core import InputError, Trajectory, raw_calls, parse_call
+from mentorlib.core import InputError, Trajectory, parse_call, raw_calls
 from mentorlib.endpoint import Endpoint, _again, _Passing, _read, _seconds, _turn
 from mentorlib.engine import TorchEngine
 from mentorlib.evaluate import evaluate

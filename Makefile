@@ -11,7 +11,7 @@ study: $(READY)  ## the quick study: data, student, training, evaluation, report
 	$(PY) -m mentorlib study studies/quick.yaml
 
 test: $(READY)
-	$(PY) -m pytest -n 2 --dist worksteal
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Kernels start in the repository, as run_notebook starts them, so that both find the same runs/.
 lab: $(READY)

@@ -368,6 +368,8 @@ def crossed(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
 
     def spread(variance: float, parts: list[tuple[float, int]]) -> tuple[float, float]:
         """Half of the interval, and the degrees of freedom."""
+        if math.isnan(variance):  # of one task
+            return math.nan, math.nan
         if not variance:
             return 0.0, math.inf
         freedom = variance**2 / sum(v * v / df for v, df in parts)
@@ -380,16 +382,19 @@ def crossed(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
     found = {"difference": middle, "low": middle - width, "high": middle + width}
     found |= {"low_tasks": middle - of_tasks, "high_tasks": middle + of_tasks}
     found |= {"low_runs": middle - of_runs, "high_runs": middle + of_runs}
-    t = abs(middle) / math.sqrt(both) if both else math.inf
-    return found | {"p": float(2 * special.stdtr(freedom, -t)) if middle else 1.0}
+    if n == 1 or not both:  # nothing varies, so that spreads say nothing: how rare may other tasks be, unseen in n?
+        unseen = 1 - 0.025 ** (1 / n)  # Clopper and Pearson's bound for none of n
+        found |= {"low": max(-1.0, middle - unseen), "high": min(1.0, middle + unseen)}
+        return found | {"p": mcnemar(n, 0) if middle else 1.0}
+    return found | {"p": float(2 * special.stdtr(freedom, -abs(middle) / math.sqrt(both)))}
 
 
 def tuning(rows: pd.DataFrame, runs: pd.DataFrame, suites: Sequence[str]) -> pd.DataFrame:
     """Which learning rate each method should have. In: rows of ``evaluations`` (of the validation split), ``methods``.
 
     Out, a row for each method (without the rate in its label) and learning_rate: accuracy over ``suites``, low, high
-    (Wilson), n, chosen (the method's most accurate; of equals the lowest rate). Raises InputError if none of these
-    suites was evaluated.
+    (Wilson), n, chosen (the method's most accurate; of equals the lowest rate). A method with one rate had no choice:
+    it is left out. Raises InputError if none of these suites was evaluated, or no method has two rates.
     """
     own = rows[rows["suite"].isin(suites)]
     if own.empty:
@@ -399,6 +404,11 @@ def tuning(rows: pd.DataFrame, runs: pd.DataFrame, suites: Sequence[str]) -> pd.
     rates = runs.set_index("run")["parameters"].map(lambda p: float(p.get("learning_rate", math.nan)))
     plain = own["method"].str.replace(r" learning_rate=\S+", "", regex=True)
     table = accuracy(own.assign(method=plain, learning_rate=own["run"].map(rates)), by=["method", "learning_rate"])
+    table = table[table.groupby("method")["learning_rate"].transform("nunique") > 1]
+    if table.empty:
+        raise InputError(
+            "no method was trained at two rates: studies/tune.yaml makes such runs; name yours as runs=[…]"
+        )
     table = table.sort_values(["accuracy", "learning_rate"], ascending=[False, True])
     table = table.assign(chosen=~table.duplicated("method")).sort_index()
     return table[["method", "learning_rate", "accuracy", "low", "high", "n", "chosen"]]

@@ -150,6 +150,8 @@ def tuning(table: pd.DataFrame) -> go.Figure:
     chosen = table[table["chosen"]]
     favourite = chosen["learning_rate"].mode().iloc[0]
     title = f"{favourite:g} is best for {(chosen['learning_rate'] == favourite).sum()} of {len(chosen)} methods"
+    if (table.groupby("method")["accuracy"].nunique() < 2).all():
+        title = "No learning rate is better than another"
     intervals = table.set_index(["method", "learning_rate"])
     hover = [
         [
@@ -191,8 +193,10 @@ def similarity(scores: pd.DataFrame, distances: pd.DataFrame) -> go.Figure:
         return empty(
             "No similarity: no tool was called in these rows", "the JSD needs calls of the student and of the teacher"
         )
-    means = both.groupby("method", sort=False)["jsd"].mean()
-    title = f"{means.idxmin()} calls tools most like the teacher: mean JSD {means.min():.3f} bits"
+    means = both.pivot(index="suite", columns="method", values="jsd").dropna().mean()  # over the suites of all
+    title = "How like the teacher's are the tools called, and how often right?"
+    if means.notna().any():
+        title = f"{means.idxmin()} calls tools most like the teacher: mean JSD {means.min():.3f} bits"
     within = both.groupby("suite")[["jsd", "accuracy"]].transform(lambda values: values - values.mean())
     if (within.abs().max() > 1e-9).all():  # suites differ in both by nature, so each is held against its own mean
         title += f"; correlation with accuracy within suites {within['jsd'].corr(within['accuracy']):+.2f}"
@@ -263,7 +267,7 @@ def payoffs(scored: pd.DataFrame) -> go.Figure:
     """What each reward pays, on average, for each outcome of the same trajectories, of ``rescoring.rescore``."""
     if scored.empty:
         return empty("No scores: there are no rows to score", "give runs with rollouts.jsonl or eval/*.jsonl")
-    scored = scored.dropna(subset=["total"]).astype({"total": float})
+    scored = scored[scored["outcome"] != "ours"].dropna(subset=["total"]).astype({"total": float})
     wide = scored.pivot_table(index="outcome", columns="reward", values="total", aggfunc="mean")
     wide = wide.reindex([o for o in reversed(list(OUTCOMES)) if o in wide.index])[list(dict.fromkeys(scored["reward"]))]
     counts = scored.groupby("outcome")["row"].nunique()

@@ -131,7 +131,6 @@ def _launch(
 
 def main(folder: str) -> None:
     """One of the processes: train what the run's folder says, and save the model into it."""
-    end_with_parent()
     disable_progress_bar()  # what is printed here is shown in the notebook
     run = Run.open(folder)
     settings = json.loads((run.path / "launch.json").read_text(encoding="utf-8"))
@@ -151,6 +150,7 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     try:
         main(sys.argv[1])
     except InputError as error:

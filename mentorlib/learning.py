@@ -79,10 +79,14 @@ def speed(rows: pd.DataFrame, level: float = 0.7) -> pd.DataFrame:
 
 
 def _by_step(rows: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy of training rollouts: a row a step, a column a method and run, in order of appearance."""
+    """Accuracy of training rollouts: a row a step, a column a method and run, in order of appearance.
+
+    NaN where all that a run sampled in a step is ours.
+    """
     judged = rows.dropna(subset=["correct"]).astype({"correct": float})
     wide = judged.pivot_table(index="step", columns=["method", "run"], values="correct", aggfunc="mean")
-    return wide.reindex(columns=pd.MultiIndex.from_frame(judged[["method", "run"]].drop_duplicates()))
+    columns = pd.MultiIndex.from_frame(rows[["method", "run"]].drop_duplicates())
+    return wide.reindex(index=sorted(rows["step"].unique()), columns=columns)
 
 
 def figure(table: pd.DataFrame) -> go.Figure:

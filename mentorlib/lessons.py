@@ -15,7 +15,11 @@ def rewards(rows: pd.DataFrame, parted: pd.DataFrame, swaps: pd.DataFrame) -> st
     if dead.empty:
         return _list([*lines, "No groups are stored here, so nothing can be said about dead groups or flipped signs."])
     least, most = dead.index[0], dead.index[-1]
-    lines.append(f"Fewest dead groups: `{least}` ({percent(dead.iloc[0])}); most: `{most}` ({percent(dead.iloc[-1])}).")
+    if dead.iloc[0] == dead.iloc[-1]:
+        lines.append(f"All rewards leave as many groups dead: {percent(dead.iloc[0])}.")
+    else:
+        said = f"Fewest dead groups: `{least}` ({percent(dead.iloc[0])}); most: `{most}` ({percent(dead.iloc[-1])})."
+        lines.append(said)
     flips = swaps.loc[swaps["reward"] != swaps["trained"], "flips"]
     if len(flips):
         lines.append(
@@ -47,6 +51,9 @@ def compare(domains: pd.DataFrame, pairs: pd.DataFrame, distances: pd.DataFrame,
     lines = []
     for domain, own in domains.dropna(subset=["accuracy"]).groupby("domain", sort=False):
         best = own.loc[own["accuracy"].idxmax()]
+        if len(own) > 1 and own["accuracy"].nunique() == 1:
+            lines.append(f"All methods are alike {domain}: {percent(best['accuracy'], 1)}.")
+            continue
         interval = f"[{100 * best['low']:.0f}, {100 * best['high']:.0f}]"
         lines.append(
             f"Best {domain}: `{best['method']}`, {percent(best['accuracy'], 1)} {interval} of {best['tasks']} tasks."

@@ -18,15 +18,18 @@ def printer(label: str, every: float = 2.0) -> Callable[..., None]:
     """A report for trainers and evaluate: prints at most one line in ``every`` seconds, and always the last."""
     start = time.monotonic()
     last = -every
+    first: tuple[int, float] | None = None  # a training that goes on begins with a step that it did not take
 
     def report(done: int, total: int, metrics: dict[str, Any] | None = None) -> None:
-        nonlocal last
+        nonlocal last, first
         now = time.monotonic() - start
+        before, began = first or (0, 0.0)
+        first = first or (done, now)
         if done < total and now - last < every:
             return
         last = now
         seen = [f"{name} {format(metrics[name], form)}" for name, form in SHOWN.items() if metrics and name in metrics]
-        left = lasting(now / max(1, done) * (total - done))
+        left = lasting((now - began) / max(1, done - before) * (total - done))
         print(
             "  ".join([f"{label} {done}/{total}", *seen, f"{left} left" if done < total else lasting(now)]), flush=True
         )

@@ -59,10 +59,13 @@ def figure_calls(table: pd.DataFrame) -> go.Figure:
     if called.empty:
         return empty("No tool was called", "these tasks need none")
     trained = called[[part for part in called if str(part).endswith("/train")]].sum(axis=1)
-    new = int((trained == 0).sum())
-    title = f"{new} of {len(called)} tools are called in evaluation and never in training"
+    held = called[trained < called.sum(axis=1)]
+    new = int((trained[held.index] == 0).sum())
+    title = f"{new} of the {len(held)} tools that evaluation calls are never called in training"
     if not new:
-        title = f"Training calls each of the {len(called)} tools that evaluation calls"
+        title = f"Training calls each of the {len(held)} tools that evaluation calls"
+    if held.empty:
+        title = f"{len(called)} tools are called, all in training"
     shares = called / called.sum()
     fig = go.Figure(
         go.Heatmap(

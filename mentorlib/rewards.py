@@ -143,10 +143,6 @@ class Reward:
     version: str = "corrected"
 
     @property
-    def __name__(self) -> str:
-        return self.name
-
-    @property
     def maximum(self) -> float:
         """The highest total, which the gold reference gets (of ``anneal``: in a group that is right throughout)."""
         least = {"toolrl": 4.0, "anneal": 0.8}

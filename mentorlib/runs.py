@@ -62,6 +62,7 @@ class Run:
                 )
             self.info["reopened"] = [*self.info.get("reopened", []), {"time": _now(), "git": git_revision()}]
             ended, self.info["status"] = self.info["status"] != "running", "running"
+            self.info["finished"] = None
             if self.info.pop("compares", None) or ended:  # what it found is said anew
                 (self.path / "results.json").unlink(missing_ok=True)
             self._save()

@@ -395,11 +395,11 @@ class Sandbox:
         ``fault="sandbox"``.
 
         Raises:
-            RuntimeError: the sandbox is closed.
+            InputError: the sandbox is closed.
             InputError: a process could not confine itself, or a job's arguments are not JSON.
         """
         if self._closed:
-            raise RuntimeError("the sandbox is closed")
+            raise InputError("the sandbox is closed: make another one, Sandbox()")
         done: list[Execution | None] = [None] * len(jobs)
         tried = [0] * len(jobs)
         waiting: dict[bool, deque[int]] = {False: deque(), True: deque()}

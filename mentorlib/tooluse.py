@@ -165,18 +165,20 @@ def figure_transitions(table: pd.DataFrame, most: int = 6) -> go.Figure:
     teacher = table[table["method"] == "teacher"].set_index(["start", "next"])["share"]
     title = "What follows what: the teacher and the students"
     if len(students):
-        both = students[students["start"].isin(teacher.index.get_level_values("start"))]
-        gaps = both.assign(
-            gap=both["share"] - teacher.reindex(both.set_index(["start", "next"]).index).fillna(0).to_numpy()
-        )
-        common = gaps[gaps.groupby(["method", "start"])["n"].transform("sum") >= 20]
-        if len(common):
-            one = common.loc[common["gap"].abs().idxmax()]
+        often = students[students.groupby(["method", "start"])["n"].transform("sum") >= 20]
+        gaps = []  # also where one of the two never goes on so
+        for (method, start), own in often.groupby(["method", "start"], sort=False):
+            if start in teacher.index.get_level_values("start"):
+                pair = pd.concat([own.set_index("next")["share"], teacher[start]], axis=1, keys=["own", "teacher"])
+                gaps.append(pair.fillna(0).assign(method=method, start=start))
+        if gaps:
+            common = pd.concat(gaps).reset_index(names="next")
+            one = common.loc[(common["own"] - common["teacher"]).abs().idxmax()]
             said = "ends" if one["next"] == END else f"calls {one['next']}"
             after = "at the start" if one["start"] == "(start)" else f"after {one['start']}"
             title = (
-                f"Furthest from the teacher: {after}, {one['method']} {said} {percent(one['share'])} of the time, "
-                f"the teacher {percent(one['share'] - one['gap'])}"
+                f"Furthest from the teacher: {after}, {one['method']} {said} {percent(one['own'])} of the time, "
+                f"the teacher {percent(one['teacher'])}"
             )
     names = _tools(table.groupby("next")["n"].sum(), most)
     ordered = pd.concat([table[table["method"] == "teacher"], students])

@@ -10,6 +10,7 @@ of two million parameters wants 1e-4).
 
 import importlib.util
 import itertools
+import math
 import os
 import shutil
 import time
@@ -595,7 +596,7 @@ class _Trainer(GRPOTrainer):
         stops = Counter(str(r["stop"]) for r in rows)
         judged = [r["correct"] for r in rows if r["correct"] is not None]
         counted = {
-            "accuracy": sum(judged) / max(1, len(judged)),
+            "accuracy": sum(judged) / len(judged) if judged else math.nan,  # all was ours
             "calls": sum(len(r["calls"]) for r in rows) / len(rows),
             **{stop: stops[stop] / len(rows) for stop in _COUNTED[2:]},
         }

@@ -88,6 +88,9 @@ def test_tuning_chooses_the_most_accurate_rate_and_of_equals_the_lowest() -> Non
     assert list(grid["accuracy"].round(2)) == [0.33, 0.67, 0.67, 0, 0] and set(grid["n"]) == {3}
     with pytest.raises(InputError, match="longer"):
         analysis.tuning(rows, runs, ["longer"])
+    one = rows[rows["method"].isin(["a learning_rate=1", "b learning_rate=2"])]  # no choice to make
+    with pytest.raises(InputError, match="trained at two rates"):
+        analysis.tuning(one, runs, ["calculator"])
 
 
 def test_bad_run_folders_give_one_line(tmp_path: Path, root: Path) -> None:
@@ -240,10 +243,17 @@ def test_crossed_by_hand() -> None:
     assert found["difference"] == 0.5 and found["low_tasks"] == found["high_tasks"] == 0.5
     assert np.isclose(found["high_runs"], 0.5 + 12.7062 * 0.5) and np.isclose(found["high"], found["high_runs"])
     assert np.isclose(found["p"], 0.5)
+
+
+def test_tasks_that_do_not_vary_are_not_certain() -> None:
+    unseen = 1 - 0.025 ** (1 / 3)
     same = analysis.crossed(np.ones((3, 2)), np.ones((3, 2)))
-    assert (same["low"], same["high"], same["p"]) == (0, 0, 1)
-    sure = analysis.crossed(np.ones((3, 2)), np.zeros((3, 1)))
-    assert (sure["low"], sure["high"], sure["p"]) == (1, 1, 0)
+    assert (same["low"], same["high"], same["p"]) == pytest.approx((-unseen, unseen, 1))
+    all_fixed = analysis.crossed(np.ones((3, 2)), np.zeros((3, 1)))
+    assert (all_fixed["low"], all_fixed["high"], all_fixed["p"]) == pytest.approx((1 - unseen, 1, 0.25))
+    one = analysis.crossed(np.ones((1, 2)), np.zeros((1, 1)))
+    assert (one["difference"], one["high"], one["p"]) == (1, 1, 1) and one["low"] == pytest.approx(0.025)
+    assert analysis.paired(frame({"base": [False], "sft": [True]}))["p"].tolist() == [1.0]
 
 
 def test_mcnemar_and_holm() -> None:

@@ -73,7 +73,7 @@ def test_bad_input_is_one_line_and_exit_2(arguments, says, run, capfd):
     assert main(arguments) == 2
     out, err = capfd.readouterr()
     assert says in err and err.count("\n") == 1 and err.startswith("mentor: ") and not out
-    assert not Path("rows.scored.jsonl").exists()
+    assert not Path("scored").exists()
 
 
 def test_input_errors_of_cells_are_exit_2(capfd):

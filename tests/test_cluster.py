@@ -28,8 +28,9 @@ stages:
 SCRIPT = """
 import json, os, random, sys, time
 from pathlib import Path
-from mentorlib.cli import _alone_in, _end_with_parent
-_end_with_parent()
+from mentorlib.cli import _alone_in
+from mentorlib.runs import end_with_parent
+end_with_parent()
 folder, parameters = Path(sys.argv[1]), json.loads(sys.argv[2])
 lock = _alone_in(folder)
 with open("starts", "a") as starts:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from faults import FAULTS, NANO, Proxy
+from tiny import executed
 
 from mentorlib.core import InputError, Trajectory, parse_call, raw_calls
 from mentorlib.endpoint import Endpoint, _again, _Passing, _read, _seconds, _turn
@@ -74,8 +75,8 @@ def test_a_served_model_does_what_it_does_in_this_process(server, tasks, sandbox
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_passes_is_asked_again(proxy, tasks, sandbox, local, tmp_path, fault):
-    proxy.plan, proxy.slow = [fault, None, fault], 2.5
-    policy = endpoint(proxy.url, tmp_path, timeout=2, concurrency=1)
+    proxy.plan, proxy.slow = [fault, None, fault], 9
+    policy = endpoint(proxy.url, tmp_path, timeout=8 if fault == "slow" else 60, concurrency=1)
     told = []
     report = lambda done, total, metrics: told.append((done, total, metrics))  # noqa: E731
     begun = time.monotonic()
@@ -103,10 +104,8 @@ def test_a_rerun_asks_nothing_twice_and_heals_a_torn_line(proxy, tasks, sandbox,
 
 def test_a_server_that_goes_leaves_what_a_rerun_takes_up(proxy, tasks, sandbox, local, tmp_path):
     policy = endpoint(proxy.url, tmp_path, patience=1.0, concurrency=2)
-    begun = time.monotonic()
     with pytest.raises(InputError, match=r"stopped answering with [1-7] of 8 conversations open; its replies are kept"):
         policy(tasks, sandbox, temperature=0.0, report=lambda *_: setattr(proxy, "gone", True))
-    assert time.monotonic() - begun < 10
     asked, proxy.gone = proxy.delivered.total(), False
     assert seen(endpoint(proxy.url, tmp_path)(tasks, sandbox, temperature=0.0)) == seen(local)
     assert set(proxy.delivered.values()) == {1} and proxy.delivered.total() > asked
@@ -154,7 +153,7 @@ def test_what_does_not_pass_fails_at_once(proxy, tasks, sandbox, tmp_path, monke
     begun = time.monotonic()
     with pytest.raises(InputError, match=mend) as raised:
         endpoint(proxy.url, tmp_path)(tasks, sandbox)
-    assert time.monotonic() - begun < 5 and "\n" not in str(raised.value) and CANARY not in str(raised.value)
+    assert time.monotonic() - begun < 15 and "\n" not in str(raised.value) and CANARY not in str(raised.value)
     assert raised.value.__context__ is None and raised.value.__cause__ is None
 
 
@@ -322,12 +321,8 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 @pytest.mark.slow
 def test_notebooks_take_an_address(server, tmp_path):
-    import papermill
-
     def execute(name, **parameters):
-        file = NOTEBOOKS / f"{name}.ipynb"
-        parameters = {"root": str(tmp_path), **parameters}
-        papermill.execute_notebook(file, tmp_path / f"{name}.ipynb", parameters, cwd=NOTEBOOKS.parent)
+        executed(NOTEBOOKS / f"{name}.ipynb", tmp_path / f"{name}.ipynb", root=str(tmp_path), **parameters)
 
     at = f"{server}/v1"
     small = {"n_train": 6, "n_eval": 3, "sources": [], "suites": ["calculator"], "samples": 2, "prices": [1.0, 1.0]}

@@ -68,6 +68,21 @@ def test_a_method_has_one_colour(drawn: dict[str, go.Figure]) -> None:
 HOSTILE = '<a href="javascript:alert(1)">x</a> <img src=x onerror=alert(2)> $\\href{x}{y}$ \x1b[31m \u202e'
 
 
+def test_titles_compare_what_can_be_compared() -> None:
+    jsd = [("a", "calculator", 0.01), ("b", "calculator", 0.005), ("b", "unseen", 0.6)]
+    made = [{"method": m, "suite": s, "low": 0.0, "high": 1.0} for m, s, _ in jsd]
+    scores = pd.DataFrame([row | {"accuracy": 0.5, "n": 9} for row in made])
+    distances = pd.DataFrame([row | {"jsd": d, "floor": 0.0} for row, (*_, d) in zip(made, jsd, strict=True)])
+    assert figures.similarity(scores, distances).layout.title.text.startswith("<b>b calls tools most like")
+    apart = figures.similarity(scores.iloc[[0, 2]], distances.iloc[[0, 2]]).layout.title.text
+    assert "calls tools most like" not in apart
+    paid = [(0, "correct", 1.0), (1, "gave up", 0.0), (2, "wrong tool", 0.1), (3, "ours", 4.0)]
+    scored = pd.DataFrame(
+        [{"row": i, "reward": r, "outcome": o, "total": t} for i, o, t in paid for r in ("exact", "f1")]
+    )
+    assert not any("ours" in name for name in figures.payoffs(scored).data[0].y)
+
+
 def test_text_from_data_is_escaped() -> None:
     assert figures.text("<b>$a & b\x1b\u202e") == "&lt;b&gt;&#36;a &amp; b\\u001b\\u202e"
     one = {"suite": HOSTILE, "method": HOSTILE, "accuracy": 0.5, "low": 0.4, "high": 0.6, "n": 9, "unjudged": 0}

@@ -49,6 +49,16 @@ def test_speed_is_the_area_and_the_rollouts_to_a_level() -> None:
     assert math.isnan(speed.loc["grpo-sparse", "low"])  # one run says nothing about the luck of a seed
 
 
+def test_a_step_that_was_all_ours_has_no_accuracy() -> None:
+    failed = ROWS.assign(
+        correct=ROWS["correct"].astype(object).where(~((ROWS["run"] == "c") & (ROWS["step"] == 4)), None)
+    )
+    curves = learning.curves(failed).set_index(["method", "step"])
+    assert math.isnan(curves.loc[("grpo-sparse", 4), "accuracy"]) and curves.loc[("grpo-exact", 4), "accuracy"] == 0.9
+    nothing = learning.curves(ROWS.assign(correct=None))
+    assert nothing["accuracy"].isna().all() and learning.figure(nothing).data
+
+
 def test_a_level_is_reached_by_three_steps_and_never_by_the_end_of_a_shorter_run() -> None:
     lucky = rollouts({("m", "a"): [0.9, 0.2, 0.2, 0.2], ("m", "b"): [0.2, 0.2, 0.2]})
     assert learning.speed(lucky).iloc[0]["got_there"] == 0

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-import papermill
 import pytest
+from tiny import executed
 
 from mentorlib.recorded import verify
 from mentorlib.runs import Run
@@ -26,13 +26,8 @@ def root(tmp_path_factory):
 
 
 def execute(name, root, **parameters):
-    papermill.execute_notebook(
-        NOTEBOOKS / f"{name}.ipynb",
-        root / f"{name}-{parameters.get('method', '')}.ipynb",
-        parameters={"root": str(root), **parameters},
-        cwd=NOTEBOOKS.parent,
-        progress_bar=False,
-    )
+    output = root / f"{name}-{parameters.get('method', '')}.ipynb"
+    executed(NOTEBOOKS / f"{name}.ipynb", output, root=str(root), **parameters)
 
 
 def test_build_data(root):
@@ -61,7 +56,7 @@ def test_train(root, method):
 
 
 def test_tour(root):
-    papermill.execute_notebook(NOTEBOOKS / "00_tour.ipynb", root / "00.ipynb", progress_bar=False)
+    executed(NOTEBOOKS / "00_tour.ipynb", root / "00.ipynb")
 
 
 def test_remaking_the_student(root):

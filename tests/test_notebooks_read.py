@@ -8,6 +8,7 @@ import nbformat
 import papermill
 import pytest
 import synthetic
+from tiny import executed
 
 from mentorlib.recorded import verify
 from mentorlib.runs import Run
@@ -19,10 +20,7 @@ NAMES = ["03_rewards", "04_errors", "05_compare"]
 def execute(name: str, root: Path, **parameters: object) -> str:
     """Run a notebook with the given parameters; gives all that it put out, as JSON."""
     file = root / f"{name}-executed.ipynb"
-    papermill.execute_notebook(
-        NOTEBOOKS / f"{name}.ipynb", file, {"root": str(root)} | parameters, cwd=NOTEBOOKS.parent, progress_bar=False
-    )
-    notebook = nbformat.read(file, 4)
+    notebook = executed(NOTEBOOKS / f"{name}.ipynb", file, root=str(root), **parameters)
     outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
     return json.dumps(outputs)
 
@@ -52,10 +50,11 @@ def test_runs_on_a_base_run_alone(name: str, root: Path) -> None:
     assert "Traceback" not in said
 
 
-def test_without_runs_one_line_says_what_to_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [*NAMES, "06_tune"])
+def test_without_runs_one_line_says_what_to_run(name: str, tmp_path: Path) -> None:
     with pytest.raises(papermill.PapermillExecutionError):
-        execute("03_rewards", tmp_path)
-    cells = nbformat.read(tmp_path / "03_rewards-executed.ipynb", 4).cells
+        execute(name, tmp_path)
+    cells = nbformat.read(tmp_path / f"{name}-executed.ipynb", 4).cells
     (error,) = [o for c in cells for o in c.get("outputs", ()) if o.output_type == "error"]
     (line,) = error.traceback
     assert line.startswith("InputError: ") and "make study" in line and "02_train" in line

@@ -1,8 +1,8 @@
 """What holds the project together: versions, import floors, notebooks as they should be, nothing of one machine."""
 
 import ast
-import json
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -178,7 +178,37 @@ def test_shipped_studies_are_right(file, monkeypatch):
     assert study["question"] and stages
 
 
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda f: f.name)
+def test_commands_on_a_page_fit_the_notebooks(page, monkeypatch):
+    from mentorlib.reports import check_parameters
+
+    monkeypatch.chdir(ROOT)
+    text = page.read_text().replace("\\\n", " ")
+    for notebook, rest in re.findall(r"python -m mentorlib run (notebooks/\S+\.ipynb)([^\n`]*)", text):
+        words = dict(word.split("=", 1) for word in shlex.split(rest, comments=True))
+        check_parameters(notebook, words, text=True)
+
+
+def test_the_examples_on_pages_are_right(tmp_path, monkeypatch):
+    from mentorlib.studies import plan
+
+    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+    monkeypatch.chdir(tmp_path)
+    (study,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/study.md").read_text(), re.DOTALL)
+    Path("mine.yaml").write_text(study)
+    assert len(plan(Path("mine.yaml"))[1]) == 6
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    file = tmp_path / "example.py"  # tools are read from their file
+    file.write_text("\n".join(examples))
+    ran = subprocess.run([sys.executable, str(file)], capture_output=True, text=True)
+    assert ran.returncode == 0 and ran.stdout.splitlines()[0] == "12", ran.stderr
+    assert (tmp_path / "runs/rooms/tasks.parquet").exists()
+
+
 def test_ci_runs_make_test():
     ci = ROOT / ".ci" / "run"
     assert ci.stat().st_mode & 0o111 and "make test" in ci.read_text()
-    assert json.dumps(str(ROOT)) not in (ROOT / "Makefile").read_text()
+    assert str(ROOT) not in (ROOT / "Makefile").read_text()

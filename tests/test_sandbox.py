@@ -99,7 +99,7 @@ def test_a_function_and_its_failures(sandbox: Sandbox, isolate: bool) -> None:
     assert run("add", a=1).error.startswith("TypeError: add() missing 1 required positional argument")
     assert run("nothing").error == "NameError: the source defines no function 'nothing'"
     timed_out = run("loop")
-    assert timed_out.error == "timed out after 1 s" and timed_out.fault == "model" and timed_out.seconds < 2
+    assert timed_out.error == "timed out after 1 s" and timed_out.fault == "model" and timed_out.seconds < 10
     assert run("fill").error == "MemoryError" and run("add", a=2, b=3).value == 5
     assert "exit" in run("leave", status=3).error or "status 3" in run("leave", status=3).error
     assert run("leave", status=0).fault == "model"
@@ -169,8 +169,10 @@ def test_output_is_kept_and_capped(sandbox: Sandbox) -> None:
     assert sandbox.run(Job("print('kept')\n1 / 0")).stdout == "kept\n"
 
 
-@pytest.mark.parametrize("chosen", [name for name, there in layers().items() if there])
+@pytest.mark.parametrize("chosen", HINTS)
 def test_each_layer_confines(chosen: str) -> None:
+    if not layers()[chosen]:
+        pytest.skip(f"no {chosen}: {HINTS[chosen]}")
     attempts = [
         "open('/etc/passwd')",
         "open('/dev/null', 'w')",
@@ -375,7 +377,7 @@ def test_nothing_of_ours_is_in_it_and_nothing_is_left(monkeypatch: pytest.Monkey
         pids = [worker.process.pid for worker in box._all]
     assert pids and not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert len(os.listdir("/proc/self/fd")) == before
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(InputError, match="closed"):
         box.run(Job("result = 1"))
 
 
@@ -516,7 +518,7 @@ def _attacks(*options: str, python: str = sys.executable) -> None:
 
 @pytest.mark.slow
 def test_every_attack_is_contained() -> None:
-    _attacks()
+    _attacks("--limit", "0.3")
 
 
 @pytest.mark.slow

@@ -33,6 +33,13 @@ def test_gradient_shares_add_up(tmp_path: Path) -> None:
     assert tokens.figure(table).data and not tokens.figure(table.head(0)).data
 
 
+def test_the_furthest_from_the_teacher_may_be_what_a_student_never_does() -> None:
+    made = [("teacher", "A", 30, 1.0), ("sft", "B", 15, 0.5), ("sft", "C", 15, 0.5)]
+    table = pd.DataFrame([{"method": m, "start": "(start)", "next": x, "n": n, "share": s} for m, x, n, s in made])
+    title = tooluse.figure_transitions(table).layout.title.text.replace("<br>", " ")
+    assert "at the start, sft calls A 0% of the time, the teacher 100%" in title
+
+
 def test_arguments_from_nowhere() -> None:
     row = synthetic.row("right", Random(0), 1)
     assert tooluse.ungrounded(row) == []

@@ -182,9 +182,10 @@ def test_bad_settings_are_one_line(tmp_path, pairs, sandbox):
         train_grpo(run, model, tokenizer, pairs, sandbox, vllm="yes")
     with pytest.raises(InputError, match=r"choose .tensorboard"):
         train_sft(run, model, tokenizer, pairs, report_to="mlflow")
-    if importlib.util.find_spec("trackio") is None:
-        with pytest.raises(InputError, match="pip install trackio"):
-            train_sft(run, model, tokenizer, pairs, report_to="trackio")
+    for name in ("tensorboard", "wandb"):
+        if importlib.util.find_spec(name) is None:
+            with pytest.raises(InputError, match=f"pip install {name}"):
+                train_sft(run, model, tokenizer, pairs, report_to=name)
     if importlib.util.find_spec("vllm") is None:
         with pytest.raises(InputError, match="needs vLLM"):
             train_grpo(run, model, tokenizer, pairs, sandbox, vllm="server")

@@ -1,9 +1,11 @@
-"""Write tiny notebooks for the tests of reports, studies and the command line."""
+"""Write tiny notebooks for the tests of reports, studies and the command line, and execute any."""
 
 from pathlib import Path
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from mentorlib.reports import _execute, read_notebook
 
 
 def notebook(file: Path, parameters: str, *cells: str) -> Path:
@@ -19,3 +21,9 @@ def notebook(file: Path, parameters: str, *cells: str) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(node, file)
     return file
+
+
+def executed(notebook: Path, output: Path, **parameters: object) -> nbformat.NotebookNode:
+    """Run a notebook as ``run_notebook`` does, its kernel on sockets that no other test can pick, without a report."""
+    _execute(read_notebook(notebook), output, parameters, print)
+    return nbformat.read(output, 4)

@@ -395,8 +395,7 @@ class Sandbox:
         ``fault="sandbox"``.
 
         Raises:
-            InputError: the sandbox is closed.
-            InputError: a process could not confine itself, or a job's arguments are not JSON.
+            InputError: the sandbox is closed, a process could not confine itself, or a job's arguments are not JSON.
         """
         if self._closed:
             raise InputError("the sandbox is closed: make another one, Sandbox()")

@@ -87,9 +87,16 @@ def convert(rows: Iterable[tuple[str, Any]], make: Callable[[Row, str], T]) -> t
             check_text(row)
             made.append(make(row, where))
         except Unusable as e:
-            shown = "" if isinstance(row, Unusable) else json.dumps(row, default=str)[:300]
-            rejected.append(Rejected(where, e.args[0], e.args[1], shown))
+            rejected.append(Rejected(where, e.args[0], e.args[1], _beginning(row)))
     return made, rejected
+
+
+def _beginning(row: Any) -> str:
+    """How a row begins, to be read where it is rejected; "" where its detail has to do."""
+    try:
+        return "" if isinstance(row, Unusable) else json.dumps(row, default=str)[:300]
+    except (TypeError, ValueError, RecursionError):
+        return ""
 
 
 def check_text(value: Any) -> None:

@@ -36,7 +36,7 @@ def test_gradient_shares_add_up(tmp_path: Path) -> None:
 def test_the_furthest_from_the_teacher_may_be_what_a_student_never_does() -> None:
     made = [("teacher", "A", 30, 1.0), ("sft", "B", 15, 0.5), ("sft", "C", 15, 0.5)]
     table = pd.DataFrame([{"method": m, "start": "(start)", "next": x, "n": n, "share": s} for m, x, n, s in made])
-    title = tooluse.figure_transitions(table).layout.title.text.replace("<br>", " ")
+    title = tooluse.figure_transitions(table).layout.title.text.replace("</b><br><b>", " ")
     assert "at the start, sft calls A 0% of the time, the teacher 100%" in title
 
 

@@ -195,7 +195,13 @@ def comparable(rows: pd.DataFrame) -> pd.DataFrame:
     asked = rows.groupby("method", sort=False)["suite"].agg(set)
     inside = set(rows.loc[rows["domain"] == "in domain", "suite"])
     whole = [method for method, own in asked.items() if inside <= own] or list(asked.index)
-    return rows[rows["method"].isin(whole) & rows["suite"].isin(set.intersection(*asked[whole]))]
+    return shared(rows[rows["method"].isin(whole)])
+
+
+def shared(table: pd.DataFrame) -> pd.DataFrame:
+    """The part of a table with a method and a suite a row that holds for all methods: suites that one lacks are out."""
+    suites = table.groupby("method")["suite"].agg(set)
+    return table[table["suite"].isin(set.intersection(*suites))]
 
 
 def _derive(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -350,7 +356,8 @@ def crossed(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
     (two-way clustering: Cameron, Gelbach and Miller 2011, J. Bus. Econ. Stat. 29(2)), and never below either alone.
     Intervals and p are Student's t with Welch and Satterthwaite's degrees of freedom. A bootstrap of so few runs is
     far too sure of itself: of true nulls with two seeds that differ it refuses one in four at p < 0.05, this one in
-    twenty (``tests/test_analysis.py``).
+    twenty (``tests/test_analysis.py``). Where all tasks agree, or there is one, spreads say nothing: the interval is
+    then as wide as what none of n showed may be frequent (Clopper and Pearson's bound), and p is that of n coins.
     """
     n = len(ours)
     gains = ours.mean(1) - theirs.mean(1)
@@ -368,25 +375,32 @@ def crossed(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
 
     def spread(variance: float, parts: list[tuple[float, int]]) -> tuple[float, float]:
         """Half of the interval, and the degrees of freedom."""
-        if math.isnan(variance):  # of one task
-            return math.nan, math.nan
         if not variance:
             return 0.0, math.inf
         freedom = variance**2 / sum(v * v / df for v, df in parts)
         return float(special.stdtrit(freedom, 0.975) * math.sqrt(variance)), freedom
 
     middle = float(gains.mean())
-    width, freedom = spread(both, [by_task, *by_run])
-    of_tasks, _ = spread(by_task[0], [by_task])
+    of_tasks = spread(by_task[0], [by_task])[0] if n > 1 else math.nan
     of_runs = spread(runs, by_run)[0] if by_run else math.nan
-    found = {"difference": middle, "low": middle - width, "high": middle + width}
-    found |= {"low_tasks": middle - of_tasks, "high_tasks": middle + of_tasks}
-    found |= {"low_runs": middle - of_runs, "high_runs": middle + of_runs}
-    if n == 1 or not both:  # nothing varies, so that spreads say nothing: how rare may other tasks be, unseen in n?
-        unseen = 1 - 0.025 ** (1 / n)  # Clopper and Pearson's bound for none of n
-        found |= {"low": max(-1.0, middle - unseen), "high": min(1.0, middle + unseen)}
-        return found | {"p": mcnemar(n, 0) if middle else 1.0}
-    return found | {"p": float(2 * special.stdtr(freedom, -abs(middle) / math.sqrt(both)))}
+    if n > 1 and both:
+        width, freedom = spread(both, [by_task, *by_run])
+        low, high = middle - width, middle + width
+        p = float(2 * special.stdtr(freedom, -abs(middle) / math.sqrt(both)))
+    else:
+        unseen = 1 - 0.025 ** (1 / n)
+        low, high = max(-1.0, middle - unseen), min(1.0, middle + unseen)
+        p = mcnemar(n, 0) if middle else 1.0
+    return {
+        "difference": middle,
+        "low": low,
+        "high": high,
+        "low_tasks": middle - of_tasks,
+        "high_tasks": middle + of_tasks,
+        "low_runs": middle - of_runs,
+        "high_runs": middle + of_runs,
+        "p": p,
+    }
 
 
 def tuning(rows: pd.DataFrame, runs: pd.DataFrame, suites: Sequence[str]) -> pd.DataFrame:

@@ -5,7 +5,6 @@ scored); 2 the input is wrong (one line on stderr says which file, row or key, a
 """
 
 import argparse
-import fcntl
 import json
 import os
 import platform
@@ -14,7 +13,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from .core import InputError
 
@@ -116,12 +115,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from .processes import alone_in, end_with_parent
     from .reports import NotebookFailed, check_parameters, run_notebook
-    from .runs import end_with_parent
 
     if options.attached:
         end_with_parent()
-        lock = _alone_in(Path(options.output)) if options.output else None  # noqa: F841  held until the end
+        lock = alone_in(Path(options.output)) if options.output else None  # noqa: F841  held until the end
     given = {}
     for word in options.parameters:
         name, equals, value = word.partition("=")
@@ -299,23 +298,6 @@ def _doctor(options: argparse.Namespace) -> int:
     for i, (name, verdict, words) in enumerate(tests):
         print(f"{'' if i else 'sandbox':<10} {name:<12} {verdict:<7} {words}")
     return 1 if any(verdict == "FAIL" for _, verdict, _ in tests) else 0
-
-
-def _alone_in(folder: Path) -> IO[str]:
-    """Wait until no other process fills this folder; it is ours until the file given back is closed.
-
-    A stage is run again when its worker is lost, but a worker that was only out of reach still works on it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = open(folder / ".lock", "w")  # noqa: SIM115
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f"waits: another process still fills {folder}", flush=True)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError:  # a file system without locks
-        pass
-    return lock
 
 
 if __name__ == "__main__":

@@ -287,13 +287,13 @@ class Endpoint:
             mend = _Passing("garbled")
         else:
             reply = _read(self._hide(text))
-            if reply is not None and reply["finish"] not in ("error", "abort"):  # as gateways and engines say it
+            if reply is None:
+                mend = _Passing("garbled")
+            else:
                 self._met, self._last_good = True, time.monotonic()
                 if reply["finish"] != "content_filter":
                     return reply
                 mend = _Refused("content filter")
-            else:
-                mend = _Passing("garbled" if reply is None else f"finish_reason {reply['finish']}")
         raise mend  # outside of except: the client's own errors hold the request with its headers
 
     def _mend(self, error: openai.APIStatusError, limit: str) -> Exception:
@@ -463,6 +463,8 @@ def _read(text: str) -> dict[str, Any] | None:
     try:
         body = json.loads(text, parse_constant=_no_number)
         choice = body["choices"][0]
+        if choice.get("finish_reason") in ("error", "abort"):  # as gateways and engines say that they failed
+            return None
         message = {k: v for k, v in _clean(choice["message"]).items() if v not in (None, [])}
         content = message.get("content", "")
         if isinstance(content, list):  # parts

@@ -16,7 +16,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .analysis import OUTCOMES, link, percent
+from .analysis import OUTCOMES, link, percent, shared
 
 METHODS = {
     "teacher": "#000000",
@@ -193,9 +193,9 @@ def similarity(scores: pd.DataFrame, distances: pd.DataFrame) -> go.Figure:
         return empty(
             "No similarity: no tool was called in these rows", "the JSD needs calls of the student and of the teacher"
         )
-    means = both.pivot(index="suite", columns="method", values="jsd").dropna().mean()  # over the suites of all
+    means = shared(both).groupby("method", sort=False)["jsd"].mean()
     title = "How like the teacher's are the tools called, and how often right?"
-    if means.notna().any():
+    if len(means):
         title = f"{means.idxmin()} calls tools most like the teacher: mean JSD {means.min():.3f} bits"
     within = both.groupby("suite")[["jsd", "accuracy"]].transform(lambda values: values - values.mean())
     if (within.abs().max() > 1e-9).all():  # suites differ in both by nature, so each is held against its own mean
@@ -253,10 +253,13 @@ def stops(table: pd.DataFrame) -> go.Figure:
     """How the trajectories ended, stacked by suite and method, of ``analysis.shares(rows, "stop")``."""
     if table.empty:
         return empty("No stop reasons: there are no rows", "run notebook 02_train first")
-    answered = table[table["stop"] == "answered"].groupby("method")["n"].sum() / table.groupby("method")["n"].sum()
+    even = shared(table)
+    answered = even[even["stop"] == "answered"].groupby("method")["n"].sum() / even.groupby("method")["n"].sum()
     answered = answered.fillna(0.0)
-    low, high = answered.idxmin(), answered.idxmax()
-    title = f"Ending in an answer: from {percent(answered[low])} ({low}) to {percent(answered[high])} ({high})"
+    title = "How the trajectories ended"
+    if len(answered):
+        low, high = answered.idxmin(), answered.idxmax()
+        title = f"Ending in an answer: from {percent(answered[low])} ({low}) to {percent(answered[high])} ({high})"
     return stack(table, "stop", STOP_COLOURS, title)
 
 

@@ -21,7 +21,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from .core import InputError, Pair
 from .datasets import load_tasks
-from .runs import Run, end_with_parent
+from .processes import end_with_parent
+from .runs import Run
 from .sandbox import Sandbox
 from .students import load_student
 from .trainer import Report, check_method, save_model, train_grpo, train_sft
@@ -30,7 +31,7 @@ _STEP, _WRONG = "mentor step ", "mentor: "  # how lines begin that a launched pr
 # accelerate launch, which is killed with the kernel that started it, as its processes are with it.
 _LAUNCH = """
 import runpy
-from mentorlib.runs import end_with_parent
+from mentorlib.processes import end_with_parent
 end_with_parent()
 runpy.run_module("accelerate.commands.launch", run_name="__main__", alter_sys=True)
 """

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from .analysis import percent
+from .analysis import percent, shared
 
 
 def rewards(rows: pd.DataFrame, parted: pd.DataFrame, swaps: pd.DataFrame) -> str:
@@ -63,8 +63,7 @@ def compare(domains: pd.DataFrame, pairs: pd.DataFrame, distances: pd.DataFrame,
     for s in sure.itertuples():
         interval = f"[{100 * s.low:.0f}, {100 * s.high:.0f}]"
         lines.append(f"On {s.suite}, `{s.method}` − `{s.against}`: {100 * s.difference:+.0f} points {interval}.")
-    wide = distances.pivot(index="suite", columns="method", values="jsd").dropna(axis="columns", how="all")
-    nearest = wide.dropna().mean().dropna()  # over the suites that all were evaluated on
+    nearest = shared(distances.dropna(subset="jsd")).groupby("method")["jsd"].mean()
     if len(nearest):
         near, far = nearest.idxmin(), nearest.idxmax()
         lines.append(

@@ -8,7 +8,6 @@ at a time.
 """
 
 import ast
-import ctypes
 import dataclasses
 import gc
 import hashlib
@@ -18,10 +17,8 @@ import math
 import operator
 import os
 import platform
-import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -274,15 +271,6 @@ def check_address(value: Any) -> None:
             continue
         if parts.username or parts.password or parts.query:
             raise InputError(f"the address of {parts.hostname} holds a key, which a run would store: set {KEY} instead")
-
-
-def end_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies, so that a killed study or kernel leaves nothing running."""
-    if sys.platform.startswith("linux"):
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it died before the call
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def file_hash(path: str | Path) -> str:

@@ -36,7 +36,7 @@ from .studypage import write_page
 
 RUNS, REPORTS = Path("runs"), Path("reports")
 # Files of the library that change no stage: its key leaves them out.
-AROUND = ("studies.py", "studypage.py", "studypage.template", "sharing.py", "cli.py", "__main__.py")
+AROUND = ("studies.py", "studypage.py", "studypage.template", "sharing.py", "cli.py", "processes.py", "__main__.py")
 TRIES = 3  # of a stage whose worker dies
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .analysis import counted, link, percent, wilson
+from .analysis import counted, link, percent, shared, wilson
 from .figures import dots, dress, empty, stack, text
 
 PATHS = {
@@ -361,9 +361,11 @@ def figure_nowhere(table: pd.DataFrame) -> go.Figure:
     known = table.dropna(subset=["share"])
     if known.empty:
         return empty("No calls, so no arguments from nowhere", "give runs that called tools")
-    totals = known.groupby("method", sort=False)[["n", "calls"]].sum()
+    totals = shared(known).groupby("method", sort=False)[["n", "calls"]].sum()
     shares = totals["n"] / totals["calls"]
-    title = f"Arguments from nowhere: {percent(shares.min(), 1)} of {shares.idxmin()}'s calls"
+    title = "Arguments from nowhere"
+    if len(shares):
+        title += f": {percent(shares.min(), 1)} of {shares.idxmin()}'s calls"
     if len(shares) > 1:
         title += f" to {percent(shares.max(), 1)} of {shares.idxmax()}'s"
     hover = [

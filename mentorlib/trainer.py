@@ -120,10 +120,8 @@ class _Progress(TrainerCallback):
             control.should_training_stop = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step >= state.max_steps:
-            control.should_save = (
-                False  # the model is saved next; from a checkpoint of the end one step more would follow
-            )
+        # The model is saved next; from a checkpoint of the end, training would go on by one step more.
+        control.should_save = control.should_save and state.global_step < state.max_steps
 
 
 class _ByLength(Trainer):

@@ -90,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
             return self.connection.close()
-        if fault and fault not in FAULTS:  # a status and a message: "401 no such key"
+        if fault and fault not in (*FAULTS, "content_filter"):  # a status and a message: "401 no such key"
             status, _, said = fault.partition(" ")
             return self.say(int(status), json.dumps({"error": {"message": said}}).encode())
         connection = http.client.HTTPConnection(proxy.upstream, timeout=120)
@@ -106,9 +106,9 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if fault == "garbled":
             return self.say(200, text[: len(text) // 2] + b"\xff{")
-        if fault == "abort":  # 200, and nothing said
+        if fault in ("abort", "content_filter"):  # 200, and nothing said
             body = json.loads(text)
-            body["choices"][0] |= {"finish_reason": "abort", "message": {"role": "assistant", "content": ""}}
+            body["choices"][0] |= {"finish_reason": fault, "message": {"role": "assistant", "content": ""}}
             return self.say(200, json.dumps(body).encode())
         if fault == "cut":
             self.say(200, text, length=len(text), send=len(text) // 2)

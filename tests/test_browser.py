@@ -114,15 +114,18 @@ def test_the_trajectories_page(tab: Any, root: Path, tmp_path: Path) -> None:
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_ten_thousand_trajectories_open_in_seconds(tab: Any, root: Path, tmp_path: Path) -> None:
+def test_ten_thousand_trajectories_open_in_two_seconds(tab: Any, root: Path, tmp_path: Path) -> None:
     rows = analysis.trajectories(root=root)
     many = rows.sample(10_000, replace=True, random_state=0, ignore_index=True)
     many["where"] = [f"r/eval/a.jsonl:{i}" for i in range(1, len(many) + 1)]
     file = viewer.write(tmp_path / "many.html", many, "Many")
-    start = time.monotonic()
-    tab.goto(file.as_uri(), wait_until="commit")
-    tab.wait_for_selector("main h2")
-    assert time.monotonic() - start < 10.0 and file.stat().st_size < 8_000_000  # under two on an idle machine
+    took = []
+    for _ in range(3):  # the best of three: the other test process has a core too
+        start = time.monotonic()
+        tab.goto(file.as_uri(), wait_until="commit")
+        tab.wait_for_selector("main h2")
+        took.append(time.monotonic() - start)
+    assert min(took) < 2.0 and file.stat().st_size < 8_000_000
     assert tab.inner_text("#count") == "10,000 of 10,000 trajectories"
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tiny import notebook
 
-from mentorlib.cli import _alone_in
+from mentorlib.processes import alone_in
 from mentorlib.studies import StudyFailed, Submits, run_study
 
 PARAMETERS = 'run: str = "m"\nseed: int = 0\ndata: str = ""\nruns: list[str] = []\nfail: bool = False'
@@ -28,11 +28,10 @@ stages:
 SCRIPT = """
 import json, os, random, sys, time
 from pathlib import Path
-from mentorlib.cli import _alone_in
-from mentorlib.runs import end_with_parent
+from mentorlib.processes import alone_in, end_with_parent
 end_with_parent()
 folder, parameters = Path(sys.argv[1]), json.loads(sys.argv[2])
-lock = _alone_in(folder)
+lock = alone_in(folder)
 with open("starts", "a") as starts:
     starts.write(f"{parameters['run']} {os.getpid()} {os.getppid()}\\n")
 print("working", parameters["run"])
@@ -190,8 +189,8 @@ def test_an_interrupted_study_takes_its_stages_back(monkeypatch):
 
 
 def test_two_processes_do_not_fill_one_folder(tmp_path, capfd):
-    lock = _alone_in(tmp_path / "out")
-    waiting = threading.Thread(target=lambda: _alone_in(tmp_path / "out").close())
+    lock = alone_in(tmp_path / "out")
+    waiting = threading.Thread(target=lambda: alone_in(tmp_path / "out").close())
     waiting.start()
     waiting.join(0.5)
     assert waiting.is_alive() and "another process still fills" in capfd.readouterr().out

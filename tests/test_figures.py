@@ -76,6 +76,9 @@ def test_titles_compare_what_can_be_compared() -> None:
     assert figures.similarity(scores, distances).layout.title.text.startswith("<b>b calls tools most like")
     apart = figures.similarity(scores.iloc[[0, 2]], distances.iloc[[0, 2]]).layout.title.text
     assert "calls tools most like" not in apart
+    ended = [("a", "calculator", "answered"), ("b", "calculator", "answered"), ("b", "unseen", "gave_up")]
+    stops = pd.DataFrame([{"method": m, "suite": s, "stop": x, "n": 9, "share": 1.0} for m, s, x in ended])
+    assert "from 100% (a) to 100% (a)" in figures.stops(stops).layout.title.text.replace("</b><br><b>", " ")
     paid = [(0, "correct", 1.0), (1, "gave up", 0.0), (2, "wrong tool", 0.1), (3, "ours", 4.0)]
     scored = pd.DataFrame(
         [{"row": i, "reward": r, "outcome": o, "total": t} for i, o, t in paid for r in ("exact", "f1")]

@@ -20,7 +20,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Each floor may import from those below it, and modules of one floor from each other.
 FLOORS = [
     {"core", "chat", "progress", "attention", "ast_match", "contamination"},
-    {"answers", "sandbox", "_worker", "runs"},
+    {"answers", "sandbox", "_worker", "runs", "processes"},
     {"toolbox", "rewards", "scoring", "tools", "metrics"},
     {"suites", "teachers", "datasets", "sources", "students"},
     {"engine", "rollout", "endpoint"},

@@ -98,8 +98,9 @@ def test_a_function_and_its_failures(sandbox: Sandbox, isolate: bool) -> None:
     assert [run("counted").value for _ in range(3)] == [1, 1, 1]  # the source is loaded afresh
     assert run("add", a=1).error.startswith("TypeError: add() missing 1 required positional argument")
     assert run("nothing").error == "NameError: the source defines no function 'nothing'"
-    timed_out = run("loop")
-    assert timed_out.error == "timed out after 1 s" and timed_out.fault == "model" and timed_out.seconds < 10
+    timed_out = [run("loop") for _ in range(3)]
+    assert {(t.error, t.fault) for t in timed_out} == {("timed out after 1 s", "model")}
+    assert min(t.seconds for t in timed_out) < 2  # by the clock, of which the other test process has a part
     assert run("fill").error == "MemoryError" and run("add", a=2, b=3).value == 5
     assert "exit" in run("leave", status=3).error or "status 3" in run("leave", status=3).error
     assert run("leave", status=0).fault == "model"
@@ -518,7 +519,7 @@ def _attacks(*options: str, python: str = sys.executable) -> None:
 
 @pytest.mark.slow
 def test_every_attack_is_contained() -> None:
-    _attacks("--limit", "0.3")
+    _attacks()
 
 
 @pytest.mark.slow

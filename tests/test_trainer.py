@@ -3,7 +3,11 @@
 import gc
 import importlib.util
 import inspect
+import os
 import resource
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,6 +106,13 @@ def test_gkd_learns_the_teachers_probabilities(tmp_path, pairs, teacher):
     assert abs(metrics["loss"]) < 1e-6 and metrics["grad_norm"] < 1e-3
 
 
+def readable(file):
+    try:
+        return file.read_bytes()
+    except OSError:  # it ended
+        return b""
+
+
 def launched(root, pairs, name, **settings):
     """Train nano by name on tasks that a run of that root keeps, as notebook 02 does; gives run and model."""
     if not (root / "data").exists():
@@ -136,6 +147,34 @@ def test_two_processes_train_as_one(tmp_path, pairs, teacher, method, lora_rank)
         keep = ("step", "group", "sample", "task_id", "response", "total", "terms")
         rows = [[{k: r[k] for k in keep} for r in run.read_rows("rollouts.jsonl")] for run in (alone, two)]
         assert rows[0] == rows[1]
+
+
+@pytest.mark.slow
+def test_launched_training_ends_with_who_launched_it(tmp_path, pairs):
+    save_tasks(Run("data", root=tmp_path), pairs)
+    code = (
+        "import sys; from test_trainer import *; from mentorlib.datasets import load_tasks\n"
+        "root = Path(sys.argv[1]); settings = {'steps': 500, 'launcher': 'accelerate', 'processes': 2}\n"
+        "launched(root, load_tasks(root / 'data'), 'long', method='sft', **settings)"
+    )
+    path = {"PYTHONPATH": os.pathsep.join(sys.path), **os.environ}
+    kernel = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=path, stdout=subprocess.DEVNULL)
+    while not (tmp_path / "long/metrics.jsonl").exists():
+        assert kernel.poll() is None
+        time.sleep(0.1)
+
+    def left():
+        own = str(tmp_path / "long").encode()
+        return [file for file in Path("/proc").glob("[0-9]*/cmdline") if own in readable(file)]
+
+    assert len(left()) >= 3  # accelerate, and the two that it started
+    kernel.kill()
+    kernel.wait()
+    for _ in range(300):
+        if not left():
+            break
+        time.sleep(0.1)
+    assert not left()
 
 
 def test_a_launched_process_tells_its_steps_and_stops_when_told(tmp_path, pairs, capsys):

@@ -199,9 +199,14 @@ def comparable(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def shared(table: pd.DataFrame) -> pd.DataFrame:
-    """The part of a table with a method and a suite a row that holds for all methods: suites that one lacks are out."""
+    """The part of a table (method and suite a row) on which methods can be compared: each has the same suites there.
+
+    Those are the methods with the suite that most have, and the suites that all of these have.
+    """
     suites = table.groupby("method")["suite"].agg(set)
-    return table[table["suite"].isin(set.intersection(*suites))]
+    common = table[["method", "suite"]].drop_duplicates()["suite"].mode().iloc[0]
+    suites = suites[[common in own for own in suites]]
+    return table[table["method"].isin(suites.index) & table["suite"].isin(set.intersection(*suites))]
 
 
 def _derive(row: Mapping[str, Any]) -> dict[str, Any]:

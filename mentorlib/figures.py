@@ -194,8 +194,8 @@ def similarity(scores: pd.DataFrame, distances: pd.DataFrame) -> go.Figure:
             "No similarity: no tool was called in these rows", "the JSD needs calls of the student and of the teacher"
         )
     means = shared(both).groupby("method", sort=False)["jsd"].mean()
-    title = "How like the teacher's are the tools called, and how often right?"
-    if len(means):
+    title = "Tools called, against the teacher's"
+    if len(means) > 1 or both["method"].nunique() == 1:
         title = f"{means.idxmin()} calls tools most like the teacher: mean JSD {means.min():.3f} bits"
     within = both.groupby("suite")[["jsd", "accuracy"]].transform(lambda values: values - values.mean())
     if (within.abs().max() > 1e-9).all():  # suites differ in both by nature, so each is held against its own mean
@@ -257,7 +257,7 @@ def stops(table: pd.DataFrame) -> go.Figure:
     answered = even[even["stop"] == "answered"].groupby("method")["n"].sum() / even.groupby("method")["n"].sum()
     answered = answered.fillna(0.0)
     title = "How the trajectories ended"
-    if len(answered):
+    if len(answered) > 1 or table["method"].nunique() == 1:
         low, high = answered.idxmin(), answered.idxmax()
         title = f"Ending in an answer: from {percent(answered[low])} ({low}) to {percent(answered[high])} ({high})"
     return stack(table, "stop", STOP_COLOURS, title)
@@ -559,7 +559,7 @@ def stack(table: pd.DataFrame, column: str, colours: Mapping[str, str], title: s
 
 
 def dress(fig: go.Figure, title: str, height: int, legend: bool = False) -> go.Figure:
-    lines = textwrap.wrap(title, 32)
+    lines = textwrap.wrap(title, 32, break_on_hyphens=False)
     room = 10 + 19 * len(lines)  # for the title; a report that says it in the page's own text takes it back
     top, bottom = room + 8, 66
     for note in fig.layout.annotations:

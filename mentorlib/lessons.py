@@ -63,8 +63,9 @@ def compare(domains: pd.DataFrame, pairs: pd.DataFrame, distances: pd.DataFrame,
     for s in sure.itertuples():
         interval = f"[{100 * s.low:.0f}, {100 * s.high:.0f}]"
         lines.append(f"On {s.suite}, `{s.method}` − `{s.against}`: {100 * s.difference:+.0f} points {interval}.")
-    nearest = shared(distances.dropna(subset="jsd")).groupby("method")["jsd"].mean()
-    if len(nearest):
+    known = distances.dropna(subset="jsd")
+    nearest = shared(known).groupby("method")["jsd"].mean() if len(known) else known["jsd"]
+    if len(nearest) > 1:
         near, far = nearest.idxmin(), nearest.idxmax()
         lines.append(
             f"Tools most like the teacher's: `{near}`, {nearest[near]:.3f} bits; "

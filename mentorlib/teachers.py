@@ -51,7 +51,7 @@ def verify(pairs: Iterable[Pair], sandbox: Sandbox, batch: int = 2_000) -> tuple
             error = broken.get(task.toolbox.source) if task.toolbox.isolate else None
             fault = ("the tools do not load", error) if error else _fault(task, reference, results)
             if fault:
-                rejected.append(Rejected(task.id, *fault, row=task.question[:300]))
+                rejected.append(Rejected(task.id, *fault, row=task.question[:1000]))
             else:
                 kept.append((task, reference))
     return kept, rejected

@@ -364,7 +364,7 @@ def figure_nowhere(table: pd.DataFrame) -> go.Figure:
     totals = shared(known).groupby("method", sort=False)[["n", "calls"]].sum()
     shares = totals["n"] / totals["calls"]
     title = "Arguments from nowhere"
-    if len(shares):
+    if len(shares) > 1 or known["method"].nunique() == 1:
         title += f": {percent(shares.min(), 1)} of {shares.idxmin()}'s calls"
     if len(shares) > 1:
         title += f" to {percent(shares.max(), 1)} of {shares.idxmax()}'s"

@@ -130,7 +130,7 @@ def test_bad_lines_are_named_and_the_others_go_on(name, tmp_path):
     assert len(pairs) == 2 and card["rows"] == 2 + len(bad)
     where = f"rooms/{file}" if name == "own" else file  # several folders have a tasks.jsonl each
     assert [r.where for r in rejected] == [f"{where}:{number}" for number in range(2, len(bad) + 2)]
-    assert rejected[1].row == "[]" and rejected[len(bad) - len(spoilt)].row == json.dumps(spoilt[0])[:300]
+    assert rejected[1].row == "[]" and rejected[len(bad) - len(spoilt)].row == json.dumps(spoilt[0])[:1000]
     assert rejected[4].reason == "not UTF-8" and "too long" in rejected[-2].reason
     assert all(r.reason and len(r.detail) <= 200 for r in rejected)
     (folder / file).write_bytes(b"")

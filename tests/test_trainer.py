@@ -155,6 +155,7 @@ def test_launched_training_ends_with_who_launched_it(tmp_path, pairs):
     code = (
         "import sys; from test_trainer import *; from mentorlib.datasets import load_tasks\n"
         "root = Path(sys.argv[1]); settings = {'steps': 500, 'launcher': 'accelerate', 'processes': 2}\n"
+        "settings |= {'sft': {'batch_size': 64}}\n"
         "launched(root, load_tasks(root / 'data'), 'long', method='sft', **settings)"
     )
     path = {"PYTHONPATH": os.pathsep.join(sys.path), **os.environ}
@@ -170,11 +171,13 @@ def test_launched_training_ends_with_who_launched_it(tmp_path, pairs):
     assert len(left()) >= 3  # accelerate, and the two that it started
     kernel.kill()
     kernel.wait()
+    steps = (tmp_path / "long/metrics.jsonl").read_bytes()
     for _ in range(300):
         if not left():
             break
         time.sleep(0.1)
     assert not left()
+    assert (tmp_path / "long/metrics.jsonl").read_bytes() == steps  # the step at hand, of seconds, was not ended
 
 
 def test_a_launched_process_tells_its_steps_and_stops_when_told(tmp_path, pairs, capsys):

@@ -94,7 +94,7 @@ def convert(rows: Iterable[tuple[str, Any]], make: Callable[[Row, str], T]) -> t
 def _beginning(row: Any) -> str:
     """How a row begins, to be read where it is rejected; "" where its detail has to do."""
     try:
-        return "" if isinstance(row, Unusable) else json.dumps(row, default=str)[:300]
+        return "" if isinstance(row, Unusable) else json.dumps(row, default=str)[:1000]
     except (TypeError, ValueError, RecursionError):
         return ""
 

@@ -74,6 +74,9 @@ def test_titles_compare_what_can_be_compared() -> None:
     scores = pd.DataFrame([row | {"accuracy": 0.5, "n": 9} for row in made])
     distances = pd.DataFrame([row | {"jsd": d, "floor": 0.0} for row, (*_, d) in zip(made, jsd, strict=True)])
     assert figures.similarity(scores, distances).layout.title.text.startswith("<b>b calls tools most like")
+    other = {"method": "c", "suite": "gsm8k", "low": 0.0, "high": 1.0}  # which is compared with none, and hinders none
+    more = [pd.concat([f, pd.DataFrame([other | {k: 0.0 for k in f if k not in other}])]) for f in (scores, distances)]
+    assert figures.similarity(*more).layout.title.text.startswith("<b>b calls tools most like")
     apart = figures.similarity(scores.iloc[[0, 2]], distances.iloc[[0, 2]]).layout.title.text
     assert "calls tools most like" not in apart
     ended = [("a", "calculator", "answered"), ("b", "calculator", "answered"), ("b", "unseen", "gave_up")]

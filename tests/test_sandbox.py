@@ -218,6 +218,32 @@ def test_every_other_system_call_is_refused(sandbox: Sandbox) -> None:
     assert got.error is None and got.value == {str(n): e for n, e in answers.items() if e != errno.EPERM}
 
 
+@pytest.mark.skipif(os.getuid() != 0 or (os.cpu_count() or 1) < 2, reason="it takes a core from others, as root may")
+@pytest.mark.parametrize("isolate", [False, True])
+def test_nor_is_a_wait_in_one_stretch(isolate: bool) -> None:
+    """Which Linux counts when it is over: a process with real-time priority has the core for 0.95 of each second."""
+    source = "import time\ndef work():\n  return sum(range(200_000))\ndef sleep():\n  time.sleep(60)\n"
+    mine, core = sorted(os.sched_getaffinity(0))[:2]
+    with Sandbox(workers=1, time_limit=0.3, layers=[]) as box, contextlib.ExitStack() as others:
+        assert box.run(Job(source, "work", isolate=isolate)).fault is None
+        (worker,) = box._all
+        others.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
+        os.sched_setaffinity(worker.pid, {core})
+        os.sched_setaffinity(0, {mine})
+        for _ in range(3):  # they begin anew for each, so that it finds the core taken
+            burner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            os.sched_setaffinity(burner.pid, {core})
+            os.sched_setscheduler(burner.pid, os.SCHED_FIFO, os.sched_param(1))
+            time.sleep(0.1)
+            try:
+                got = box.run(Job(source, "work", isolate=isolate))
+            finally:
+                burner.kill()
+                burner.wait()
+            assert got.fault is None, got
+        assert box.run(Job(source, "sleep", isolate=isolate)).fault == "model"
+
+
 @pytest.mark.parametrize("isolate", [False, True])
 def test_waiting_for_a_core_is_not_the_calls_time(isolate: bool) -> None:
     source = (
@@ -247,7 +273,7 @@ def test_waiting_for_a_core_is_not_the_calls_time(isolate: bool) -> None:
 
 
 def test_no_core_for_long_is_our_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module._Worker, "queued", lambda self: 2 * time.monotonic())  # as if it never ran
+    monkeypatch.setattr(module._Worker, "cores", lambda self: (0.0, 2 * time.monotonic()))  # as if it never ran
     monkeypatch.setattr(module, "PATIENCE", 2)
     with Sandbox(workers=1, time_limit=0.2) as box:
         for isolate in (False, True):

@@ -31,6 +31,7 @@ METHODS = {
     "grpo-toolrl": "#882255",
     "grpo-credit": "#332288",
     "grpo-anneal": "#44AA99",
+    "grpo-count": "#999933",
     "sft+grpo-exact": "#8C510A",
     "grpo-null": "#BBBBBB",
     "grpo-planted": "#661100",

@@ -1,9 +1,9 @@
 r"""Rewards: pure functions from what a policy did to a score with named terms.
 
-``REWARDS`` holds the corrected versions (the default everywhere) and two of our own (``credit``, ``anneal``),
-``OFFICIAL`` the release bit for bit, defects included (arXiv 2510.18383; reward_score/mentor*.py of its repository),
-``CONTROLS`` rewards that a study is checked with. ``TABLE`` is all that differs between the rewards; docs/rewards.md
-gives the formulas and the ledger of every deviation between paper, release and ours.
+``REWARDS`` holds the corrected versions (the default everywhere) and three of our own (``credit``, ``anneal``,
+``count``), ``OFFICIAL`` the release bit for bit, defects included (arXiv 2510.18383; reward_score/mentor*.py of its
+repository), ``CONTROLS`` rewards that a study is checked with. ``TABLE`` is all that differs between the rewards;
+docs/rewards.md gives the formulas and the ledger of every deviation between paper, release and ours.
 
     REWARDS["exact"](trajectory, reference, answer="42", valid_tools=["add", "multiply"]).total
 
@@ -85,6 +85,12 @@ def same_calls(student: list[Call], teacher: list[Call]) -> float:
     return float([call_key(call) for call in student] == [call_key(call) for call in teacher])
 
 
+def as_many_calls(student: list[Call], teacher: list[Call]) -> float:
+    """The smaller number of calls over the larger, whatever the tools; 1 if neither made any."""
+    fewer, more = sorted((len(student), len(teacher)))
+    return fewer / more if more else 1.0
+
+
 def _canonical(value: Any) -> str:
     """A JSON value as text that is equal exactly when the values are (True is not 1, but 8.0 is 8)."""
     if isinstance(value, dict):
@@ -119,12 +125,14 @@ TABLE: dict[str, tuple[Match | None, dict[str, float]]] = {
     "toolrl": (None, {"format": 1.0, "names": 6.0, "parameters": 6.0, "values": 6.0, "offset": -3.0}),
     "credit": (None, {"correct": 0.7, "progress": 0.3, "clean": 0.1}),
     "anneal": (f1_tools, {"correct": 0.7, "tools": 0.3, "clean": 0.1}),
+    "count": (as_many_calls, {"correct": 0.7, "tools": 0.3, "clean": 0.1}),
     "null": (None, {"noise": 1.0}),
     "planted": (None, {"correct": 0.7, "gave_up": 1.0}),
 }
 RELEASED = ("sparse", "exact", "partial", "none", "f1")
 CONTROLLING = ("null", "planted")
-NEEDS_CALLS = ("strict", "toolrl")  # compare arguments too, so that the teacher's tool names alone do not do
+WHOLE = ("anneal", "count")  # keep the whole tool term when the answer is wrong: there it is the guide
+NEEDS_CALLS = ("strict", "toolrl", "count")  # compare calls, so that the names of the teacher's tools do not do
 NEEDS_RESULTS = ("credit",)  # compares what the calls gave
 
 
@@ -254,8 +262,7 @@ def _corrected(
     right = verdict.correct is True
     terms = {"correct": float(right), "answered": 1.0, "clean": float(not invented and not read.malformed)}
     if match:
-        # Where anneal pays for tools the group is wrong as a rule, so there is no fifth to take.
-        terms["tools"] = match(student, teacher) * (1.0 if right or name == "anneal" else WRONG_SHARE)
+        terms["tools"] = match(student, teacher) * (1.0 if right or name in WHOLE else WRONG_SHARE)
     elif name == "credit" and reference:
         terms["progress"] = 1.0 if right else _progress(read.results, reference)
     compared = (student, teacher) if match else (None, None)

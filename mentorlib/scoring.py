@@ -24,9 +24,9 @@ def score_file(
 
     A row holds ``response`` (the text after the prompt), ``answer`` and ``teacher_tools`` (names); it may hold
     ``teacher_calls`` (``[{"name", "arguments"}]``), ``teacher_results`` (texts), ``tools`` (the names offered),
-    ``prompt`` and ``stop``, and any other key. A run's rollouts are such rows. ``strict`` and ``toolrl`` need
-    ``teacher_calls``, ``credit`` needs ``teacher_results``: a row goes without what it has not the keys for, unless
-    that was asked for by name. Each row counts as a group of its own.
+    ``prompt`` and ``stop``, and any other key. A run's rollouts are such rows. ``strict``, ``toolrl`` and
+    ``count`` need ``teacher_calls``, ``credit`` needs ``teacher_results``: a row goes without what it has not the
+    keys for, unless that was asked for by name. Each row counts as a group of its own.
 
     Args:
         path: the rows.
@@ -139,7 +139,7 @@ def _lacking(row: dict[str, Any], reference: Reference) -> dict[str, str]:
     """The rewards that a row has not the keys for, and what to do about it."""
     lacking: dict[str, str] = {}
     if reference.calls and not row.get("teacher_calls"):
-        lacking |= dict.fromkeys(NEEDS_CALLS, "strict and toolrl compare arguments: give the row teacher_calls")
+        lacking |= dict.fromkeys(NEEDS_CALLS, "strict, toolrl and count compare calls: give the row teacher_calls")
     if reference.calls and "teacher_results" not in row:
         lacking |= dict.fromkeys(NEEDS_RESULTS, "credit compares what calls gave: give the row teacher_results")
     return lacking

@@ -346,7 +346,8 @@ def test_an_unjudged_answer_has_no_reward(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_names_and_missing_teacher() -> None:
-    assert list(REWARDS) == ["sparse", "exact", "partial", "none", "f1", "strict", "toolrl", "credit", "anneal"]
+    paper, ours = ["sparse", "exact", "partial", "none", "f1", "strict", "toolrl"], ["credit", "anneal", "count"]
+    assert list(REWARDS) == paper + ours
     assert list(CONTROLS) == ["null", "planted"]
     assert list(OFFICIAL) == ["sparse", "exact", "partial", "none", "f1"]
     trajectory = Trajectory.from_response(ANSWER)
@@ -404,6 +405,17 @@ def test_anneal_weighs_tools_by_how_often_the_group_is_wrong() -> None:
     unjudged = [score("anneal", ANSWER, "add"), Score({"correct": 0.0}, {"correct": 0.7}, 0.0, "", judged=False)]
     assert [s.judged for s in reward.in_group(unjudged)] == [True, False]
     assert REWARDS["exact"].in_group(unjudged) == unjudged
+
+
+def test_count_wants_as_many_calls_as_the_teacher_made() -> None:
+    def tools(response: str, *gold: str) -> float:
+        return score("count", response, *gold).terms["tools"]
+
+    assert tools(told("1", "2") + ANSWER, "subtract", "multiply") == 1  # by whatever tools
+    assert tools(told("1", "2") + WRONG, "add", "add") == 1  # right or wrong
+    assert tools(told("1") + WRONG, "add", "add") == 0.5  # stopping early costs
+    assert tools(told(*"1234") + WRONG, "add", "add") == 0.5  # so does going on
+    assert tools(ANSWER) == 1 and tools(ANSWER, "add") == 0 == tools(told("1") + ANSWER)
 
 
 def test_trl_scores_groups_as_groups() -> None:

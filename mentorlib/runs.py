@@ -17,6 +17,7 @@ import math
 import operator
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -106,9 +107,13 @@ class Run:
         return self.info["status"]
 
     def finish(self, status: str = "done") -> None:
-        """Say how it ended: "done" or "failed"."""
+        """Say how it ended: "done" or "failed". A done run's checkpoints are removed: there is nothing to go on with."""
         self.info |= {"status": status, "finished": _now()}
         self._save()
+        checkpoints, over = self.path / "checkpoints", self.path / "checkpoints.done"
+        if status == "done" and checkpoints.exists():
+            checkpoints.rename(over)  # at once: half a folder of them would be taken for an interrupted training's
+            shutil.rmtree(over, ignore_errors=True)
 
     def uses(self, path: str | Path) -> Path:
         """Record an input file's SHA-256 in run.json's ``data``; give its path back. InputError if it is missing."""

@@ -82,10 +82,7 @@ def _trained(trainer: Trainer, run: Run) -> PreTrainedModel:
 
 
 def save_model(model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
-    """Write a model folder whole or not at all, and remove the checkpoints beside it that led there.
-
-    A model behind a server (None) stays there.
-    """
+    """Write a model folder whole or not at all. A model behind a server (None) stays there."""
     if model is None or tokenizer is None:
         return
     partial = folder.with_name(folder.name + ".partial")
@@ -94,10 +91,6 @@ def save_model(model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase
     tokenizer.save_pretrained(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
-    checkpoints, done = folder.with_name("checkpoints"), folder.with_name("checkpoints.done")
-    if checkpoints.exists():
-        checkpoints.rename(done)  # at once: half a folder of checkpoints would be taken for an interrupted training's
-    shutil.rmtree(done, ignore_errors=True)
 
 
 class _Progress(TrainerCallback):

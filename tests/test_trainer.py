@@ -310,6 +310,9 @@ def test_a_killed_run_goes_on_as_if_nothing_happened(tmp_path, pairs, sandbox, m
         train("cut")  # to the last step, and nothing saved
     assert [p.name for p in (tmp_path / "cut/checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
     cut, got = train("cut")
+    cut.finish("failed")  # in its evaluation, say: the next try need not train it all again
+    assert (tmp_path / "cut/checkpoints/checkpoint-2").exists()
+    cut.finish()
     assert not list((tmp_path / "cut").glob("checkpoints*"))
     kept = [
         [(r["step"], r["response"], r["advantage"]) for r in run.read_rows("rollouts.jsonl")] for run in (whole, cut)

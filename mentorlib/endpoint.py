@@ -5,8 +5,8 @@ into ChatML and goes the same way as a local policy's turn, so that stops, rewar
 
 Every reply is appended to the run's log as it comes, under the hash of what was asked, and nothing that is in the log
 is asked again. What passes (429, 5xx, time-outs, cut or garbled replies) is asked again with exponential backoff and
-jitter; what does not (a refused key, an unknown model) is an InputError at once; what is still unanswered when
-patience ends is a trajectory with stop="infrastructure", which a rerun takes up.
+jitter; what does not (a refused key, an unknown model) is an InputError at once; what the server will not answer while
+it answers others is a trajectory with stop="infrastructure", which a rerun takes up, and why is in ``refused.jsonl``.
 
 The key is OPENAI_API_KEY of the environment, and goes nowhere but into the request's header.
 """
@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import threading
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import openai
 import tenacity
 
@@ -34,7 +36,9 @@ from .sandbox import Sandbox, check_value
 from .toolbox import call_many
 
 HELLO = 15.0  # seconds of patience where nothing that listens to us has been met yet: more likely a wrong address
-TRIES = 8  # of a request that is met with HTTP 500 each time while others are answered: it is what the server fails on
+TRIES = 8  # of a request that a server known to answer meets with HTTP 500 each time: it is what the server fails on
+LOST = 8  # such requests in a row, with nobody answered between: the server fails on everything
+LEAST = 64  # tokens to write that are worth asking for
 
 
 class Endpoint:
@@ -87,8 +91,12 @@ class Endpoint:
         self._next = 0.0  # when the next request may go out (time.monotonic)
         # A local server needs no key, but the client wants one.
         self._client = openai.OpenAI(
-            base_url=url, api_key=os.environ.get(KEY) or "none", max_retries=0, timeout=timeout
+            base_url=url,
+            api_key=os.environ.get(KEY) or "none",
+            max_retries=0,
+            timeout=httpx.Timeout(timeout, connect=min(10.0, timeout)),
         )
+        self._timeout = timeout
         self._limit = "max_tokens"  # what the server calls it
         self._lock = threading.Lock()
         self._log: dict[str, Row] = {}
@@ -101,6 +109,8 @@ class Endpoint:
         self._retries = 0  # also those that came to nothing
         self._met = False  # whether it took a request, be it to fail on it
         self._last_good: float | None = None  # when a good reply came (time.monotonic)
+        self._lost = 0  # requests left to their HTTP 500 since then
+        self._why = ""  # what the last request met, of a server that went away
 
     def __repr__(self) -> str:
         return f"Endpoint({self.url!r}, {self.model!r})"
@@ -178,9 +188,10 @@ class Endpoint:
                 raise
         if stop.is_set():
             left = sum(play.stop is None for play in plays)
+            slow = f"give it a longer timeout= than {self._timeout:g} seconds, or a lower concurrency="
             raise InputError(
-                f"{self.url} stopped answering with {left} of {len(plays)} conversations open; its replies are kept: "
-                "start it, then run the same again"
+                f"{self.url} stopped answering ({self._why}) with {left} of {len(plays)} conversations open; its "
+                f"replies are kept: {slow if self._why == 'timeout' else 'start it'}, then run the same again"
             )
         return [play.trajectory() for play in plays]
 
@@ -210,11 +221,20 @@ class Endpoint:
         failures: list[str] = []
         begun = time.monotonic()
         try:
-            reply = self._insist(request, stop, failures)
-        except _Passing as e:
-            self._give_up(e, begun, stop)
-            return None
-        except _Refused:
+            while True:
+                try:
+                    reply = self._insist(request, stop, failures)
+                    break
+                except _Full:  # a part of it may fit, and no two servers say alike how large a part
+                    if request["max_tokens"] < LEAST:
+                        raise
+                    request = {**request, "max_tokens": request["max_tokens"] // 2}
+        except (_Passing, _Refused) as e:
+            if isinstance(e, _Passing):
+                self._give_up(e, begun, stop)
+            if not stop.is_set():
+                with self._lock:
+                    self.run.append_rows("refused.jsonl", [{**about, "why": str(e)}])
             return None
         row = {"key": key, **about, **reply, "failures": failures, "seconds": round(time.monotonic() - begun, 3)}
         with self._lock:
@@ -224,7 +244,6 @@ class Endpoint:
 
     def _insist(self, request: dict[str, Any], stop: threading.Event, failures: list[str]) -> dict[str, Any]:
         """Ask until there is a reply, or patience ends (_Passing)."""
-        begun = time.monotonic()
 
         def failed(state: tenacity.RetryCallState) -> None:
             failures.append(str(state.outcome.exception()) if state.outcome else "")
@@ -234,8 +253,7 @@ class Endpoint:
         def ended(state: tenacity.RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome else None
             patience = self.patience if self._met else min(HELLO, self.patience)
-            alone = self._last_good is None or self._last_good < begun  # while nobody else is answered either
-            own = str(error) == "HTTP 500" and state.attempt_number >= TRIES and not alone
+            own = str(error) == "HTTP 500" and state.attempt_number >= TRIES and self._answers()
             return own or stop.is_set() or tenacity.stop_before_delay(patience)(state)
 
         return tenacity.Retrying(
@@ -249,7 +267,7 @@ class Endpoint:
         )(self._ask, request, stop)
 
     def _give_up(self, error: "_Passing", begun: float, stop: threading.Event) -> None:
-        """A request got no reply: stop all where the server has answered nobody since, InputError if it never did."""
+        """A request got no reply: stop all where the server answers nobody, InputError if it never did."""
         if stop.is_set():
             return
         if not self._met:
@@ -257,8 +275,19 @@ class Endpoint:
                 f"{self.url}: no chat-completions server answers ({error}): start it, or mend the address (most end "
                 "in /v1)"
             )
-        if self._last_good is None or self._last_good < begun:
+        if str(error) == "HTTP 500" and self._answers():
+            with self._lock:
+                self._lost += 1
+            gone = self._lost >= LOST
+        else:
+            gone = self._last_good is None or self._last_good < begun
+        if gone:
+            self._why = str(error)
             stop.set()
+
+    def _answers(self) -> bool:
+        """Whether the server is known to answer, now or when the log was written."""
+        return self._last_good is not None or bool(self._log)
 
     def _ask(self, request: dict[str, Any], stop: threading.Event) -> dict[str, Any]:
         """One request and its reply as ``{"message", "finish", "usage"}``; _Passing, _Refused, _Full or InputError."""
@@ -275,8 +304,8 @@ class Endpoint:
         try:
             # Read as text: what a server calls JSON is for us to judge.
             text = self._client.chat.completions.with_raw_response.create(**body).text
-        except openai.APITimeoutError:
-            self._met = True  # it may be loading its model
+        except openai.APITimeoutError as e:
+            self._met = self._met or not isinstance(e.__cause__, httpx.ConnectTimeout)  # it may be loading its model
             mend = _Passing("timeout")
         except openai.APIConnectionError:
             mend = _Passing("connection")
@@ -290,7 +319,7 @@ class Endpoint:
             if reply is None:
                 mend = _Passing("garbled")
             else:
-                self._met, self._last_good = True, time.monotonic()
+                self._met, self._last_good, self._lost = True, time.monotonic(), 0
                 if reply["finish"] != "content_filter":
                     return reply
                 mend = _Refused("content filter")
@@ -312,13 +341,15 @@ class Endpoint:
                 f"{self.url}: no model {self.model!r}, or no chat completions at this address (HTTP 404: {said}): "
                 f"mend the model's name{self._names()} or the address (most end in /v1)"
             )
+        if status == 402:
+            return InputError(f"{self.url}: the account has run out (HTTP 402: {said}): add to it, then run again")
+        if status == 413 or error.code == "context_length_exceeded" or "context length" in lower:
+            return _Full(f"HTTP {status}")  # before the limit's name: vLLM gives both names of what is too large
         if limit == "max_tokens" and "max_completion_tokens" in lower:
             self._limit = "max_completion_tokens"  # OpenAI's reasoning models know no other name
             return _Passing("max_completion_tokens")
-        if status == 413 or error.code == "context_length_exceeded" or "context length" in lower:
-            return _Full(f"HTTP {status}")
-        if self._last_good is not None or self._log:
-            return _Refused(f"HTTP {status}")  # it takes our settings, but not this conversation
+        if self._answers():
+            return _Refused(said)  # it takes our settings, but not this conversation
         if "tool" in lower:
             return InputError(
                 f"{self.url} serves {self.model!r} without tool calls (HTTP {status}: {said}): take a model with "
@@ -374,6 +405,8 @@ class _Conversation:
     ):
         self.endpoint, self.task, self.sandbox = endpoint, task, sandbox
         self.max_turns, self.max_tokens, self.temperature = max_turns, max_tokens, temperature
+        # Hosts take letters, digits, _ and - (OpenAI's rule), and BFCL has names such as math.factorial.
+        self.names = {re.sub(r"[^a-zA-Z0-9_-]", "_", name): name for name in task.toolbox.names}
         self.sample = self.turns = self.calls = self.written = 0
         self.chat = task.prompt(system)
         self.messages: list[Message] = []
@@ -384,10 +417,14 @@ class _Conversation:
         return {
             "model": self.endpoint.model,
             "messages": self.chat,
-            "tools": self.task.toolbox.schemas,
+            "tools": [_renamed(schema, self._sent) for schema in self.task.toolbox.schemas],
             "temperature": self.temperature,
             "max_tokens": self.max_tokens - self.written,
         }
+
+    def _sent(self, name: str) -> str:
+        """A tool's name as the server reads it."""
+        return next((sent for sent, own in self.names.items() if own == name), name)
 
     def go_on(self, stop: threading.Event | None) -> bool:
         """Play from where it stands as far as replies are to be had (see Endpoint.reply); whether it came to an end."""
@@ -409,7 +446,8 @@ class _Conversation:
     def _hear(self, row: Row) -> None:
         """Take a reply in, run its calls, and say how it ends the conversation if it does."""
         message = row["message"]
-        text = _turn(message)
+        calls = [_renamed(call, lambda name: self.names.get(name, name)) for call in message.get("tool_calls", [])]
+        text = _turn({**message, "tool_calls": calls})
         self.written += row["usage"]["completion_tokens"]
         self.turns += 1
         self.messages.append(parse_turn(text))
@@ -433,6 +471,7 @@ class _Conversation:
         again = _again(message, raw, self.calls)
         self.calls += len(raw)
         self.chat.append(again)
+        again["tool_calls"] = [_renamed(call, self._sent) for call in again["tool_calls"]]
         for call, result in zip(again["tool_calls"], results, strict=True):
             self.chat.append({"role": "tool", "tool_call_id": call["id"], "content": result})
 
@@ -440,6 +479,11 @@ class _Conversation:
         """What came of it; without an end of its own, the server failed it."""
         stop = self.stop or "infrastructure"
         return Trajectory(self.task.id, self.messages, self.response, stop, counted=self.written)
+
+
+def _renamed(item: Row, name: Callable[[str], str]) -> Row:
+    """A tool's schema, or a call of it, under another name."""
+    return {**item, "function": {**item["function"], "name": name(item["function"]["name"])}}
 
 
 def _hash(value: Any) -> str:

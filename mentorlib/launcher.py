@@ -133,6 +133,8 @@ def _launch(
 def main(folder: str) -> None:
     """One of the processes: train what the run's folder says, and save the model into it."""
     disable_progress_bar()  # what is printed here is shown in the notebook
+    if torch.cuda.is_available():  # before any model is loaded: each process has a GPU of its own
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     run = Run.open(folder)
     settings = json.loads((run.path / "launch.json").read_text(encoding="utf-8"))
     pairs = load_tasks(run.params["data"], suite=run.params["suite"], split="train")

@@ -107,7 +107,7 @@ class Run:
         return self.info["status"]
 
     def finish(self, status: str = "done") -> None:
-        """Say how it ended: "done" or "failed". A done run's checkpoints are removed: there is nothing to go on with."""
+        """Say how it ended: "done" or "failed". A done run's checkpoints are removed, since nothing goes on."""
         self.info |= {"status": status, "finished": _now()}
         self._save()
         checkpoints, over = self.path / "checkpoints", self.path / "checkpoints.done"

@@ -15,7 +15,7 @@ from faults import FAULTS, NANO, Proxy
 from tiny import executed
 
 from mentorlib.core import InputError, Trajectory, parse_call, raw_calls
-from mentorlib.endpoint import Endpoint, _again, _Passing, _read, _seconds, _turn
+from mentorlib.endpoint import Endpoint, _again, _Conversation, _Passing, _read, _seconds, _turn
 from mentorlib.engine import TorchEngine
 from mentorlib.evaluate import evaluate
 from mentorlib.metrics import grade
@@ -25,6 +25,7 @@ from mentorlib.rollout import rollout
 from mentorlib.runs import Run
 from mentorlib.students import load_student
 from mentorlib.suites import CALCULATOR, generate
+from mentorlib.toolbox import Toolbox
 from mentorlib.trainer import check_method
 
 CANARY = "sk-canary-5f2b91"
@@ -110,7 +111,10 @@ def test_a_server_that_goes_leaves_what_a_rerun_takes_up(proxy, tasks, sandbox, 
         proxy.gone = True
         went.append(time.monotonic())
 
-    with pytest.raises(InputError, match=r"stopped answering with [1-7] of 8 conversations open; its replies are kept"):
+    with pytest.raises(
+        InputError,
+        match=r"stopped answering \(connection\) with [1-7] of 8 conversations open; its replies are kept: start it",
+    ):
         policy(tasks, sandbox, temperature=0.0, report=go)
     assert time.monotonic() - went[0] < 10
     asked, proxy.gone = proxy.delivered.total(), False
@@ -152,6 +156,7 @@ def test_kill_9_loses_only_what_is_in_flight(proxy, tmp_path, tasks, sandbox, lo
         ("404 no such model", r"there are: nano"),
         ('400 "auto" tool choice requires --enable-auto-tool-choice', "without tool calls"),
         ("400 temperature is out of range", "mend the model's name, .* or its settings"),
+        ("402 insufficient balance", "the account has run out"),
     ],
 )
 def test_what_does_not_pass_fails_at_once(proxy, tasks, sandbox, tmp_path, monkeypatch, answer, mend):
@@ -173,11 +178,42 @@ def test_one_conversation_refused_does_not_stop_the_others(proxy, tasks, sandbox
     proxy.plan = [None] * 40
     policy = endpoint(proxy.url, tmp_path, concurrency=1)
     policy(tasks[:1], sandbox, temperature=0.0)
-    proxy.plan = ["400 I do not like this one", "400 maximum context length is 3", "content_filter"]
+    full = ["400 'max_tokens' or 'max_completion_tokens' is too large. This model's maximum context length is 3"] * 5
+    proxy.plan = ["400 I do not like this one", *full, "content_filter"]
     went = policy(tasks[1:5], sandbox, temperature=0.0)
     assert [t.stop for t in went[:3]] == ["infrastructure", "length", "infrastructure"]
     assert seen(went[3:]) == seen(local[4:5])
     assert grade(tasks[1], went[0])["correct"] is None  # never wrong
+    told = [(row["task_id"], row["why"]) for row in policy.run.read_rows("refused.jsonl")]
+    assert told == [(tasks[1].id, "Error code: 400 - I do not like this one"), (tasks[3].id, "content filter")]
+
+
+def test_what_does_not_fit_is_asked_for_with_fewer_tokens(proxy, tasks, sandbox, local, tmp_path):
+    proxy.plan = ["400 maximum context length is 4096 tokens and your request has 3900 input tokens"] * 2
+    assert seen(endpoint(proxy.url, tmp_path)(tasks[:1], sandbox, temperature=0.0)) == seen(local[:1])
+
+
+def test_a_server_too_slow_is_told_apart_from_one_that_is_gone(proxy, tasks, sandbox, tmp_path):
+    proxy.plan, proxy.slow = ["slow"] * 20, 1
+    with pytest.raises(InputError, match=r"\(timeout\).* a longer timeout= than 0.3 seconds, or a lower concurrency="):
+        endpoint(proxy.url, tmp_path, timeout=0.3, patience=1.0)(tasks[:2], sandbox)
+
+
+def test_names_that_hosts_refuse_are_sent_otherwise(tmp_path, sandbox):
+    """With a stand-in for the server's reply: nano never calls such a name."""
+    parameters = {"type": "object", "properties": {"n": {"type": "integer", "description": "of what"}}}
+    schema = {"name": "math.factorial", "description": "n!", "parameters": parameters}
+    task = replace(
+        generate("calculator", 1, split="eval")[0][0],
+        toolbox=Toolbox.from_schemas("math", [{"type": "function", "function": schema}]),
+    )
+    play = _Conversation(endpoint("http://127.0.0.1:9/v1", tmp_path), task, sandbox, 2, 64, 0.0, "")
+    assert [tool["function"]["name"] for tool in play.request()["tools"]] == ["math_factorial"]
+    play._hear(
+        {"message": call('{"n": 3}', "math_factorial"), "finish": "tool_calls", "usage": {"completion_tokens": 1}}
+    )
+    assert play.messages[0]["tool_calls"][0]["function"] == {"name": "math.factorial", "arguments": {"n": 3}}
+    assert play.chat[-2]["tool_calls"][0]["function"]["name"] == "math_factorial"
 
 
 def test_a_request_that_the_server_fails_on_each_time_is_left(proxy, tasks, sandbox, local, tmp_path, monkeypatch):
@@ -187,6 +223,19 @@ def test_a_request_that_the_server_fails_on_each_time_is_left(proxy, tasks, sand
     went = policy([replace(tasks[0], question="fail"), *tasks[1:4]], sandbox, temperature=0.0)
     assert went[0].stop == "infrastructure" and seen(went[1:]) == seen(local[1:4])
     assert time.monotonic() - begun < 30 and proxy.made["500"] >= 3
+    again = endpoint(proxy.url, tmp_path)([replace(tasks[0], question="fail"), *tasks[1:4]], sandbox, temperature=0.0)
+    assert seen(again) == seen(went)  # alone with it, nobody else to ask for
+    assert {row["why"] for row in policy.run.read_rows("refused.jsonl")} == {"HTTP 500"}
+
+
+def test_a_server_that_fails_on_everything_is_gone(proxy, tasks, sandbox, tmp_path, monkeypatch):
+    monkeypatch.setattr("mentorlib.endpoint.TRIES", 2)
+    monkeypatch.setattr("mentorlib.endpoint.LOST", 3)
+    policy = endpoint(proxy.url, tmp_path, concurrency=1)
+    policy(tasks[:1], sandbox, temperature=0.0)
+    proxy.hated = '"messages"'
+    with pytest.raises(InputError, match=r"stopped answering \(HTTP 500\) with 5 of 5 conversations open"):
+        policy(tasks[1:6], sandbox, temperature=0.0)
 
 
 def test_no_more_requests_a_minute_than_asked_for(tmp_path):

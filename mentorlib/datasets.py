@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +15,16 @@ from .teachers import Rejected
 from .toolbox import Toolbox
 
 COLUMNS = ["id", "suite", "split", "question", "answer", "metric", "toolbox", "messages", "calls"]
+
+
+def check_ids(pairs: Sequence[Pair]) -> None:
+    """InputError if two tasks have one id."""
+    ids = Counter(task.id for task, _ in pairs)
+    if len(ids) < len(pairs):
+        raise InputError(
+            f"two tasks have the id {ids.most_common(1)[0][0]!r}: is a source or suite named twice, or have two "
+            "sources files of one name?"
+        )
 
 
 def save_tasks(
@@ -35,12 +45,7 @@ def save_tasks(
         InputError: a task's id stands twice.
     """
     pairs, rejected = list(pairs), list(rejected)
-    ids = Counter(task.id for task, _ in pairs)
-    if len(ids) < len(pairs):
-        raise InputError(
-            f"two tasks have the id {ids.most_common(1)[0][0]!r}: is a source or suite named twice, or have two "
-            "sources files of one name?"
-        )
+    check_ids(pairs)
     frame = pd.DataFrame(
         [
             {

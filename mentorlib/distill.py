@@ -14,6 +14,7 @@ from typing import Any
 
 from .answers import judge
 from .core import InputError, Pair, Reference, Task, Trajectory
+from .datasets import check_ids
 from .endpoint import Endpoint
 from .engine import TorchEngine
 from .evaluate import Policy, attempt
@@ -75,7 +76,8 @@ def distill(
         endpoint's usage, {} without a teacher.
 
     Raises:
-        InputError: samples below 1, suites without a teacher, or one of them without a training task.
+        InputError: samples below 1, suites without a teacher, one of them without a training task, or two tasks of one
+            id.
     """
     if teacher is None:
         if suites:
@@ -83,6 +85,7 @@ def distill(
         return pairs, [], {}
     if samples < 1:
         raise InputError(f"samples={samples}: a teacher makes at least one trajectory a task")
+    check_ids(pairs)  # before a teacher is paid
     training = {task.suite for task, _ in pairs if task.split == "train"}
     if unknown := sorted(set(suites) - training):
         raise InputError(f"no training tasks of suite {unknown[0]!r} to teach: there are {', '.join(sorted(training))}")

@@ -12,6 +12,7 @@ import shutil
 import tarfile
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -279,21 +280,22 @@ for harmful use.
 """
 
 
-# --- Inspect: one log a suite ---
+# --- Inspect: one log a suite, and one of the training rollouts ---
 
 _STOPS = {"answered": "stop", "gave_up": "stop", "length": "max_tokens"}
 
 
 def save_inspect(run: Run, folder: str | Path) -> list[Path]:
-    """Write each eval/<suite>.jsonl as a log of Inspect (its JSON format, version 2); give the files.
+    """Write each eval/<suite>.jsonl and rollouts.jsonl as a log of Inspect (its JSON, version 2); give the files.
 
     A row becomes a sample: the question as input, the gold answer as target, the messages with their tool calls, and a
-    score (C right, I wrong, N not judged). ``inspect view --log-dir FOLDER`` shows them; Inspect need not be installed
-    to write them. Raises InputError if nothing was evaluated. Source: inspect_ai.log.EvalLog, 0.3.
+    score (C right, I wrong, N not judged); further rows of a task are its further epochs. A training rollout has its
+    step and what it was paid in its metadata. ``inspect view --log-dir FOLDER`` shows them; Inspect need not be
+    installed to write them. Raises InputError if there is no row. Source: inspect_ai.log.EvalLog, 0.3.
     """
-    files = sorted(run.path.glob("eval/*.jsonl"))
+    files = [*sorted(run.path.glob("eval/*.jsonl")), *run.path.glob("rollouts.jsonl")]
     if not files:
-        raise InputError(f"{run.path}: no eval/*.jsonl: nothing was evaluated")
+        raise InputError(f"{run.path}: neither eval/*.jsonl nor rollouts.jsonl: nothing was evaluated or sampled")
     written = []
     for file in files:
         # Inspect lists files of this form only, and takes an underscore for the end of a part.
@@ -310,6 +312,11 @@ def _log(run: Run, suite: str, rows: list[Row]) -> dict[str, Any]:
     error = math.sqrt(share * (1 - share) / len(judged)) if judged else 0.0
     metrics = {name: {"name": name, "value": value} for name, value in {"accuracy": share, "stderr": error}.items()}
     created, finished = run.info["created"], run.info["finished"] or run.info["created"]
+    counts: Counter[str] = Counter()
+    samples = []
+    for row in rows:
+        counts[row["task_id"]] += 1
+        samples.append(_sample(row, counts[row["task_id"]], model))
     packages = {"mentorlib": run.info["git"] or "unknown", **run.info["versions"]}
     return {
         "version": 2,
@@ -320,9 +327,9 @@ def _log(run: Run, suite: str, rows: list[Row]) -> dict[str, Any]:
             "task_id": f"{run.name}-{suite}",
             "created": created,
             "task": suite,
-            "dataset": {"name": suite, "samples": len(rows), "sample_ids": list({r["task_id"]: 0 for r in rows})},
+            "dataset": {"name": suite, "samples": len(rows), "sample_ids": list(counts)},
             "model": model,
-            "config": {"epochs": max((r.get("sample", 0) for r in rows), default=0) + 1},
+            "config": {"epochs": max(counts.values(), default=1)},
             "packages": packages,
             "metadata": run.params,
             "scorers": [{"name": "correct"}],
@@ -334,19 +341,22 @@ def _log(run: Run, suite: str, rows: list[Row]) -> dict[str, Any]:
             "scores": [{"name": "correct", "scorer": "correct", "scored_samples": len(judged), "metrics": metrics}],
         },
         "stats": {"started_at": created, "completed_at": finished},
-        "samples": [_sample(row, model) for row in rows],
+        "samples": samples,
     }
 
 
-def _sample(row: Row, model: str) -> dict[str, Any]:
+def _sample(row: Row, epoch: int, model: str) -> dict[str, Any]:
     messages = list(_messages(row))
     said = [m for m in messages if m["role"] == "assistant"]
     score = {True: "C", False: "I", None: "N"}[row.get("correct")]
-    facts = ("suite", "split", "stop", "tools", "teacher_tools", "teacher_calls", "n_tokens")
+    facts = (
+        *("suite", "split", "stop", "tools", "teacher_tools", "teacher_calls", "n_tokens"),
+        *("step", "group", "reward", "total", "terms", "reason", "advantage"),
+    )
     choices = [{"message": said[-1], "stop_reason": _STOPS.get(row.get("stop", ""), "unknown")}] if said else []
     return {
         "id": row["task_id"],
-        "epoch": row.get("sample", 0) + 1,
+        "epoch": epoch,
         "input": row["question"],
         "target": str(row["answer"]),
         "messages": messages,

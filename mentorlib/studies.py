@@ -352,9 +352,16 @@ def _command(stage: Stage) -> list[str]:
 
 
 def _prepare(stage: Stage, key: str) -> None:
-    """Make the stage's folder: an interrupted stage's is kept, so that training resumes; one with another key goes."""
+    """Make the stage's folder: an interrupted stage's is kept, so that training resumes; one with another key goes.
+
+    But not what a server replied: it may have cost money, and lies under the hash of what was asked.
+    """
     if _record(stage).get("key") not in (None, key):
-        shutil.rmtree(stage.folder)
+        for old in [p for p in stage.folder.iterdir() if p.name != "replies.jsonl"]:
+            if old.is_dir() and not old.is_symlink():
+                shutil.rmtree(old)
+            else:
+                old.unlink()
     stage.folder.mkdir(parents=True, exist_ok=True)
     _note(stage, {"key": key})
 

@@ -90,6 +90,8 @@ def test_a_teacher_does_what_is_drawn_and_what_has_no_reference_or_the_suites_na
         InputError, match="no training tasks of suite 'longer' to teach: there are calculator, gsm8k, rooms"
     ):
         taught(suites=["longer"])
+    with pytest.raises(InputError, match="two tasks have the id"):
+        distill(Endpoint("http://127.0.0.1:9/v1", "m", Run("x", tmp_path)), [*pairs, pairs[0]], sandbox)  # not asked
     with pytest.raises(InputError, match="'gsm8k' is to be taught, but there is no teacher"):
         distill(None, pairs, sandbox, suites=["gsm8k"])
 

@@ -196,7 +196,7 @@ def test_a_student_goes_to_the_hub_with_its_card(run):
 
 
 def test_inspect_logs_say_what_the_rows_say(run):
-    (file,) = save_inspect(run, "logs")
+    file, rollouts = save_inspect(run, "logs")
     # the form that inspect_ai.log.list_eval_logs looks for
     assert re.fullmatch(r"logs/\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d[^_]*_calculator_mine\.json", str(file))
     log = json.loads(file.read_text())
@@ -215,7 +215,13 @@ def test_inspect_logs_say_what_the_rows_say(run):
     }
     (score,) = log["results"]["scores"]
     assert score["metrics"]["accuracy"]["value"] == 0.5 == run.results["accuracy/calculator"]["value"]
-    with pytest.raises(InputError, match="nothing was evaluated"):
+    log = json.loads(rollouts.read_text())
+    assert log["eval"]["task"] == "rollouts" and log["eval"]["config"] == {"epochs": 2}
+    assert [(s["epoch"], s["metadata"]["step"], s["metadata"]["total"]) for s in log["samples"]] == [
+        (1, 1, 0.5),
+        (2, 2, 0.5),
+    ]
+    with pytest.raises(InputError, match="nothing was evaluated or sampled"):
         save_inspect(Run("empty"), "logs")
 
 

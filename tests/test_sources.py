@@ -212,10 +212,11 @@ def test_mentors_parquet_runs_its_tools_only_in_the_sandbox(tmp_path, sandbox):
         PARQUET,
         {**PARQUET, "extra_info": {**PARQUET["extra_info"], "env": hostile}},
         {**PARQUET, "tool_calls_used": ["guess"]},
+        {**PARQUET, "tool_calls_used": []},
     ]
     pd.DataFrame(rows).to_parquet(tmp_path / "train.parquet")
     pairs, rejected = mentor.read(tmp_path / "train.parquet")
-    assert [r.reason for r in rejected] == ["the teacher used a tool that is not offered"]
+    assert [r.reason for r in rejected] == ["the teacher used a tool that is not offered", "the teacher used no tool"]
     assert all(t.toolbox.isolate for t, _ in pairs)
     kept, failed = verify(pairs, sandbox)
     assert [t.id for t, _ in kept] == ["train.parquet:1"] and failed[0].reason == "the tools do not load"

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mentorlib.core import InputError
+from mentorlib.sources import read
 from mentorlib.sources.gsm8k import find
 from mentorlib.sources.gsm8k import read as gsm8k
 from mentorlib.teachers import verify
@@ -55,3 +56,13 @@ def test_what_the_hub_gives_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_the_real_file_converts_as_promised(shared):
     pairs, rejected = gsm8k(shared / "data/gsm8k/train.jsonl")
     assert len(pairs) >= 6_699 and len(pairs) + len(rejected) == 7_473
+
+
+def test_a_file_to_evaluate_on_is_held_out_whole_and_keeps_what_has_an_answer(tmp_path):
+    file = tmp_path / "test.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in [ROW, *(row for _, row in BAD)]))
+    pairs, rejected, (card,) = read([f"gsm8k_test:{file}"])
+    assert {(t.suite, t.split) for t, _ in pairs} == {("gsm8k_test", "eval")}
+    assert [r.reason for r in rejected] == ["no answer after ####"]
+    assert [bool(r.calls) for _, r in pairs] == [True] + [False] * (len(BAD) - 1)
+    assert "no reference" in card["simplified"]

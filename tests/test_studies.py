@@ -248,8 +248,11 @@ def test_another_library_begins_anew_unless_told(quick, capfd, monkeypatch):
     report = run_study(file)
     assert capfd.readouterr().out.count("working") == 2 and "another version" not in report.read_text()
     study(file.read_text().replace("{data: $a/}", "{data: $a/, seed: 1}"))
+    (report.parents[2] / "runs/small-b/replies.jsonl").touch()  # paid for, and good whatever else has changed
+    (report.parents[2] / "runs/small-b/eval").mkdir()
     run_study(file, any_library=True)
     assert capfd.readouterr().out.count("working") == 1
+    assert Path("runs/small-b/replies.jsonl").exists() and not Path("runs/small-b/eval").exists()
 
 
 def test_any_executor_will_do(quick, capfd):

@@ -17,6 +17,7 @@ Read = Callable[[Path, int], tuple[list[Pair], list[Rejected]]]
 # name -> (how it is read: path, how many rows to hold out; what its card says)
 SOURCES: dict[str, tuple[Read, dict[str, str]]] = {
     "gsm8k": (gsm8k.read, gsm8k.ABOUT),
+    "gsm8k_test": (gsm8k.read_test, gsm8k.ABOUT_TEST),
     "math500": (math500.read, math500.ABOUT),
     "bfcl": (bfcl.read, bfcl.ABOUT),
     "hotpotqa": (multihop.read_hotpot, multihop.ABOUT_HOTPOT),

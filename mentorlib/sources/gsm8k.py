@@ -17,6 +17,10 @@ ABOUT = {
     "licence": "MIT",
     "simplified": "an annotation becomes binary calls; rows whose annotations do not end on the answer are rejected",
 }
+ABOUT_TEST = ABOUT | {
+    "origin": "openai/grade-school-math, test.jsonl",
+    "simplified": "an annotation becomes binary calls; where these do not end on the answer there is no reference",
+}
 
 MAX_ANNOTATION = 200  # characters: no number in it is too large for a float, no nesting too deep
 
@@ -79,6 +83,20 @@ def gsm8k_pair(row: dict[str, Any], where: str, split: str = "train") -> Pair:
     Raises:
         Unusable: (reason, detail).
     """
+    task = _task(row, where, "gsm8k", split)
+    return task, _reference(row["answer"], task)
+
+
+def _test_pair(row: dict[str, Any], where: str) -> Pair:
+    """A row to evaluate on: a task also where its annotations make no reference."""
+    task = _task(row, where, "gsm8k_test", "eval")
+    try:
+        return task, _reference(row["answer"], task)
+    except Unusable:
+        return task, Reference(task.id, [], [], task.answer)
+
+
+def _task(row: dict[str, Any], where: str, suite: str, split: str) -> Task:
     question, solution = text_of(row, "question"), row.get("answer")
     if not isinstance(solution, str) or "####" not in solution:
         raise Unusable("no answer after ####", where)
@@ -87,9 +105,13 @@ def gsm8k_pair(row: dict[str, Any], where: str, split: str = "train") -> Pair:
         answer = number(answer_text)
     except ValueError as e:
         raise Unusable("the answer is no number", answer_text) from e
+    return Task(where, question, Execution(value=answer).text, CALCULATOR, suite, split)
+
+
+def _reference(solution: str, task: Task) -> Reference:
     annotations = re.findall(r"<<(.*?)>>", solution)
     if not annotations:
-        raise Unusable("no annotation", where)
+        raise Unusable("no annotation", task.id)
     made: list[tuple[str, dict[str, Any], Any]] = []
     value: Any = None
     for annotation in annotations:
@@ -104,10 +126,9 @@ def gsm8k_pair(row: dict[str, Any], where: str, split: str = "train") -> Pair:
         if not math.isclose(float(value), stated, rel_tol=0.01, abs_tol=0.01):
             raise Unusable("an annotation gives another value", f"{annotation}: {value}")
         made += calls
-    if not same_number(Execution(value=value).text, answer_text):
-        raise Unusable("the last value is not the answer", f"{value}, not {answer}")
-    task = Task(where, question, Execution(value=answer).text, CALCULATOR, "gsm8k", split)
-    return task, Reference(task.id, messages_of(made, task.answer), [Call(n, a) for n, a, _ in made], task.answer)
+    if not same_number(Execution(value=value).text, task.answer):
+        raise Unusable("the last value is not the answer", f"{value}, not {task.answer}")
+    return Reference(task.id, messages_of(made, task.answer), [Call(n, a) for n, a, _ in made], task.answer)
 
 
 def find(folder: Path) -> Path:
@@ -148,3 +169,18 @@ def read(path: str | Path, n_eval: int = 500) -> tuple[list[Pair], list[Rejected
             f"{path}: none of its {len(rows)} rows is a GSM8K row {{question, answer}} with <<…>> annotations"
         )
     return hold_out(pairs, n_eval), rejected
+
+
+def read_test(path: str | Path, n_eval: int = 0) -> tuple[list[Pair], list[Rejected]]:
+    """Read a GSM8K jsonl to evaluate on, such as its test.jsonl: suite gsm8k_test, all of it held out.
+
+    A row whose annotations make no reference is a task all the same.
+
+    Raises:
+        InputError: no such file, or no row of it is usable.
+    """
+    rows = json_lines(Path(path), "GSM8K's test.jsonl")
+    pairs, rejected = convert(rows, _test_pair)
+    if not pairs:
+        raise InputError(f"{path}: none of its {len(rows)} rows is a GSM8K row {{question, answer}}")
+    return pairs, rejected

@@ -60,6 +60,8 @@ def mentor_pair(row: dict[str, Any], where: str, boxes: dict[tuple[str, str], To
     names = [u.get("name") if isinstance(u, dict) else u for u in used] if isinstance(used, list) else None
     if names is None or any(not isinstance(name, str) for name in names):
         raise Unusable("tool_calls_used is no list of tools", used)
+    if not names:
+        raise Unusable("the teacher used no tool", used)
     unknown = [name for name in names if name not in boxes[key].names]
     if unknown:
         raise Unusable("the teacher used a tool that is not offered", unknown[0])

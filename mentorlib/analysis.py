@@ -3,7 +3,8 @@
 ``evaluations`` and ``rollouts`` read run folders; every other function takes what they return. Columns that
 they add to the stored row (see ``mentorlib.runs``): ``run``, ``method`` (base, sft, grpo-<reward>), ``seed``,
 ``where`` (file and line of the row), ``outcome`` (see OUTCOMES), ``n_calls``, ``n_invented`` (calls of tools that
-the task does not offer), ``precision``, ``recall``, ``f1`` (the set of offered tools used against the teacher's).
+the task does not offer), ``precision``, ``recall``, ``f1`` (the set of tools called, invented ones too, against the
+teacher's).
 All intervals are 95%; all randomness is seeded, so the same rows give the same numbers.
 """
 
@@ -212,7 +213,7 @@ def shared(table: pd.DataFrame) -> pd.DataFrame:
 def _derive(row: Mapping[str, Any]) -> dict[str, Any]:
     offered, teacher = set(row["tools"]), set(row["teacher_tools"])
     names = [call["name"] for call in row["calls"]]
-    used = set(names) & offered
+    used = set(names)
     hits = len(used & teacher)
     precision = hits / len(used) if used else math.nan if teacher else 1.0
     recall = hits / len(teacher) if teacher else math.nan if used else 1.0
@@ -318,16 +319,18 @@ def paired(rows: pd.DataFrame, against: str = "base", by: str = "suite") -> pd.D
     several runs, other seeds; see ``crossed``), low_tasks, high_tasks (for other tasks alone), low_runs, high_runs
     (for other seeds alone; NaN with one run of each), runs, tasks, fixed, broke (tasks solved by only the one; solved =
     more than half of the task's rows are right), p, p_holm (Holm-Bonferroni over the whole table). With one run of each
-    p is McNemar's exact two-sided test on fixed against broke, with more that of ``crossed``. A method with one run
+    p is McNemar's exact two-sided test on fixed against broke, with more that of ``crossed``: seed by seed where both
+    methods are GRPO with the same seeds, since such runs sample the same tasks in the same order. A method with one run
     adds no spread of seeds: right for base, which is not trained; for another the interval leaves out the luck of
-    training. Raises InputError if no row is of ``against``.
+    training. Raises InputError if there are rows and none is of ``against``.
     """
-    if against not in set(rows["method"]):
+    if len(rows) and against not in set(rows["method"]):
         raise InputError(
             f"against={against!r}: no such method here; the methods are: {', '.join(sorted(set(rows['method'])))}"
         )
     found = []
     judged = rows.dropna(subset=["correct"]).astype({"correct": float})
+    seed_of = dict(zip(judged["run"], judged["seed"], strict=True))
     for value, group in judged.groupby(by, sort=False):
         tables = {
             method: own.pivot_table(
@@ -341,10 +344,15 @@ def paired(rows: pd.DataFrame, against: str = "base", by: str = "suite") -> pd.D
             index = tables[method].index.intersection(tables[against].index)
             if not len(index):
                 continue
-            ours, theirs = tables[method].loc[index].to_numpy(), tables[against].loc[index].to_numpy()  # tasks x runs
+            tables_of = tables[method].loc[index], tables[against].loc[index]
+            both = [table.rename(columns=seed_of).sort_index(axis=1) for table in tables_of]  # tasks x runs
+            seeds = [list(table) for table in both]
+            matched = all(m.startswith("grpo-") for m in (method, against)) and len(set(seeds[0])) == len(seeds[0]) > 1
+            ours, theirs = (table.to_numpy() for table in both)
             before, after = theirs.mean(1) > 0.5, ours.mean(1) > 0.5
             fixed, broke = int((~before & after).sum()), int((before & ~after).sum())
-            row = {by: value, "method": method, "against": against, **crossed(ours, theirs)}
+            of_both = (ours - theirs, np.zeros((len(index), 1))) if matched and seeds[0] == seeds[1] else (ours, theirs)
+            row = {by: value, "method": method, "against": against, **crossed(*of_both)}
             row |= {"runs": ours.shape[1], "tasks": len(index), "fixed": fixed, "broke": broke}
             if max(ours.shape[1], theirs.shape[1]) == 1:
                 row["p"] = mcnemar(fixed, broke)
@@ -352,6 +360,15 @@ def paired(rows: pd.DataFrame, against: str = "base", by: str = "suite") -> pd.D
     columns = [by, "method", "against", "difference", "low", "high", "low_tasks", "high_tasks", "low_runs", "high_runs"]
     frame = pd.DataFrame(found, columns=[*columns, "runs", "tasks", "fixed", "broke", "p"])
     return frame.assign(p_holm=holm(frame["p"].to_numpy(float)))
+
+
+def paired_domains(rows: pd.DataFrame, against: str = "base") -> pd.DataFrame:
+    """``paired`` by domain, over the suites that all have (``comparable``). In: rows of ``domains``.
+
+    Empty where ``against`` is not among the methods that can be compared so.
+    """
+    even = comparable(rows)
+    return paired(even if against in set(even["method"]) else even.iloc[:0], against, by="domain")
 
 
 def crossed(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
@@ -489,9 +506,9 @@ def _by(rows: pd.DataFrame, by: Sequence[str], one: Any, columns: Sequence[str])
 def tool_use(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.DataFrame:
     """How close the tools come to the teacher's. In: rows of ``evaluations``.
 
-    Out: ``by``, precision, recall, f1 (means over rows of the set measures of MENTOR's f1 ablation; a row that used
-    no offered tool has no precision), invented (share of all calls that name a tool the task does not offer), calls,
-    teacher_calls (per row), n (rows).
+    Out: ``by``, precision, recall, f1 (means over rows, of the sets of tools called, invented ones too, and of the
+    teacher's; a row that called none has no precision), invented (share of all calls that name a tool the task does not
+    offer), calls, teacher_calls (per row), n (rows).
     """
 
     def one(group: pd.DataFrame) -> pd.Series:
@@ -504,6 +521,26 @@ def tool_use(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.
         )
 
     return _by(rows, by, one, ["precision", "recall", "f1", "invented", "calls", "teacher_calls", "n"])
+
+
+def other_ways(rows: pd.DataFrame) -> pd.DataFrame:
+    """How often a right answer took another way than the teacher: where none does, rewards that look at the way agree.
+
+    In: stored rows. Out, a row a method: n (right answers whose teacher used tools), tools and calls (shares of them
+    with another set of tools, and with other calls, arguments and order counted).
+    """
+
+    def keys(calls: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+        return [call_key(Call(c["name"], c["arguments"])) for c in calls]
+
+    right = rows[rows["correct"].eq(True) & rows["teacher_tools"].map(bool)]
+    pairs = list(zip(right["calls"], right["teacher_calls"], strict=True))
+    others = right.assign(
+        tools=[{c["name"] for c in ours} != {c["name"] for c in gold} for ours, gold in pairs],
+        calls=[keys(ours) != keys(gold) for ours, gold in pairs],
+    )
+    found = others.groupby("method", sort=False)
+    return found.agg(n=("tools", "size"), tools=("tools", "mean"), calls=("calls", "mean")).reset_index()
 
 
 def jsd(p: np.ndarray, q: np.ndarray) -> np.ndarray:

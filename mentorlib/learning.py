@@ -16,16 +16,31 @@ PANELS = {
     "reward": "own reward (not comparable)",
     "dead": "groups that teach nothing",
 }
-COLUMNS = ["n", "accuracy", "low", "high", "reward", "dead", "calls", "tokens", "runs", "smooth", "worst", "best"]
+COLUMNS = [
+    "n",
+    "rollouts",
+    "accuracy",
+    "low",
+    "high",
+    "reward",
+    "dead",
+    "calls",
+    "tokens",
+    "runs",
+    "smooth",
+    "worst",
+    "best",
+]
 
 
 def curves(rows: pd.DataFrame) -> pd.DataFrame:
     """Training as the rollouts tell it.
 
-    Out, a row for each method and step (its seeds pooled): n (rollouts), accuracy, low, high (Wilson), reward (mean
-    total of the method's own reward: not comparable between methods), dead (share of groups in which all rollouts
-    scored alike, which teach nothing), calls (a rollout), tokens (sampled, a rollout), runs; and of the running means
-    over an eighth of the steps smooth (of all), worst and best (of the seed that stands lowest and highest there).
+    Out, a row for each method and step (its seeds pooled): n (rollouts), rollouts (of one run, so far), accuracy, low,
+    high (Wilson), reward (mean total of the method's own reward: not comparable between methods), dead (share of groups
+    in which all rollouts scored alike, which teach nothing), calls (a rollout), tokens (sampled, a rollout), runs; and
+    of the running means over an eighth of the steps smooth (of all), worst and best (of the seed that stands lowest and
+    highest there).
     """
     if rows.empty:
         return pd.DataFrame(columns=["method", "step", *COLUMNS])
@@ -45,6 +60,7 @@ def curves(rows: pd.DataFrame) -> pd.DataFrame:
             | {"smooth": there.mean(), "worst": there.min(), "best": there.max()}
         )
     frame = pd.DataFrame(found)
+    frame["rollouts"] = (frame["n"] / frame["runs"]).groupby(frame["method"]).cumsum()
     order = {method: i for i, method in enumerate(dict.fromkeys(rows["method"]))}
     return frame.sort_values(["method", "step"], key=lambda c: c.map(order) if c.name == "method" else c)
 
@@ -90,7 +106,7 @@ def _by_step(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure(table: pd.DataFrame) -> go.Figure:
-    """Accuracy, own reward and dead groups by step, of ``curves``; thick: running mean; band: from seed to seed."""
+    """Accuracy, own reward and dead groups by rollouts sampled, of ``curves``; running means; band: seed to seed."""
     if table.empty:
         return empty(
             "No learning curves: none of these runs has training rollouts", "base and sft sample nothing while training"
@@ -111,7 +127,7 @@ def figure(table: pd.DataFrame) -> go.Figure:
             common = {"legendgroup": method, "name": text(method), "row": i, "col": 1}
             if key == "accuracy" and group["runs"].max() > 1:
                 fig.add_scatter(
-                    x=[*group["step"], *group["step"][::-1]],
+                    x=[*group["rollouts"], *group["rollouts"][::-1]],
                     y=[*group["best"], *group["worst"][::-1]],
                     fill="toself",
                     fillcolor=tint,
@@ -123,9 +139,9 @@ def figure(table: pd.DataFrame) -> go.Figure:
                     **common,
                 )
             mean = group[key].rolling(window, min_periods=1, center=True).mean()
-            hover = f"{text(method)}, step %{{x}}: %{{y:{'.2f' if key == 'reward' else '.0%'}}}<extra></extra>"
+            hover = f"{text(method)}, %{{x:,.0f}} rollouts: %{{y:{'.2f' if key == 'reward' else '.0%'}}}<extra></extra>"
             fig.add_scatter(
-                x=group["step"],
+                x=group["rollouts"],
                 y=group["smooth"] if key == "accuracy" else mean,
                 line={"color": tint, "width": 2.5},
                 hovertemplate=hover,
@@ -135,5 +151,5 @@ def figure(table: pd.DataFrame) -> go.Figure:
             )
     fig.update_yaxes(tickformat=".0%", rangemode="tozero")
     fig.update_yaxes(tickformat=".2f", row=2, col=1)
-    fig.update_xaxes(title_text="optimizer step", row=3, col=1)
+    fig.update_xaxes(title_text="rollouts of a run", row=3, col=1)
     return dress(fig, title, 620, legend=True)

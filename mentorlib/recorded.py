@@ -27,6 +27,10 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {
         analysis.comparable(analysis.domains(held(), inside)), by=["domain", "method"]
     ),
     "paired": lambda held, made, runs, **a: analysis.paired(held(), **a),
+    "paired_domains": lambda held, made, runs, inside, against: analysis.paired_domains(
+        analysis.domains(held(), inside), against
+    ),
+    "other_ways": lambda held, made, runs, groups: analysis.other_ways(_thin(made, held, groups)),
     "tool_jsd": lambda held, made, runs: analysis.tool_jsd(held()),
     "tool_use": lambda held, made, runs: analysis.tool_use(held()),
     "nowhere": lambda held, made, runs: tooluse.nowhere(held()),
@@ -41,8 +45,12 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {
 }
 
 
+def _thin(made: Rows, held: Rows, groups: int) -> pd.DataFrame:
+    return analysis.thin(made() if len(made()) else held(), groups)
+
+
 def _both(made: Rows, held: Rows, groups: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    rows = analysis.thin(made() if len(made()) else held(), groups)
+    rows = _thin(made, held, groups)
     return rescoring.rescore(rows, "official"), rescoring.rescore(rows)
 
 

@@ -174,7 +174,8 @@ def _story(stages: "Sequence[Stage]", state: Mapping[str, str]) -> dict[str, Any
 def _setting(methods: pd.DataFrame, trained: pd.DataFrame, rollouts: pd.DataFrame, root: Path) -> dict[str, Any]:
     """Data, student, and a row a method: budget, rate, seeds, time, and whatever else differs between the trained."""
     given = [p for p in trained["parameters"]]
-    other = sorted({key for p in given for key in p} - _ASIDE)
+    # What the run before one was trained with (before_…) is in its budget and its name.
+    other = sorted({key for p in given for key in p if not key.startswith("before_")} - _ASIDE)
     told = {key: list(dict.fromkeys(_said(p.get(key)) for p in given)) for key in other}
     differ = [key for key in other if len(told[key]) > 1]
     sampled = rollouts.groupby("method")["n_tokens"].sum()
@@ -250,8 +251,8 @@ def _figures(
         drawn = [
             (figures.accuracy(analysis.accuracy(even, by=["domain", "method"]), by="domain"), which),
             (
-                figures.forest(analysis.paired(even, against, by="domain"), by="domain"),
-                "The same tasks, answered by both. Intervals draw tasks anew, and runs where a method has several.",
+                figures.forest(analysis.paired_domains(rows, against), by="domain"),
+                "The same tasks, answered by both. Intervals: other tasks, and other seeds where there are several.",
             ),
             (
                 figures.similarity(scores, analysis.tool_jsd(rows)),

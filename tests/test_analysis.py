@@ -221,6 +221,48 @@ def test_the_interval_covers_the_true_difference() -> None:
     assert held >= 90
 
 
+def test_rewards_with_the_same_seeds_are_compared_seed_by_seed() -> None:
+    """What a seed does to both methods alike says nothing against their difference; imitation shares no sampling."""
+    skills = [0.3, 0.4, 0.5, 0.6, 0.7]
+    rows = seeded(
+        {"grpo-sparse": skills, "grpo-exact": [s + 0.1 for s in skills], "sft": [s + 0.1 for s in skills]}, 400
+    )
+    found = analysis.paired(rows, against="grpo-sparse").set_index("method")
+    alike, apart = found.loc["grpo-exact"], found.loc["sft"]
+    assert alike["difference"] == pytest.approx(0.1, abs=0.03) and alike["low"] > 0.05 and alike["p"] < 0.001
+    assert apart["low"] < -0.05 and apart["p"] > 0.1
+    others = rows.assign(seed=rows["seed"] + 5 * (rows["method"] == "grpo-exact"))  # seeds of its own
+    assert analysis.paired(others, against="grpo-sparse").set_index("method").loc["grpo-exact", "low"] < -0.05
+    shuffled = analysis.paired(rows.sample(frac=1, random_state=1), against="grpo-sparse").set_index("method")
+    assert shuffled.loc["grpo-exact", "low"] == pytest.approx(alike["low"])
+
+
+def test_by_domain_where_the_baseline_can_be_compared(rows: pd.DataFrame) -> None:
+    named = analysis.domains(rows, ["calculator"])
+    even = analysis.comparable(named)
+    found = analysis.paired_domains(named, even["method"].iloc[0])
+    pd.testing.assert_frame_equal(found, analysis.paired(even, even["method"].iloc[0], by="domain"))
+    assert analysis.paired_domains(named, "nobody").empty
+
+
+def test_other_ways_to_a_right_answer() -> None:
+    call = {"name": "add", "arguments": {"a": 1, "b": 2}}
+    rows = frame({"sft": [True, True, True, True, False]}).assign(
+        teacher_tools=[["add"]] * 4 + [["add"]],
+        teacher_calls=[[call]] * 5,
+        calls=[
+            [call],
+            [{"name": "add", "arguments": {"b": 2.0, "a": 1}}],
+            [call, call],
+            [call | {"name": "power"}],
+            [],
+        ],
+    )
+    (found,) = analysis.other_ways(rows).to_dict("records")
+    assert found == {"method": "sft", "n": 4, "tools": 0.25, "calls": 0.5}
+    assert analysis.other_ways(rows.iloc[4:]).empty
+
+
 @pytest.mark.parametrize("runs", [2, 5])
 @pytest.mark.parametrize("spread", [0.0, 0.8])
 def test_chance_is_seldom_called_an_effect(runs: int, spread: float) -> None:

@@ -273,7 +273,7 @@ def test_own_tasks(tmp_path, sandbox):
         ("bfcl", "say where it is"),
         ("bfcl:/none", "cannot be read"),
         ("mentor:/none", "cannot be read"),
-        ("hotpotqa:/none", "cannot be read"),
+        ("hotpotqa:/none", "^/none: cannot be read"),
         ("own:/none", "cannot be read"),
     ],
 )

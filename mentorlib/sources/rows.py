@@ -62,8 +62,9 @@ def _value(line: bytes) -> Any:
 
 def json_list(path: Path, what: str) -> list[tuple[str, Any]]:
     """(where, value) of each item of a file that is one JSON list; where is "dev.json:12", counted from 1."""
+    text = read_text(path, what)
     try:
-        rows = json.loads(read_text(path, what))
+        rows = json.loads(text)
     except (ValueError, RecursionError) as e:
         raise InputError(f"{path}: not JSON ({e}): give the path of {what}"[:300]) from None
     if not isinstance(rows, list):

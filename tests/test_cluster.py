@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -15,7 +16,7 @@ import pytest
 from tiny import notebook
 
 from mentorlib.processes import alone_in
-from mentorlib.studies import StudyFailed, Submits, run_study
+from mentorlib.studies import StudyFailed, Submits, _command, run_study
 
 PARAMETERS = 'run: str = "m"\nseed: int = 0\ndata: str = ""\nruns: list[str] = []\nfail: bool = False'
 STUDY = """
@@ -197,3 +198,29 @@ def test_two_processes_do_not_fill_one_folder(tmp_path, capfd):
     lock.close()
     waiting.join(10)
     assert not waiting.is_alive()
+
+
+@pytest.mark.slow
+def test_notebooks_on_dask_leave_what_they_leave_here(dask, monkeypatch):
+    """The real stages: data, and GRPO on them with its evaluation; weights and rows are equal byte by byte."""
+    monkeypatch.setattr("mentorlib.studies._command", _command)
+    notebooks = Path(__file__).parents[1] / "notebooks"
+    drawn = "sources: [], suites: [calculator], n_train: 8, n_eval: 4"
+    Path("real.yaml").write_text(f"""
+workers: 2
+stages:
+  - {{name: data, notebook: {notebooks}/01_build_data.ipynb, parameters: {{{drawn}}}}}
+  - name: train
+    notebook: {notebooks}/02_train.ipynb
+    parameters: {{data: $data/, method: grpo, steps: 2, groups: 2, group_size: 4, eval_suites: [calculator], n_eval: 4}}
+""")
+
+    def left() -> dict[str, bytes]:
+        names = ("model/model.safetensors", "rollouts.jsonl", "eval/calculator.jsonl")
+        return {name: (Path("runs/real-train") / name).read_bytes() for name in names}
+
+    run_study("real.yaml")
+    here = left()
+    shutil.rmtree("runs")
+    run_study("real.yaml", executor=dask)
+    assert left() == here and len(here["rollouts.jsonl"].splitlines()) == 16

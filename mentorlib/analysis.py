@@ -407,7 +407,7 @@ def crossed(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
     of_runs = spread(runs, by_run)[0] if by_run else math.nan
     if n > 1 and both:
         width, freedom = spread(both, [by_task, *by_run])
-        low, high = middle - width, middle + width
+        low, high = max(-1.0, middle - width), min(1.0, middle + width)
         p = float(2 * special.stdtr(freedom, -abs(middle) / math.sqrt(both)))
     else:
         unseen = 1 - 0.025 ** (1 / n)
@@ -419,8 +419,8 @@ def crossed(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
         "high": high,
         "low_tasks": middle - of_tasks,
         "high_tasks": middle + of_tasks,
-        "low_runs": middle - of_runs,
-        "high_runs": middle + of_runs,
+        "low_runs": max(-1.0, middle - of_runs),
+        "high_runs": min(1.0, middle + of_runs),
         "p": p,
     }
 

@@ -280,11 +280,13 @@ def test_chance_is_seldom_called_an_effect(runs: int, spread: float) -> None:
 
 
 def test_crossed_by_hand() -> None:
-    """Two tasks; of two runs one is right, against none: variance of tasks 0, of runs 1/4; t = 1 at 1 degree."""
-    found = analysis.crossed(np.array([[1.0, 0.0], [1.0, 0.0]]), np.zeros((2, 1)))
-    assert found["difference"] == 0.5 and found["low_tasks"] == found["high_tasks"] == 0.5
-    assert np.isclose(found["high_runs"], 0.5 + 12.7062 * 0.5) and np.isclose(found["high"], found["high_runs"])
+    """Two tasks; of two runs one scores 0.1, against none: variance of tasks 0, of runs 1/400; t = 1 at 1 degree."""
+    found = analysis.crossed(np.array([[0.1, 0.0], [0.1, 0.0]]), np.zeros((2, 1)))
+    assert found["difference"] == found["low_tasks"] == found["high_tasks"] == 0.05
+    assert np.isclose(found["high_runs"], 0.05 + 12.7062 * 0.05) and np.isclose(found["high"], found["high_runs"])
     assert np.isclose(found["p"], 0.5)
+    wide = analysis.crossed(np.array([[1.0, 0.0], [1.0, 0.0]]), np.zeros((2, 1)))
+    assert (wide["low"], wide["high"], wide["low_runs"], wide["high_runs"]) == (-1, 1, -1, 1)  # shares differ by no more
 
 
 def test_tasks_that_do_not_vary_are_not_certain() -> None:

@@ -286,7 +286,7 @@ def test_crossed_by_hand() -> None:
     assert np.isclose(found["high_runs"], 0.05 + 12.7062 * 0.05) and np.isclose(found["high"], found["high_runs"])
     assert np.isclose(found["p"], 0.5)
     wide = analysis.crossed(np.array([[1.0, 0.0], [1.0, 0.0]]), np.zeros((2, 1)))
-    assert (wide["low"], wide["high"], wide["low_runs"], wide["high_runs"]) == (-1, 1, -1, 1)  # shares differ by no more
+    assert (wide["low"], wide["high"], wide["low_runs"], wide["high_runs"]) == (-1, 1, -1, 1)
 
 
 def test_tasks_that_do_not_vary_are_not_certain() -> None:

@@ -526,14 +526,16 @@ def tool_use(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.
 def other_ways(rows: pd.DataFrame) -> pd.DataFrame:
     """How often a right answer took another way than the teacher: where none does, rewards that look at the way agree.
 
-    In: stored rows. Out, a row a method: n (right answers whose teacher used tools), tools and calls (shares of them
-    with another set of tools, and with other calls, arguments and order counted).
+    In: stored rows. Out, a row a method: n (right answers whose teacher's calls are known), tools and calls (shares of
+    them with another set of tools, and with other calls, arguments and order counted).
     """
 
     def keys(calls: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
         return [call_key(Call(c["name"], c["arguments"])) for c in calls]
 
-    right = rows[rows["correct"].eq(True) & rows["teacher_tools"].map(bool)]
+    rows = rows if "teacher_calls" in rows else rows.assign(teacher_calls=None)
+    known = rows["teacher_calls"].map(lambda calls: isinstance(calls, list) and bool(calls))
+    right = rows[rows["correct"].eq(True) & known]
     pairs = list(zip(right["calls"], right["teacher_calls"], strict=True))
     others = right.assign(
         tools=[{c["name"] for c in ours} != {c["name"] for c in gold} for ours, gold in pairs],

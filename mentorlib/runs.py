@@ -112,6 +112,7 @@ class Run:
         self._save()
         checkpoints, over = self.path / "checkpoints", self.path / "checkpoints.done"
         if status == "done" and checkpoints.exists():
+            shutil.rmtree(over, ignore_errors=True)
             checkpoints.rename(over)  # at once: half a folder of them would be taken for an interrupted training's
             shutil.rmtree(over, ignore_errors=True)
 

@@ -10,6 +10,7 @@ import pytest
 import synthetic
 
 from mentorlib import analysis, widgets
+from mentorlib.rewards import REWARDS
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_playground_reacts_to_an_edit() -> None:
     editor, table = found(play, w.Textarea)[0], found(play, w.HTML)[-1]
     before = table.value
     assert "right answer" in before
-    assert before.count("width:120px") == 9 and not found(
+    assert before.count("width:120px") == len(REWARDS) and not found(
         play, w.Output
     )  # paid in full, and no widget that batch fears
     editor.value = row["response"].replace(f"{{{row['answer']}}}", "{1}").replace("add", "<b>add")

@@ -344,15 +344,16 @@ def paired(rows: pd.DataFrame, against: str = "base", by: str = "suite") -> pd.D
             index = tables[method].index.intersection(tables[against].index)
             if not len(index):
                 continue
-            tables_of = tables[method].loc[index], tables[against].loc[index]
-            both = [table.rename(columns=seed_of).sort_index(axis=1) for table in tables_of]  # tasks x runs
-            seeds = [list(table) for table in both]
-            matched = all(m.startswith("grpo-") for m in (method, against)) and len(set(seeds[0])) == len(seeds[0]) > 1
-            ours, theirs = (table.to_numpy() for table in both)
+            one, other = (
+                tables[name].loc[index].rename(columns=seed_of).sort_index(axis=1) for name in (method, against)
+            )
+            ours, theirs = one.to_numpy(), other.to_numpy()  # tasks x runs, by seed
+            matched = list(one) == list(other) and one.columns.is_unique and ours.shape[1] > 1
+            matched = matched and all(name.startswith("grpo-") for name in (method, against))
             before, after = theirs.mean(1) > 0.5, ours.mean(1) > 0.5
             fixed, broke = int((~before & after).sum()), int((before & ~after).sum())
-            of_both = (ours - theirs, np.zeros((len(index), 1))) if matched and seeds[0] == seeds[1] else (ours, theirs)
-            row = {by: value, "method": method, "against": against, **crossed(*of_both)}
+            gains = crossed(ours - theirs, np.zeros((len(index), 1))) if matched else crossed(ours, theirs)
+            row = {by: value, "method": method, "against": against, **gains}
             row |= {"runs": ours.shape[1], "tasks": len(index), "fixed": fixed, "broke": broke}
             if max(ours.shape[1], theirs.shape[1]) == 1:
                 row["p"] = mcnemar(fixed, broke)

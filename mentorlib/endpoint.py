@@ -329,9 +329,9 @@ class Endpoint:
         status = error.status_code
         said = self._hide(" ".join(str(error.message).split()))[:200]
         lower = said.lower()
+        if status == 402 or error.code == "insufficient_quota":
+            return InputError(f"{self.url}: the account has run out (HTTP {status}: {said}): add to it, then run again")
         if status in (408, 409, 425, 429) or status >= 500:
-            if error.code == "insufficient_quota":
-                return InputError(f"{self.url}: the account has no quota left ({said}): add to it, then run again")
             return _Passing(f"HTTP {status}", _seconds(error.response.headers.get("retry-after")))
         if status in (401, 403):
             return InputError(f"{self.url} refuses the key (HTTP {status}): set {KEY} to one that it takes")
@@ -340,8 +340,6 @@ class Endpoint:
                 f"{self.url}: no model {self.model!r}, or no chat completions at this address (HTTP 404: {said}): "
                 f"mend the model's name{self._names()} or the address (most end in /v1)"
             )
-        if status == 402:
-            return InputError(f"{self.url}: the account has run out (HTTP 402: {said}): add to it, then run again")
         if status == 413 or error.code == "context_length_exceeded" or "context length" in lower:
             return _Full(f"HTTP {status}")  # before the limit's name: vLLM gives both names of what is too large
         if limit == "max_tokens" and "max_completion_tokens" in lower:

@@ -17,19 +17,8 @@ PANELS = {
     "dead": "groups that teach nothing",
 }
 COLUMNS = [
-    "n",
-    "rollouts",
-    "accuracy",
-    "low",
-    "high",
-    "reward",
-    "dead",
-    "calls",
-    "tokens",
-    "runs",
-    "smooth",
-    "worst",
-    "best",
+    *("n", "rollouts", "accuracy", "low", "high", "reward", "dead", "calls", "tokens", "runs"),
+    *("smooth", "worst", "best"),
 ]
 
 

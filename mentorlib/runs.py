@@ -2,9 +2,9 @@
 
 ``runs/<name>/`` holds ``run.json`` (parameters, seed, versions, git revision, data hashes, status),
 ``metrics.jsonl``, rows as JSON Lines (``rollouts.jsonl``, ``eval/<suite>.jsonl``), ``results.json``, and what others
-put there: ``model/``, ``notebook.ipynb``, ``report.html``. Files are replaced whole (temporary file, fsync, rename);
-JSON Lines are appended and synced, so that ``kill -9`` costs at most the row being written. One process writes a run
-at a time.
+put there: ``checkpoints/`` (until it is done), ``model/``, ``notebook.ipynb``, ``report.html``. Files are replaced
+whole (temporary file, fsync, rename); JSON Lines are appended and synced, so that ``kill -9`` costs at most the row
+being written. One process writes a run at a time.
 """
 
 import ast

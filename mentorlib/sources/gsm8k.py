@@ -10,7 +10,7 @@ from typing import Any
 from ..core import Call, Execution, InputError, Pair, Reference, Task, shown
 from ..suites import CALCULATOR, messages_of
 from ..teachers import Rejected, number, same_number
-from .rows import Unusable, convert, hold_out, json_lines, text_of
+from .rows import Unusable, hold_out, json_lines, text_of, usable
 
 ABOUT = {
     "origin": "openai/grade-school-math, train.jsonl",
@@ -161,13 +161,9 @@ def read(path: str | Path, n_eval: int = 500) -> tuple[list[Pair], list[Rejected
     Raises:
         InputError: no such file, or no row of it is usable.
     """
-    path = Path(path)
-    rows = json_lines(path, "GSM8K's train.jsonl")
-    pairs, rejected = convert(rows, gsm8k_pair)
-    if not pairs:
-        raise InputError(
-            f"{path}: none of its {len(rows)} rows is a GSM8K row {{question, answer}} with <<…>> annotations"
-        )
+    rows = json_lines(Path(path), "GSM8K's train.jsonl")
+    like = "a GSM8K row {question, answer} with <<…>> annotations"
+    pairs, rejected = usable(path, rows, gsm8k_pair, like)
     return hold_out(pairs, n_eval), rejected
 
 
@@ -180,7 +176,4 @@ def read_test(path: str | Path, n_eval: int = 0) -> tuple[list[Pair], list[Rejec
         InputError: no such file, or no row of it is usable.
     """
     rows = json_lines(Path(path), "GSM8K's test.jsonl")
-    pairs, rejected = convert(rows, _test_pair)
-    if not pairs:
-        raise InputError(f"{path}: none of its {len(rows)} rows is a GSM8K row {{question, answer}}")
-    return pairs, rejected
+    return usable(path, rows, _test_pair, "a GSM8K row {question, answer}")

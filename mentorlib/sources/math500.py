@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from ..core import InputError, Pair, Reference, Task
+from ..core import Pair, Reference, Task
 from ..suites import CALCULATOR
 from ..teachers import Rejected
-from .rows import convert, json_lines, text_of
+from .rows import json_lines, text_of, usable
 
 ABOUT = {
     "origin": "MATH-500 (HuggingFaceH4/MATH-500 and its copies), JSON Lines of {problem, solution, answer}",
@@ -33,7 +33,4 @@ def read(path: str | Path, n_eval: int = 0) -> tuple[list[Pair], list[Rejected]]
         InputError: no such file, or no row of it is usable.
     """
     rows = json_lines(Path(path), "MATH-500's jsonl")
-    pairs, rejected = convert(rows, math500_pair)
-    if not pairs:
-        raise InputError(f"{path}: none of its {len(rows)} rows is a MATH-500 row {{problem, solution, answer}}")
-    return pairs, rejected
+    return usable(path, rows, math500_pair, "a MATH-500 row {problem, solution, answer}")

@@ -15,7 +15,7 @@ from ..suites import messages_of
 from ..teachers import Rejected
 from ..toolbox import Toolbox
 from ..tools import retrieval
-from .rows import Unusable, convert, json_lines, json_list, text_of
+from .rows import Unusable, convert, json_lines, json_list, text_of, usable
 
 ABOUT_HOTPOT = {
     "origin": "HotpotQA, development set in the distractor setting",
@@ -143,8 +143,4 @@ def _document(row: dict[str, Any], where: str) -> str:
 
 
 def _read(path: str | Path, make: Any, what: str) -> tuple[list[Pair], list[Rejected]]:
-    rows = json_list(Path(path), what)
-    pairs, rejected = convert(rows, make)
-    if not pairs:
-        raise InputError(f"{path}: none of its {len(rows)} rows is usable: give the path of {what}")
-    return pairs, rejected
+    return usable(path, json_list(Path(path), what), make, f"usable: give the path of {what}")

@@ -92,6 +92,16 @@ def convert(rows: Iterable[tuple[str, Any]], make: Callable[[Row, str], T]) -> t
     return made, rejected
 
 
+def usable(
+    path: str | Path, rows: list[tuple[str, Any]], make: Callable[[Row, str], T], like: str
+) -> tuple[list[T], list[Rejected]]:
+    """``convert`` of a file's rows; InputError, saying what they are not, if none can be used."""
+    made, rejected = convert(rows, make)
+    if not made:
+        raise InputError(f"{path}: none of its {len(rows)} rows is {like}")
+    return made, rejected
+
+
 def _beginning(row: Any) -> str:
     """How a row begins, to be read where it is rejected; "" where its detail has to do."""
     try:

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from faults import NANO, Proxy, transformers_serve
 
 from mentorlib import Endpoint, Run, Sandbox
-from mentorlib.progress import printer
-from mentorlib.suites import generate
+from mentorlib.data.suites import generate
+from mentorlib.runs.progress import printer
 
 CONCURRENCY = 8
 

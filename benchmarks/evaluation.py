@@ -14,8 +14,8 @@ import time
 import torch
 
 from mentorlib import Sandbox, TorchEngine, load_student
-from mentorlib.evaluate import evaluate
-from mentorlib.suites import generate
+from mentorlib.data.suites import generate
+from mentorlib.rollout.evaluate import evaluate
 
 
 def work(threads: int, tasks: int, halves: list[int]) -> None:

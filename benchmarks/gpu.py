@@ -15,8 +15,8 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from mentorlib import load_student
-from mentorlib.attention import Packed, forward, shared_prompts
-from mentorlib.engine import TorchEngine
+from mentorlib.rollout.attention import Packed, forward, shared_prompts
+from mentorlib.rollout.engine import TorchEngine
 
 SHAPES = {"0.6B": (1024, 3072, 28, 16, 8), "1.7B": (2048, 6144, 28, 16, 8)}  # hidden, MLP, layers, heads, key heads
 TINY = {"tiny": (64, 128, 2, 4, 2)}

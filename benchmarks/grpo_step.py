@@ -18,8 +18,9 @@ import torch
 from rollouts import GROUP_SIZE, GROUPS, MAX_TOKENS, MAX_TURNS, problems, stock_trainer
 from transformers import TrainerCallback
 
-from mentorlib import REWARDS, Run, Sandbox, Trajectory, load_student, trainer
-from mentorlib.core import Pair
+from mentorlib import REWARDS, Run, Sandbox, Trajectory, load_student
+from mentorlib.task import Pair
+from mentorlib.trainer import grpo
 
 STEPS = 4  # a turn; the first warms up
 LEARNING_RATE = 1e-4
@@ -52,7 +53,7 @@ def ours(pairs: list[Pair], sandbox: Sandbox, folder: str) -> tuple[list[float],
     began = [time.perf_counter()]
     run = Run("bench", root=folder)
     settings = {"steps": STEPS, "groups": GROUPS, "group_size": GROUP_SIZE, "learning_rate": LEARNING_RATE}
-    trainer.train_grpo(
+    grpo.train_grpo(
         run,
         model,
         tokenizer,
@@ -97,7 +98,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help=f"turns of {STEPS} steps that each makes")
     rounds = parser.parse_args().rounds
     pairs = problems(200, split="train")
-    trainer.rollout = timed(trainer.rollout)  # type: ignore[attr-defined]
+    grpo.rollout = timed(grpo.rollout)  # type: ignore[attr-defined]
     whole: dict[str, list[float]] = {"ours": [], "stock": []}
     training: dict[str, list[float]] = {"ours": [], "stock": []}
     print(f"{'round':>5} {'':>6} {'step s':>7} {'rollout s':>10} {'the rest s':>11}")

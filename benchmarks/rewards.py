@@ -23,10 +23,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from mentorlib import answers, rewards
 from mentorlib.core import END, Call, Reference, Trajectory
-from mentorlib.rewards import OFFICIAL, REWARDS
-from mentorlib.suites import generate
+from mentorlib.data.suites import generate
+from mentorlib.rewards import answers, official
+from mentorlib.rewards.reward import OFFICIAL, REWARDS
 
 REPO = Path(__file__).resolve().parents[1]
 GOLDEN = REPO.parent / "shared" / "golden" / "official_rewards.jsonl"
@@ -91,7 +91,7 @@ def forget() -> None:
     """Nothing is remembered and the helper is new; it has started (the peer's imports are not timed either)."""
     answers._fast.cache_clear()
     answers._slow.cache_clear()
-    rewards._official_read.cache_clear()
+    official._official_read.cache_clear()
     answers._helper.stop()
     answers.judge("$x+1$", "1+x")
 

@@ -21,11 +21,12 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from mentorlib import Sandbox, Task, load_student
-from mentorlib.core import Pair, shown
-from mentorlib.engine import TorchEngine
-from mentorlib.rollout import rollout
-from mentorlib.suites import CALCULATOR, generate
-from mentorlib.tools import calculator
+from mentorlib.core import shown
+from mentorlib.data.suites import CALCULATOR, generate
+from mentorlib.data.tools import calculator
+from mentorlib.rollout.engine import TorchEngine
+from mentorlib.rollout.loop import rollout
+from mentorlib.task import Pair
 
 GROUPS, GROUP_SIZE, MAX_TOKENS, MAX_TURNS = 8, 8, 256, 6
 

@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mentorlib.sandbox import Sandbox
-from mentorlib.suites import CALCULATOR
-from mentorlib.toolbox import call_many
+from mentorlib.data.suites import CALCULATOR
+from mentorlib.sandbox.pool import Sandbox
+from mentorlib.sandbox.toolbox import call_many
 
 ROUNDS = 7
 CALLS = 1_600  # of each contender a round; subprocesses get fewer

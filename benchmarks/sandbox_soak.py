@@ -15,9 +15,9 @@ import sys
 import time
 from pathlib import Path
 
-from mentorlib.sandbox import Job, Sandbox
-from mentorlib.suites import CALCULATOR
-from mentorlib.tools import calculator
+from mentorlib.data.suites import CALCULATOR
+from mentorlib.data.tools import calculator
+from mentorlib.sandbox.pool import Job, Sandbox
 
 FUNCTIONS = {f.__name__: f for f in calculator.TOOLS}
 PAGE = os.sysconf("SC_PAGE_SIZE")

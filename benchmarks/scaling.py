@@ -19,12 +19,12 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from mentorlib import load_student
-from mentorlib.attention import Packed, forward, shared_prompts
-from mentorlib.chat import prompt_ids
-from mentorlib.engine import TorchEngine
-from mentorlib.suites import CALCULATOR, generate
-from mentorlib.toolbox import Toolbox
-from mentorlib.tools import lists, text, units
+from mentorlib.data.suites import CALCULATOR, generate
+from mentorlib.data.tools import lists, text, units
+from mentorlib.rollout.attention import Packed, forward, shared_prompts
+from mentorlib.rollout.chat import prompt_ids
+from mentorlib.rollout.engine import TorchEngine
+from mentorlib.sandbox.toolbox import Toolbox
 
 TURN = 16  # tokens that a row says, and hears, in a turn
 SHAPES = {"2M": (192, 5, 6, 2, 32), "8M": (320, 8, 8, 2, 40), "30M": (576, 10, 12, 4, 48)}  # hidden, layers, heads, …

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
-from mentorlib import Run, Sandbox, load_student, trainer
-from mentorlib.suites import generate
+from mentorlib import Run, Sandbox, load_student
+from mentorlib.data.suites import generate
+from mentorlib.trainer import grpo
 
 STEPS = 5
-ours = trainer._Trainer._get_per_token_logps_and_entropies
+ours = grpo._Trainer._get_per_token_logps_and_entropies
 stock = GRPOTrainer._get_per_token_logps_and_entropies
 seconds: dict[str, list[float]] = {"ours": [], "stock": []}
 tokens: list[int] = []
@@ -40,12 +41,12 @@ def both(self: Any, model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int
 
 
 def main() -> None:
-    trainer._Trainer._get_per_token_logps_and_entropies = both  # type: ignore[method-assign]
+    grpo._Trainer._get_per_token_logps_and_entropies = both  # type: ignore[method-assign]
     model, tokenizer = load_student("nano")
     with Sandbox() as sandbox, tempfile.TemporaryDirectory() as folder:
         pairs = generate("calculator", 200)
         sizes = {"steps": STEPS, "groups": 8, "group_size": 8, "learning_rate": 1e-4, "max_turns": 6, "max_tokens": 256}
-        trainer.train_grpo(Run("bench", root=folder), model, tokenizer, pairs, sandbox, **sizes)
+        grpo.train_grpo(Run("bench", root=folder), model, tokenizer, pairs, sandbox, **sizes)
     ratios = sorted(s / o for o, s in zip(seconds["ours"], seconds["stock"], strict=True))
     print(f"{'step':>4} {'tokens':>7} {'ours s':>7} {'stock s':>8}")
     for i, (o, s) in enumerate(zip(seconds["ours"], seconds["stock"], strict=True), start=1):

@@ -1,47 +1,41 @@
-"""mentorlib: distil tool use from a large language model into a small one, and see what the reward did."""
+"""mentorlib: distil tool use from a large language model into a small one, and see what the reward did.
+
+The public names are loaded on first use, so that ``python -m mentorlib --help`` does not wait for torch.
+"""
 
 import importlib
 from typing import Any
 
-# `rollout` and `evaluate` are both a module and its function: import those from their modules.
-# name -> module; loaded on first use, so that `python -m mentorlib --help` does not wait for torch
-_WHERE = {
-    "Task": "core",
+_WHERE = {  # name -> module
     "Reference": "core",
     "Trajectory": "core",
     "InputError": "core",
-    "Toolbox": "toolbox",
-    "Sandbox": "sandbox",
-    "REWARDS": "rewards",
-    "Score": "rewards",
-    "as_trl": "rewards",
-    "TorchEngine": "engine",
-    "Endpoint": "endpoint",
-    "load_student": "students",
-    "load_tasks": "datasets",
-    "verify": "teachers",
-    "train": "launcher",
-    "train_sft": "trainer",
-    "train_grpo": "trainer",
-    "distill": "distill",
-    "Run": "runs",
-    "run_notebook": "reports",
-    "run_study": "studies",
+    "Task": "task",
+    "REWARDS": "rewards.reward",
+    "Score": "rewards.table",
+    "as_trl": "rewards.trl",
+    "Sandbox": "sandbox.pool",
+    "Toolbox": "sandbox.toolbox",
+    "TorchEngine": "rollout.engine",
+    "Endpoint": "rollout.endpoint",
+    "load_student": "rollout.model",
+    "load_tasks": "data.parquet",
+    "distill": "data.distill",
+    "verify": "data.check_references",
+    "train": "trainer.launch",
+    "train_sft": "trainer.sft",
+    "train_grpo": "trainer.grpo",
+    "Run": "runs.run",
+    "run_notebook": "lab.batch.notebook",
+    "run_study": "lab.batch.study",
 }
-_MODULES = ("analysis", "exploits", "figures", "live", "tokens", "tooluse", "widgets")
-__all__ = [*_WHERE, *_MODULES]
-
-
-def _load(module: str) -> Any:
-    from .runs import uncollected
-
-    with uncollected():  # a fifth of the time that torch and transformers take to import
-        return importlib.import_module(f".{module}", __name__)
+__all__ = list(_WHERE)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return _load(name)
-    if name in _WHERE:
-        return getattr(_load(_WHERE[name]), name)
-    raise AttributeError(f"module 'mentorlib' has no attribute {name!r}")
+    if name not in _WHERE:
+        raise AttributeError(f"module 'mentorlib' has no attribute {name!r}")
+    from .runs.files import uncollected
+
+    with uncollected():  # a fifth of the time that torch and transformers take to import
+        return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)

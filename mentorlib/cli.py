@@ -13,12 +13,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .core import InputError
-
-if TYPE_CHECKING:
-    from .runs import Run
+from .runs.run import Run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,8 +113,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from .processes import alone_in, end_with_parent
-    from .reports import NotebookFailed, check_parameters, run_notebook
+    from .lab.batch.notebook import NotebookFailed, run_notebook
+    from .lab.batch.parameters import check_parameters
+    from .runs.processes import alone_in, end_with_parent
 
     if options.attached:
         end_with_parent()
@@ -139,7 +138,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _study(options: argparse.Namespace) -> int:
-    from .studies import StudyFailed, run_study
+    from .lab.batch.study import StudyFailed, run_study
 
     if options.workers is not None and options.workers < 1:
         raise InputError("--workers is at least 1")
@@ -153,7 +152,7 @@ def _study(options: argparse.Namespace) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from .scoring import score_file
+    from .rewards.score_file import score_file
 
     counts = score_file(options.file, options.output, options.reward, options.version, options.valid_tools)
     print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
@@ -161,7 +160,8 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _view(options: argparse.Namespace) -> int:
-    from .runs import Run, select_rows
+    from .runs.query import select_rows
+    from .runs.run import Run
 
     run = Run.open(options.run)
     files = sorted(
@@ -187,10 +187,11 @@ def _view(options: argparse.Namespace) -> int:
 def _view_page(run: "Run", options: argparse.Namespace) -> int:
     import webbrowser
 
-    from . import analysis, viewer
-    from .runs import select_rows
+    from .lab import analysis
+    from .lab.report import viewer
+    from .runs.query import select_rows
 
-    rows = analysis.trajectories([run.path.name], run.path.parent)
+    rows = analysis.load.trajectories([run.path.name], run.path.parent)
     if options.rows:
         rows = rows[rows["where"].str.startswith(f"{run.path.name}/{options.rows}:")]
     if options.where:
@@ -228,8 +229,8 @@ def _trajectory(row: dict[str, Any]) -> str:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from .recorded import verify
-    from .runs import Run
+    from .lab.analysis.recompute import verify
+    from .runs.run import Run
 
     target = Path(options.target)
     folder = target.parent if target.suffix == ".html" else target
@@ -252,33 +253,32 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from . import sharing
-    from .runs import Run
+    from .lab.export import archive, hub, inspect_logs, trackio_traces
+    from .runs.run import Run
 
     run = Run.open(options.run)
     if options.to == "archive":
-        print(sharing.save_archive(run, options.output or f"{run.name}.tar.gz"))
+        print(archive.save_archive(run, options.output or f"{run.name}.tar.gz"))
     elif options.to == "hub":
-        print(sharing.save_hub(run, options.output or f"{run.name}-hub", license=options.license))
+        print(hub.save_hub(run, options.output or f"{run.name}-hub", license=options.license))
     elif options.to == "inspect":
-        print(*sharing.save_inspect(run, options.output or f"{run.name}-inspect"), sep="\n")
+        print(*inspect_logs.save_inspect(run, options.output or f"{run.name}-inspect"), sep="\n")
     else:
         project = options.output or "mentorlib"
-        traces = sharing.save_trackio(run, project)
+        traces = trackio_traces.save_trackio(run, project)
         print(f"{traces} traces in trackio's project {project}: trackio show --project {shlex.quote(project)}")
     return 0
 
 
 def _import(options: argparse.Namespace) -> int:
-    from .sharing import load_archive
+    from .lab.export.archive import load_archive
 
     print(load_archive(options.file, name=options.name).path)
     return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from . import sandbox
-    from .runs import git_revision, versions
+    from .runs.provenance import git_revision, versions
 
     memory = ""
     if hasattr(os, "sysconf"):  # not on Windows
@@ -294,7 +294,9 @@ def _doctor(options: argparse.Namespace) -> int:
         print("gpu        torch is not installed: run `make study` or pip install -c constraints.txt -e .")
     print(f"code       {git_revision() or 'not a git checkout'}")
     print(f"packages   {', '.join(f'{name} {version}' for name, version in versions().items())}")
-    tests = sandbox.self_test()
+    from .sandbox import doctor
+
+    tests = doctor.self_test()
     for i, (name, verdict, words) in enumerate(tests):
         print(f"{'' if i else 'sandbox':<10} {name:<12} {verdict:<7} {words}")
     return 1 if any(verdict == "FAIL" for _, verdict, _ in tests) else 0

@@ -9,17 +9,11 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from .toolbox import Toolbox
+from typing import Any, Literal
 
 Message = dict[str, Any]
 Stop = Literal["answered", "gave_up", "turn_limit", "length", "malformed", "infrastructure"]
-Metric = Literal["answer", "words", "calls"]
 END = "<|im_end|>"
-
-SYSTEM = "Solve the problem with the tools. Give the final answer in \\boxed{}."
 
 
 class InputError(ValueError):
@@ -78,31 +72,6 @@ class Execution:
         return self.value if isinstance(self.value, str) else json.dumps(shown(self.value), ensure_ascii=False)
 
 
-def ask(question: str, system: str = SYSTEM) -> list[Message]:
-    """A question as a chat."""
-    return [{"role": "system", "content": system}, {"role": "user", "content": question}]
-
-
-@dataclass(frozen=True)
-class Task:
-    """A question with a checkable answer and the tools that may be used on it.
-
-    ``metric`` says what is checked: the answer, the answer's words, or the calls (see metrics.py).
-    """
-
-    id: str
-    question: str
-    answer: str
-    toolbox: "Toolbox"
-    suite: str
-    split: str = "train"
-    metric: Metric = "answer"
-
-    def prompt(self, system: str = SYSTEM) -> list[Message]:
-        """The chat that a policy is asked to go on with."""
-        return ask(self.question, system)
-
-
 @dataclass(frozen=True)
 class Reference:
     """What the teacher did on a task. Kept only if executing its calls gives the gold answer.
@@ -130,9 +99,6 @@ class Reference:
 def tool_messages(results: list[str]) -> list[Message]:
     """Tool results as the messages of a reference: all of it that a reward reads beside the calls."""
     return [{"role": "tool", "content": text} for text in results]
-
-
-Pair = tuple[Task, Reference]
 
 
 @dataclass

@@ -29,7 +29,7 @@ def shared():
 @pytest.fixture(scope="session")
 def sandbox():
     """One sandbox for all tests."""
-    from mentorlib.sandbox import Sandbox
+    from mentorlib.sandbox.pool import Sandbox
 
     with Sandbox() as box:
         yield box
@@ -56,13 +56,13 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def rows(root):
-    from mentorlib import analysis
+    from mentorlib.lab import analysis
 
-    return analysis.evaluations(root=root)
+    return analysis.load.evaluations(root=root)
 
 
 @pytest.fixture(scope="session")
 def rollouts(root):
-    from mentorlib import analysis
+    from mentorlib.lab import analysis
 
-    return analysis.rollouts(root=root)
+    return analysis.load.rollouts(root=root)

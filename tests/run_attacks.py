@@ -28,8 +28,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mentorlib.core import Execution
-from mentorlib.sandbox import Job, Sandbox
-from mentorlib.toolbox import Toolbox
+from mentorlib.sandbox.pool import Job, Sandbox
+from mentorlib.sandbox.toolbox import Toolbox
 
 SOURCE = """
 import json

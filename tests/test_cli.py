@@ -6,7 +6,7 @@ from synthetic import make_runs
 from tiny import notebook
 
 from mentorlib.cli import main
-from mentorlib.runs import Run
+from mentorlib.runs.run import Run
 
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
 TURNS = [
@@ -77,7 +77,7 @@ def test_bad_input_is_one_line_and_exit_2(arguments, says, run, capfd):
 
 
 def test_input_errors_of_cells_are_exit_2(capfd):
-    notebook(Path("n.ipynb"), 'run: str = "r"\nn: int = 0', "from mentorlib.runs import Run\nRun(run, n=n)")
+    notebook(Path("n.ipynb"), 'run: str = "r"\nn: int = 0', "from mentorlib.runs.run import Run\nRun(run, n=n)")
     Run("r", n=1)
     assert main(["run", "n.ipynb"]) == 2
     assert "n (was 1, now 0)" in capfd.readouterr().err and not Path("runs/r/report.html").exists()
@@ -146,6 +146,6 @@ def test_doctor(capfd):
 
 def test_doctor_fails_with_a_layer(capfd, monkeypatch):
     tests = [("seccomp", "pass", "no file"), ("landlock", "FAIL", "open: done"), ("bubblewrap", "missing", "install")]
-    monkeypatch.setattr("mentorlib.sandbox.self_test", lambda: tests)
+    monkeypatch.setattr("mentorlib.sandbox.doctor.self_test", lambda: tests)
     assert main(["doctor"]) == 1
     assert "landlock     FAIL    open: done" in capfd.readouterr().out

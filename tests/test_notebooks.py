@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from tiny import executed
 
-from mentorlib.recorded import verify
-from mentorlib.runs import Run
-from mentorlib.students import load_student
+from mentorlib.lab.analysis.recompute import verify
+from mentorlib.rollout.model import load_student
+from mentorlib.runs.run import Run
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 GSM8K = {"question": "Two and three, twice?", "answer": "2+3=<<2+3=5>>5, 5*2=<<5*2=10>>10\n#### 10"}

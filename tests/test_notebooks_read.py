@@ -10,8 +10,8 @@ import pytest
 import synthetic
 from tiny import executed
 
-from mentorlib.recorded import verify
-from mentorlib.runs import Run
+from mentorlib.lab.analysis.recompute import verify
+from mentorlib.runs.run import Run
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 NAMES = ["03_rewards", "04_errors", "05_compare"]

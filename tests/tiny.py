@@ -5,7 +5,8 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from mentorlib.reports import _execute, read_notebook
+from mentorlib.lab.batch.notebook import _execute
+from mentorlib.lab.batch.parameters import read_notebook
 
 
 def notebook(file: Path, parameters: str, *cells: str) -> Path:

@@ -11,9 +11,9 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from trl.chat_template_utils import qwen3_instruct_2507_chat_template
 
-from ..attention import Packed, forward, laid, shared_prompts
-from ..chat import encode, encode_chat, prompt_ids, render
-from ..core import SYSTEM, ask
+from ..rollout.attention import Packed, forward, laid, shared_prompts
+from ..rollout.chat import encode, encode_chat, prompt_ids, render
+from ..task import SYSTEM, ask
 from .corpus import Lesson, lessons
 
 Encoded = tuple[list[int], list[tuple[list[int], list[int]]]]  # what is shared; (ids, mask) of each chat's rest

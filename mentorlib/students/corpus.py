@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core import Call, Execution, Message
-from ..suites import CALCULATOR, RETRIEVAL, UNSEEN, calculator, split_of
-from ..suites.retrieval import TOWNS
+from ..data.suites import CALCULATOR, RETRIEVAL, UNSEEN, calculator, split_of
+from ..data.suites.retrieval import TOWNS
 
 Schema = dict[str, Any]
 Lesson = tuple[list[Schema], list[tuple[str, list[Message]]]]  # schemas, (question, answer) of each question

@@ -1,0 +1,1 @@
+"""Tools, suites, sources, and verified references as parquet."""

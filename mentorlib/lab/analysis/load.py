@@ -1,0 +1,165 @@
+"""From stored rows to the numbers of the notebooks: DataFrames in, DataFrames out, no model and no figure.
+
+``evaluations`` and ``rollouts`` read run folders; every other function takes what they return. Columns that
+they add to the stored row (see ``mentorlib.runs``): ``run``, ``method`` (base, sft, grpo-<reward>), ``seed``,
+``where`` (file and line of the row), ``outcome`` (see OUTCOMES), ``n_calls``, ``n_invented`` (calls of tools that
+the task does not offer), ``precision``, ``recall``, ``f1`` (the set of tools called, invented ones too, against the
+teacher's).
+All intervals are 95%; all randomness is seeded, so the same rows give the same numbers.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ...core import InputError
+from ...runs.files import read_rows, uncollected
+from ...runs.run import Run
+from .outcomes import _derive
+
+_KEYS = ("task_id", "suite", "answer", "teacher_tools", "tools", "response", "messages", "calls", "stop", "correct")
+_ADDED = ["run", "method", "seed", "where", "outcome", "n_calls", "n_invented", "precision", "recall", "f1"]
+_NOT_TRAINING = (  # may differ within a method
+    *("run", "root", "seed", "eval_suites", "n_eval", "save_steps"),
+    *("launcher", "processes", "accelerate_config", "report_to"),
+)
+_TRAINING = ["step", "group", "reward", "total", "terms", "weights", "reason", "advantage"]
+
+
+# ---- reading run folders
+
+
+def evaluations(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
+    """All rows of ``eval/*.jsonl`` of several runs, one DataFrame row a trajectory.
+
+    ``runs`` are folder names under ``root``; none means every run there that holds rows. Raises InputError if a
+    folder, a file's JSON or a needed key is missing, or if no run was evaluated.
+    """
+    frame = _read(runs, root, "eval/*.jsonl")
+    if frame.empty:
+        raise InputError(f"{root}: none of these runs was evaluated (no eval/*.jsonl); run notebook 02_train first")
+    return frame
+
+
+def rollouts(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
+    """All training rollouts (``rollouts.jsonl``) of several runs, one DataFrame row a trajectory.
+
+    Runs that sampled nothing in training (base, sft) add no rows; the columns are there even if none did.
+    """
+    return _read(runs, root, "rollouts.jsonl")
+
+
+def trajectories(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
+    """All stored rows of several runs: ``evaluations``, then ``rollouts``. InputError if there are none."""
+    kept = [own for pattern in ("eval/*.jsonl", "rollouts.jsonl") if len(own := _read(runs, root, pattern))]
+    if not kept:
+        raise InputError(f"{root}: no trajectories in these runs (eval/*.jsonl, rollouts.jsonl)")
+    return pd.concat(kept, ignore_index=True)
+
+
+def thin(rows: pd.DataFrame, groups: int) -> pd.DataFrame:
+    """At most ``groups`` whole groups of ``rollouts``, evenly spread over the steps of each run, to bound the work.
+
+    Rows of ``evaluations`` have no groups: each counts as one.
+    """
+    kept = []
+    for _, own in rows.groupby("run", sort=False):
+        keys = own["step"].astype(str) + "/" + own["group"].astype(str) if "group" in own else own["where"]
+        names = list(dict.fromkeys(keys))
+        share = max(1, groups // rows["run"].nunique())
+        chosen = {names[i] for i in np.linspace(0, len(names) - 1, min(share, len(names))).round().astype(int)}
+        kept.append(own[keys.isin(chosen)])
+    return pd.concat(kept) if kept else rows
+
+
+def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
+    """The runs and what they are: columns run, method, seed, parameters (dict), status, seconds (NaN if unknown).
+
+    The method is ``base``, ``sft`` or ``grpo-<reward>``; a run that began with the model that another run trained is
+    ``sft+grpo-<reward>`` and so on. Runs of one method that differ in more than their seed get the differing
+    parameters in their label, so that they are never pooled as if they were seeds.
+    """
+    root = Path(root)
+    names = list(runs) or sorted(
+        p.parent.name
+        for p in root.glob("*/run.json")
+        if list(p.parent.glob("eval/*.jsonl")) or (p.parent / "rollouts.jsonl").exists()
+    )
+    if not names:
+        raise InputError(
+            f"{root}: no run folder with rows here: run `make study`, or 01_build_data and 02_train, or give others"
+        )
+    found = []
+    for name in names:
+        info = Run.open(name, root).info
+        parameters = info.get("parameters") if isinstance(info, dict) else None
+        if not isinstance(parameters, dict):
+            raise InputError(f"{root / name}/run.json: no parameters in it; delete the folder and run it again")
+        tries = [info.get("created"), *(again.get("time") for again in info.get("reopened", []))]
+        started, ended = (pd.Timestamp(at) if at else pd.NaT for at in (tries[-1], info.get("finished")))
+        method, parameters = _method(parameters), dict(parameters)
+        student = Path(str(parameters.get("student")))
+        before = student.parent if student.parent.exists() else root / student.parent.name
+        if student.name == "model" and (before / "run.json").exists():  # another run's: what that run was counts
+            earlier = Run.open(before.name, before.parent).info["parameters"]
+            if earlier.get("method", "none") != "none":
+                method = f"{_method(earlier)}+{method}"
+                parameters["student"] = earlier.get("student")
+                parameters |= {f"before_{k}": v for k, v in earlier.items() if k not in _NOT_TRAINING}
+        found.append(
+            {
+                "run": name,
+                "method": method,
+                "seed": parameters.get("seed", 0),
+                "parameters": parameters,
+                "status": info.get("status", ""),
+                "seconds": (ended - started).total_seconds(),
+            }
+        )
+    frame = pd.DataFrame(found)
+    if not runs:
+        frame = frame.sort_values(
+            "method", key=lambda m: m.map({"base": "0", "sft": "1"}).fillna(m), kind="stable", ignore_index=True
+        )
+    for _, group in frame.groupby("method"):
+        own = {i: {k: v for k, v in frame.at[i, "parameters"].items() if k not in _NOT_TRAINING} for i in group.index}
+        whole = {i: json.dumps(p, sort_keys=True, default=str) for i, p in own.items()}
+        keys = sorted({k for p in own.values() for k in p}, key=lambda k: (k not in ("suite", "data", "student"), k))
+        for key in keys:
+            if all(whole[i] == whole[j] for i in own for j in own if frame.at[i, "method"] == frame.at[j, "method"]):
+                break
+            if len({json.dumps(p.get(key), sort_keys=True, default=str) for p in own.values()}) > 1:
+                for i in group.index:
+                    frame.at[i, "method"] += f" {key}={_short(own[i].get(key))}"
+    return frame
+
+
+def _method(parameters: Mapping[str, Any]) -> str:
+    kind = parameters.get("method", "none")
+    return {"none": "base", "grpo": f"grpo-{parameters.get('reward')}"}.get(kind, str(kind))
+
+
+def _short(value: Any) -> str:
+    return str(value).rstrip("/").removesuffix("/model").rsplit("/", 1)[-1].removesuffix(".parquet")
+
+
+@uncollected()
+def _read(runs: Sequence[str], root: str | Path, pattern: str) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for run in methods(runs, root).itertuples():
+        for path in sorted((Path(root) / str(run.run)).glob(pattern)):
+            for number, row in enumerate(read_rows(path), 1):
+                where = f"{path.relative_to(root).as_posix()}:{number}"
+                missing = [key for key in _KEYS if key not in row]
+                if missing:
+                    raise InputError(f"{root}/{where}: no key {missing[0]!r}; the row is not one that mentorlib wrote")
+                rows.append(
+                    row | {"run": run.run, "method": run.method, "seed": run.seed, "where": where} | _derive(row)
+                )
+    columns = [*_KEYS, *_ADDED, "sample", "n_tokens", *(_TRAINING if pattern == "rollouts.jsonl" else [])]
+    frame = pd.DataFrame(rows)
+    return frame.reindex(columns=[*dict.fromkeys([*columns, *frame.columns])])

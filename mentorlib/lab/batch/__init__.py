@@ -1,0 +1,1 @@
+"""Notebooks and studies in batch."""

@@ -1,0 +1,188 @@
+"""Run a notebook with strict parameters and leave an HTML report that opens offline.
+
+papermill executes; this file adds what it lacks: parameters are checked against the annotations of the notebook's
+parameters cell before a kernel starts, what a cell prints appears while it runs, and ``notebook.ipynb`` and
+``report.html`` are written to the run's folder, also when a cell fails.
+"""
+
+import contextlib
+import copy
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+
+from ...core import InputError
+from ...runs.files import write_text
+from ...runs.provenance import git_revision, versions
+from ...runs.run import Run, check_name
+from ..report.html import to_html
+from .parameters import check_parameters, parameters_of, read_notebook
+
+
+class NotebookFailed(RuntimeError):
+    """A cell failed. The message is one line; ``report`` is the HTML of what ran until then."""
+
+    def __init__(self, message: str, report: Path):
+        super().__init__(message)
+        self.report = report
+
+
+def run_notebook(
+    notebook: str | Path,
+    parameters: Mapping[str, Any] | None = None,
+    output: str | Path | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Path:
+    """Execute a notebook in the current directory and give the path of its HTML report.
+
+    Args:
+        notebook: the .ipynb file; it is not changed.
+        parameters: values for its parameters cell; see `check_parameters`.
+        output: folder for notebook.ipynb, report.html and, if that links to it, trajectories.html; by default the run's
+            folder (``<root>/<run>``; root is a parameter too, or "runs") if the notebook has a parameter ``run``, else
+            ``reports/<notebook's name>``.
+        say: is given each line that a cell prints, while it runs; by default print.
+
+    InputError for parameters that do not fit, before a kernel starts, and for one that a cell raises; what an earlier
+    execution left in the folder is then untouched, unless the run had already begun. NotebookFailed when a cell raises
+    anything else or the kernel dies: notebook and report then show how far it came, and the run's status is "failed".
+    """
+    notebook = Path(notebook)
+    node = read_notebook(notebook)
+    known = {p.name: p for p in parameters_of(node, notebook)}
+    given = check_parameters(notebook, parameters or {})
+    values = {name: given.get(name, p.default) for name, p in known.items()}
+    root = values.get("root", "runs")
+    if output is None:
+        output = Path(root) / check_name(values["run"]) if "run" in values else Path("reports") / notebook.stem
+    output = Path(output)
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output} is a file; name a folder for the report")
+    fresh = not output.exists()
+    output.mkdir(parents=True, exist_ok=True)
+    record = Path(root) / values["run"] if "run" in values else output  # --output may be elsewhere
+    began = _modified(record / "run.json")
+    running = output / "running.ipynb"
+
+    start, error, failure = time.monotonic(), None, None
+    try:
+        _execute(node, running, given, say or (lambda line: print(line, flush=True)))
+    except BaseException as caught:
+        failure = caught
+        error = _describe(caught)
+    refused = getattr(failure, "ename", None) == "InputError"
+    if refused and _modified(record / "run.json") == began:
+        running.unlink(missing_ok=True)
+        if fresh:
+            with contextlib.suppress(OSError):
+                output.rmdir()
+        raise InputError(failure.evalue) from None  # type: ignore[union-attr]
+    if failure is not None and (record / "run.json").exists() and Run.open(record).status == "running":
+        Run.open(record).finish("failed")
+
+    executed = nbformat.read(running, as_version=4) if running.exists() else node
+    executed.metadata["mentorlib"] = {
+        "notebook": notebook.name,
+        "parameters": values,
+        "given": sorted(given),
+        "error": error,
+        "seconds": round(time.monotonic() - start, 1),
+        "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "git": git_revision(),
+        "versions": versions(),
+    }
+    write_text(output / "notebook.ipynb", nbformat.writes(executed))
+    running.unlink(missing_ok=True)
+    page = to_html(executed)
+    if "trajectories.html#" in page:  # the report's numbers link to the trajectories behind them
+        from ..report import viewer
+
+        with contextlib.suppress(InputError):  # a run that broke before it had rows
+            runs = values.get("runs") or ([] if "runs" in values else [values.get("run", "")])
+            viewer.write_runs(output / "trajectories.html", runs, root)
+    report = write_text(output / "report.html", page)
+    if refused:
+        raise InputError(failure.evalue) from None  # type: ignore[union-attr]
+    if isinstance(failure, Exception):
+        raise NotebookFailed(f"{notebook.name}: {error}; see {report}", report) from None
+    if failure is not None:
+        raise failure
+    return report
+
+
+class _ThisPython(AsyncKernelManager):
+    """A kernel of the interpreter that runs this, whatever kernels are installed under the name python3.
+
+    It is reached by sockets in ``folder``, not by TCP: nobody else on the machine can talk to it, and kernels that
+    start at the same moment cannot pick the same port.
+    """
+
+    folder: str
+
+    def __init__(self, **settings: Any):
+        super().__init__(transport="ipc", connection_file=f"{self.folder}/kernel.json", **settings)
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        argv += ["--InteractiveShell.automagic=False"]  # else a cell `run: str = "x"` is taken for the magic %run
+        # Figures as data: JupyterLab draws them, and the report inlines plotly once.
+        return KernelSpec(argv=argv, language="python", env={"PLOTLY_RENDERER": "plotly_mimetype"})
+
+
+class _Lines:
+    """Pass whole lines on as they come; of a bar redrawn in place, its last state."""
+
+    def __init__(self, say: Callable[[str], None]):
+        self.say, self.rest = say, ""
+
+    def write(self, text: str) -> None:
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in lines:
+            self.say(line.rstrip("\r").rpartition("\r")[2])
+
+    def flush(self) -> None:
+        pass
+
+
+def _execute(
+    node: nbformat.NotebookNode, running: Path, parameters: dict[str, Any], say: Callable[[str], None]
+) -> None:
+    import papermill  # half a second to import
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of parameters that its pattern cannot read
+    lines = _Lines(say)
+    with tempfile.TemporaryDirectory(prefix="mentor-") as folder:
+        papermill.execute_notebook(
+            copy.deepcopy(node),
+            str(running),
+            parameters,
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            stdout_file=lines,
+            cwd=os.getcwd(),
+            kernel_manager_class=type("ThisPython", (_ThisPython,), {"folder": folder}),
+        )
+    if lines.rest:
+        say(lines.rest)
+
+
+def _describe(error: BaseException) -> str:
+    if hasattr(error, "ename"):  # papermill's PapermillExecutionError: a cell raised
+        return f"cell {error.exec_count}: {error.ename}: {(error.evalue.splitlines() or [''])[0]:.300}"  # type: ignore[attr-defined]
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]:.300}"
+
+
+def _modified(file: Path) -> int | None:
+    return file.stat().st_mtime_ns if file.exists() else None

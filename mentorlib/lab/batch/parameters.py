@@ -1,0 +1,155 @@
+"""The parameters cell of a notebook: read, and values checked against it before a kernel starts."""
+
+import ast
+import contextlib
+import difflib
+import io
+import re
+import tokenize
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+
+from ...core import InputError
+from ...runs.run import check_address
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of a parameters cell: ``steps: int = 200  # optimizer steps``."""
+
+    name: str
+    type: str  # as written; of an unannotated line, the type of its default
+    default: Any
+    help: str
+
+
+def read_notebook(notebook: str | Path) -> nbformat.NotebookNode:
+    """Read an .ipynb file; InputError if it is missing (naming the nearest) or is no notebook."""
+    notebook = Path(notebook)
+    if not notebook.is_file():
+        found = sorted(str(p) for p in {*notebook.parent.glob("*.ipynb"), *Path("notebooks").glob("*.ipynb")})
+        near = difflib.get_close_matches(str(notebook), found, 1, 0.3)
+        raise InputError(f"{notebook}: no such notebook" + (f"; did you mean {near[0]}?" if near else ""))
+    try:
+        node = nbformat.read(notebook, as_version=4)
+        nbformat.validate(node)
+    except Exception as error:  # nbformat raises several kinds, none of them with a common base
+        raise InputError(f"{notebook}: not a notebook ({str(error).splitlines()[0]:.120})") from None
+    return node
+
+
+def parameters_of(node: nbformat.NotebookNode, notebook: str | Path = "notebook") -> list[Parameter]:
+    """The parameters of a notebook: the assignments in its cell tagged "parameters"; none when there is no such cell.
+
+    Read from the syntax tree: papermill's own inspection matches lines by a pattern that misses ``int | None`` and
+    defaults that span lines.
+    """
+    cell = next((c for c in node.cells if "parameters" in c.metadata.get("tags", ())), None)
+    source = cell.source if cell else ""
+    try:
+        lines = ast.parse(source).body
+        tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    except (SyntaxError, tokenize.TokenError):
+        raise InputError(f"{notebook}: the parameters cell is not Python") from None
+    comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+    found = []
+    for line in lines:
+        target = line.target if isinstance(line, ast.AnnAssign) else getattr(line, "targets", [None])[0]
+        if not isinstance(line, ast.AnnAssign | ast.Assign) or not isinstance(target, ast.Name) or line.value is None:
+            raise InputError(
+                f"{notebook}: write each parameter as `name: type = value  # help`, not {ast.unparse(line)}"
+            )
+        try:
+            default = ast.literal_eval(line.value)
+        except ValueError:
+            raise InputError(
+                f"{notebook}: the default of {target.id} is not a literal: {ast.unparse(line.value)}"
+            ) from None
+        annotation = line.annotation if isinstance(line, ast.AnnAssign) else None
+        written = ast.unparse(annotation) if annotation else "Any" if default is None else type(default).__name__
+        found.append(Parameter(target.id, written, default, comments.get(line.end_lineno or 0, "")))
+    return found
+
+
+def check_parameters(notebook: str | Path, given: Mapping[str, Any], text: bool = False) -> dict[str, Any]:
+    """Check values against a notebook's parameters and give them back typed.
+
+    Types are int, float (an int will do), str, bool, None, Any, list[…], dict[…, …] and ``X | Y``; a bool is no int.
+    With ``text``, the values are strings from a command line, read as YAML where that gives the type
+    (``lr=1e-6``, ``suites=[a, b]``, ``reward=null``) and as they stand where the type is str.
+    InputError names the parameter, what it takes, and for an unknown one the nearest that exists.
+    """
+    known = {p.name: p for p in parameters_of(read_notebook(notebook), notebook)}
+    checked = {}
+    for name, value in given.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known) or 'none'}"
+            raise InputError(f"{notebook}: no parameter {name!r}; {hint}")
+        parameter = known[name]
+        candidates = [value]
+        if text:
+            with contextlib.suppress(yaml.YAMLError):
+                candidates = [load_yaml(value), value]
+        fitting = [c for c in candidates if _fits(c, ast.parse(parameter.type, mode="eval").body, parameter)]
+        if not fitting:
+            about = f" ({parameter.help})" if parameter.help else ""
+            shown = value if text else repr(value)
+            raise InputError(
+                f"{notebook}: parameter {name} takes {parameter.type}{about}, not {shown:.80}; "
+                f"for example {name}={parameter.default!r}"
+            )
+        check_address(fitting[0])
+        checked[name] = fitting[0]
+    return checked
+
+
+def load_yaml(text: str) -> Any:
+    """YAML in which ``1e-6`` is a number, as in YAML 1.2 and in Python. Raises yaml.YAMLError."""
+    return yaml.load(text, _Yaml)  # a SafeLoader
+
+
+class _Yaml(yaml.SafeLoader):
+    pass
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _fits(value: Any, type_: ast.expr, parameter: Parameter) -> bool:
+    match type_:
+        case ast.Name("Any"):
+            return True
+        case ast.Name("int"):
+            return isinstance(value, int) and not isinstance(value, bool)
+        case ast.Name("float"):
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case ast.Name("str"):
+            return isinstance(value, str)
+        case ast.Name("bool"):
+            return isinstance(value, bool)
+        case ast.Constant(None):
+            return value is None
+        case ast.Name("list"):
+            return isinstance(value, list)
+        case ast.Name("dict"):
+            return isinstance(value, dict)
+        case ast.Subscript(ast.Name("list"), item):
+            return isinstance(value, list) and all(_fits(v, item, parameter) for v in value)
+        case ast.Subscript(ast.Name("dict"), ast.Tuple([key, item])):
+            return isinstance(value, dict) and all(
+                _fits(k, key, parameter) and _fits(v, item, parameter) for k, v in value.items()
+            )
+        case ast.BinOp(left, ast.BitOr(), right):
+            return _fits(value, left, parameter) or _fits(value, right, parameter)
+    raise InputError(
+        f"parameter {parameter.name} has the type {parameter.type}; "
+        "use int, float, str, bool, None, list[…], dict[…, …] or |"
+    )

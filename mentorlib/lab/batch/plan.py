@@ -1,0 +1,220 @@
+"""A study file as stages: read, checked, expanded over its grids, and keyed by what each depends on."""
+
+import hashlib
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...core import InputError
+from ...data.sources import SOURCES
+from ...runs.files import file_hash
+from ...runs.provenance import versions
+from ...runs.run import check_name
+from .parameters import check_parameters, load_yaml, parameters_of, read_notebook
+
+RUNS, REPORTS = Path("runs"), Path("reports")
+# Files of the library that change no stage: its key leaves them out.
+AROUND = (
+    *("lab/batch/plan.py", "lab/batch/study.py", "lab/batch/study_page.py", "lab/batch/study_page.template"),
+    *("lab/export", "runs/processes.py", "cli.py", "__main__.py"),
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One execution of a notebook: what runs, after what, and the run folder it fills."""
+
+    name: str
+    notebook: Path
+    parameters: dict[str, Any]
+    needs: tuple[str, ...]  # names of stages
+    run: str
+    minutes: float | None  # what its author expects, for the first estimate of the time left
+    grid: dict[str, Any] = field(default_factory=dict)  # its place in the grid of its stage
+    study: str = ""  # the file, from the current directory
+
+    @property
+    def folder(self) -> Path:
+        return RUNS / self.run
+
+
+def plan(path: Path) -> tuple[dict[str, Any], list[Stage]]:
+    """Read and check a study file: its settings, and its stages in an order in which each follows what it needs."""
+    try:
+        study = load_yaml(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise InputError(f"{path}: no such study file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split()):.200}") from None
+    _check_keys(study, {"question": str, "workers": int, "stages": list}, f"{path}")
+    study = {"name": check_name(path.stem), "question": "", "workers": 2, "stages": [], **study}
+    specs: dict[str, dict[str, Any]] = {}
+    for number, spec in enumerate(study["stages"], 1):
+        where = f"{path}, stage {number}"
+        types = {"name": str, "notebook": str, "parameters": dict, "grid": dict, "needs": list, "minutes": int | float}
+        _check_keys(spec, types, where)
+        for key in ("name", "notebook"):
+            if key not in spec:
+                raise InputError(f"{where}: no {key!r}")
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", spec["name"]) or spec["name"] in specs:
+            raise InputError(f"{where}: the name {spec['name']!r} is taken or has other than letters, digits, - and _")
+        specs[spec["name"]] = {"parameters": {}, "grid": {}, "needs": [], "minutes": None, **spec}
+    if not specs:
+        raise InputError(f"{path}: no stages")
+
+    expanded: dict[str, list[Stage]] = {}  # of each spec, in order of needs
+    after = {name: [*spec["needs"], *_references([spec["parameters"], spec["grid"]])] for name, spec in specs.items()}
+    for name, needs in after.items():
+        for need in needs:
+            if need not in specs:
+                near = get_close_matches(str(need), specs, 1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(specs)}"
+                raise InputError(f"{path}, stage {name!r}: no stage {need!r}; {hint}")
+    while len(expanded) < len(specs):
+        ready = next((n for n in specs if n not in expanded and all(need in expanded for need in after[n])), None)
+        if ready is None:
+            raise InputError(
+                f"{path}: stages need each other in a circle: {', '.join(n for n in specs if n not in expanded)}"
+            )
+        try:
+            expanded[ready] = _expand(study["name"], specs[ready], expanded)
+        except InputError as error:
+            raise InputError(f"{path}, stage {ready!r}: {error}") from None
+    stages = [replace(stage, study=os.path.relpath(path)) for group in expanded.values() for stage in group]
+    for a, b in itertools.combinations(stages, 2):
+        if a.run == b.run or a.name == b.name:
+            raise InputError(f"{path}: the stages {a.name!r} and {b.name!r} fill one folder, {a.folder}; rename one")
+    return study, stages
+
+
+def stage_keys(stages: Iterable[Stage], library: bool = True) -> dict[str, str]:
+    """The key of each stage by its name, with or without the library in it; stages come after those they need."""
+    code = _folder_hash(Path(__file__).parents[2], skip=AROUND) if library else ""
+    keys: dict[str, str] = {}
+    stages = list(stages)
+    own = {stage.folder for stage in stages}
+    for stage in stages:
+        node = read_notebook(stage.notebook)
+        parts = [
+            [[cell.cell_type, cell.source] for cell in node.cells],
+            stage.parameters,
+            {text: _content(text, own) for text in _strings(stage.parameters)},
+            [keys[need] for need in stage.needs],
+            code,
+            versions(),
+        ]
+        keys[stage.name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return keys
+
+
+def _expand(study: str, spec: Mapping[str, Any], expanded: Mapping[str, list[Stage]]) -> list[Stage]:
+    notebook = Path(spec["notebook"])
+    known = {p.name for p in parameters_of(read_notebook(notebook), notebook)}
+    for name, values in spec["grid"].items():
+        if not isinstance(values, list) or not values:
+            raise InputError(f"the grid of {name!r} is not a list of values")
+        if name in spec["parameters"]:
+            raise InputError(f"{name!r} is both a parameter and in the grid")
+    stages = []
+    for values in itertools.product(*spec["grid"].values()):
+        label = "-".join([spec["name"], *(re.sub(r"[^A-Za-z0-9_.]+", "_", str(v)) for v in values)])
+        place = dict(zip(spec["grid"], values, strict=True))
+        given = {**spec["parameters"], **place}
+        used = [stage.name for need in spec["needs"] for stage in expanded[need]]
+        parameters = {name: _fill(value, expanded, place, used) for name, value in given.items()}
+        if "run" in known:
+            parameters.setdefault("run", f"{study}-{label}")
+        parameters = check_parameters(notebook, parameters)
+        run = check_name(parameters.get("run", f"{study}-{label}"))
+        stages.append(Stage(label, notebook, parameters, tuple(dict.fromkeys(used)), run, spec["minutes"], place))
+    return stages
+
+
+_REFERENCE = re.compile(r"\$([A-Za-z0-9_-]+)(/.*)?")
+
+
+def _references(value: Any) -> list[str]:
+    return [match[1] for text in _strings(value) if (match := _REFERENCE.fullmatch(text))]
+
+
+def _fill(value: Any, expanded: Mapping[str, list[Stage]], place: Mapping[str, Any], used: list[str]) -> Any:
+    """Put runs in the place of ``$name``, folders in that of ``$name/``, files in that of ``$name/file``; their stages
+    are added to ``used``."""
+    if isinstance(value, list):
+        filled = [(item, _fill(item, expanded, {}, used)) for item in value]
+        return [
+            one for item, new in filled for one in (new if isinstance(item, str) and isinstance(new, list) else [new])
+        ]
+    if isinstance(value, dict):
+        return {key: _fill(item, expanded, place, used) for key, item in value.items()}
+    match = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
+    if not match:
+        return value
+    alike = [s for s in expanded[match[1]] if all(place[key] == v for key, v in s.grid.items() if key in place)]
+    if not alike:
+        raise InputError(f"{value}: no run of the stage {match[1]!r} has the values {dict(place)}")
+    used += [stage.name for stage in alike]
+    runs = [f"{stage.folder}{match[2]}".rstrip("/") if match[2] else stage.run for stage in alike]
+    return runs[0] if len(runs) == 1 else runs
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return []
+    return [text for item in value for text in _strings(item)]
+
+
+def _check_keys(value: Any, types: Mapping[str, Any], where: str) -> None:
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: write keys and values: {', '.join(types)}")
+    for key, item in value.items():
+        if key not in types:
+            near = get_close_matches(str(key), types, 1)
+            hint = f"did you mean {near[0]}?" if near else f"use {', '.join(types)}"
+            raise InputError(f"{where}: unknown key {key!r}; {hint}")
+        if not isinstance(item, types[key]) or isinstance(item, bool):
+            kind = getattr(types[key], "__name__", "number")
+            raise InputError(f"{where}: {key!r} takes a {kind}, not {item!r:.60}")
+    if isinstance(value.get("workers", 1), int) and value.get("workers", 1) < 1:
+        raise InputError(f"{where}: 'workers' is at least 1")
+
+
+def _content(text: str, own: set[Path]) -> str | None:
+    """The hash of what a parameter names, if it names a file or folder (as 01's ``source:path`` does too): of the
+    study's own runs (``own``) the keys tell, of another run, by folder or name, its run.json, which every execution
+    changes."""
+    source, _, place = text.partition(":")
+    path = Path(place if place and source in SOURCES else text)
+    try:
+        if len(path.parts) == 1 and (RUNS / path / "run.json").is_file():
+            path = RUNS / path
+        if not text or any(path == folder or folder in path.parents for folder in own):
+            return None
+        if path.parts[:1] == (str(RUNS),):
+            path = Path(*path.parts[:2], "run.json")
+        return file_hash(path) if path.is_file() else _folder_hash(path) if path.is_dir() and path.name else None
+    except OSError:
+        return None
+
+
+def _folder_hash(folder: Path, skip: tuple[str, ...] = ()) -> str:
+    left_out = [folder / name for name in skip]
+    files = sorted(
+        p
+        for p in folder.rglob("*")
+        if p.is_file() and "__pycache__" not in p.parts and not {p, *p.parents}.intersection(left_out)
+    )
+    lines = "".join(f"{p.relative_to(folder)} {file_hash(p)}\n" for p in files)
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Runs for others: archives, model folders, logs for Inspect and trackio."""

@@ -1,0 +1,1 @@
+"""HTML reports, transcripts, widgets, live training."""

@@ -1,0 +1,1 @@
+"""Chat templates, engines, the multi-turn loop, grading, evaluation and endpoints."""

@@ -1,0 +1,90 @@
+"""From chat messages to token ids and back, turn by turn, so that training and rollouts see the same tokens.
+
+A trajectory is tokenised in the pieces a rollout meets it in: the prompt, each assistant turn, each batch of tool
+results with the next turn's opening. A BPE that merged across these borders would give ids that no policy ever
+samples, hence one encode per piece and never one for the whole text.
+"""
+
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from ..core import Call, InputError, Message
+
+Schemas = list[Any]  # JSON schemas as dicts; transformers would also take functions
+
+
+def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], schemas: Schemas, opening: bool) -> str:
+    """The chat as text by the model's own template; ``opening`` adds the start of an assistant turn."""
+    return tokenizer.apply_chat_template(  # type: ignore[return-value]
+        messages, tools=schemas or None, tokenize=False, add_generation_prompt=opening
+    )
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a piece of rendered chat; special tokens in the text count as such."""
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], schemas: Schemas) -> list[int]:
+    """Token ids of a chat up to and with the opening of the next assistant turn."""
+    return encode(tokenizer, render(tokenizer, messages, schemas, opening=True))
+
+
+def tool_turn(tokenizer: PreTrainedTokenizerBase, results: list[str]) -> str:
+    """The text between an assistant turn's end token and the next assistant turn, holding tool results.
+
+    What the template adds to a dummy chat: right for every prefix-preserving template.
+
+    Raises:
+        InputError: the chat template rewrites earlier turns when a tool result follows.
+    """
+    called: Message = {"role": "assistant", "content": "", "tool_calls": [Call("f", {}).message]}
+    chat: list[Message] = [{"role": "user", "content": "q"}, called]
+    before = render(tokenizer, chat, [], opening=False)
+    after = render(
+        tokenizer, [*chat, *({"role": "tool", "name": "f", "content": r} for r in results)], [], opening=True
+    )
+    end = tokenizer.eos_token
+    cut = before.rstrip("\n").removesuffix(str(end))
+    if not after.startswith(cut + str(end)):
+        raise InputError(
+            "the model's chat template is not prefix-preserving: use its training variant "
+            "(trl.chat_template_utils.get_training_chat_template)"
+        )
+    return after[len(cut) + len(str(end)) :]
+
+
+def encode_chat(
+    tokenizer: PreTrainedTokenizerBase, prompt: list[Message], answer: list[Message], schemas: Schemas
+) -> tuple[list[int], list[int]]:
+    """Token ids of a whole conversation and its mask (1 = written by the assistant, end token included).
+
+    Args:
+        tokenizer: with a prefix-preserving chat template.
+        prompt: messages up to the first assistant turn.
+        answer: assistant and tool messages in turn, ending with an assistant's.
+        schemas: JSON schemas of the tools offered.
+    """
+    ids = prompt_ids(tokenizer, prompt, schemas)
+    mask = [0] * len(ids)
+    text = render(tokenizer, prompt, schemas, opening=True)
+    chat = list(prompt)
+    end = str(tokenizer.eos_token)
+    for i, message in enumerate(answer):
+        chat.append(message)
+        if message["role"] == "assistant":
+            full = render(tokenizer, chat, schemas, opening=False).rstrip("\n")
+            turn, written = full[len(text) :], 1
+        elif i + 1 < len(answer) and answer[i + 1]["role"] == "assistant":
+            full = render(tokenizer, chat, schemas, opening=True)
+            turn, written = full[len(text) :], 0
+        else:
+            continue  # several results in a row: rendered together with the last
+        if not full.startswith(text) or (written and not full.endswith(end)):
+            raise InputError("the model's chat template is not prefix-preserving: use its training variant")
+        piece = encode(tokenizer, turn)
+        ids += piece
+        mask += [written] * len(piece)
+        text = full
+    return ids, mask

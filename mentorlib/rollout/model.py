@@ -1,0 +1,61 @@
+"""The student that ships with the project, and how it was made (notebook 90)."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from ..core import InputError
+from .chat import tool_turn
+
+NANO = Path(__file__).parents[1] / "students" / "nano"
+
+
+def load_student(
+    name: str = "nano", dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a student: "nano" (shipped), a model folder (a run's ``model/``), or a hub name such as "Qwen/Qwen3-1.7B".
+
+    The chat template must keep earlier turns as they are when a turn follows; Qwen3's own does not, so TRL's training
+    variant takes its place where TRL knows one.
+
+    Args:
+        name: what to load.
+        dtype: of the weights; float32 by default, also on a GPU, where training computes in bfloat16: an update of 1e-6
+            would vanish in bfloat16 weights.
+
+    Raises:
+        InputError: no such model, or one whose chat template cannot be used.
+    """
+    from trl.chat_template_utils import get_training_chat_template
+
+    source = NANO if name == "nano" else Path(name)
+    gpu = torch.cuda.is_available()
+    if source.exists() and not (source / "config.json").is_file():
+        raise InputError(f"{name}: no model folder (it has no config.json): give a folder that save_pretrained wrote")
+    try:
+        where = str(source) if source.exists() else name
+        model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(where)
+    except (OSError, ValueError, RuntimeError, KeyError) as e:
+        reason = str(e).strip().splitlines()[0][:160] if str(e).strip() else e.__class__.__name__
+        raise InputError(
+            f"student {name!r} cannot be loaded ({reason}): give 'nano', a model folder or a hub name"
+        ) from e
+    if not tokenizer.chat_template:
+        raise InputError(f"student {name!r} has no chat template: give an instruct model")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    try:
+        tool_turn(tokenizer, ["x"])
+    except InputError:
+        try:
+            tokenizer.chat_template = get_training_chat_template(tokenizer)
+        except ValueError:
+            raise InputError(
+                f"student {name!r}: its chat template rewrites earlier turns when one follows, and TRL knows no "
+                "training variant of it: edit chat_template.jinja in its folder (docs/model.md)"
+            ) from None
+    if gpu:
+        torch.nn.Module.cuda(model)
+    return model, tokenizer

@@ -1,0 +1,39 @@
+"""The vocabulary that needs a toolbox: Task, and Pair (a task with its reference)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .core import Message, Reference
+from .sandbox.toolbox import Toolbox
+
+Metric = Literal["answer", "words", "calls"]
+
+SYSTEM = "Solve the problem with the tools. Give the final answer in \\boxed{}."
+
+
+def ask(question: str, system: str = SYSTEM) -> list[Message]:
+    """A question as a chat."""
+    return [{"role": "system", "content": system}, {"role": "user", "content": question}]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question with a checkable answer and the tools that may be used on it.
+
+    ``metric`` says what is checked: the answer, the answer's words, or the calls (see metrics.py).
+    """
+
+    id: str
+    question: str
+    answer: str
+    toolbox: Toolbox
+    suite: str
+    split: str = "train"
+    metric: Metric = "answer"
+
+    def prompt(self, system: str = SYSTEM) -> list[Message]:
+        """The chat that a policy is asked to go on with."""
+        return ask(self.question, system)
+
+
+Pair = tuple[Task, Reference]

@@ -1,0 +1,1 @@
+"""SFT, logit distillation and GRPO through TRL."""

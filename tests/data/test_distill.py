@@ -1,0 +1,110 @@
+"""A sampled teacher: what is kept of its samples, and what is counted."""
+
+from dataclasses import replace
+
+import pytest
+from faults import NANO
+
+from mentorlib import TorchEngine, load_student
+from mentorlib.core import InputError, Reference, Trajectory
+from mentorlib.data.distill import agreement, distill, references
+from mentorlib.data.suites import CALCULATOR, generate, messages_of
+from mentorlib.rollout.endpoint import Endpoint
+from mentorlib.runs.run import Run
+from mentorlib.task import Task
+
+
+def played(task, calls, answer, counted=10, stop="answered"):
+    """A trajectory of ``(name, arguments, result)`` and an answer."""
+    messages = messages_of(calls, answer)
+    return Trajectory(task.id, messages, f"\\boxed{{{answer}}}<|im_end|>", stop, counted=counted)
+
+
+def test_the_most_direct_right_sample_is_kept(sandbox):
+    task = Task("t", "2 + 3 + 4?", "9", CALCULATOR, "calculator")
+    long = [("add", {"a": 2, "b": 3}, 5), ("add", {"a": 5, "b": 4}, 9)]
+    short = [("sum_numbers", {"numbers": [2, 3, 4]}, 9)]
+    done = [
+        played(task, long, "9"),
+        played(task, short, "9", counted=30),
+        played(task, short, "9", counted=20),
+        played(task, short, "9", counted=20),
+        played(task, short, "8"),
+        played(task, [("add", {"a": 2, "b": 3}, 6)], "9"),
+        played(task, [], "9"),
+        played(task, long[:1], "5", stop="turn_limit"),
+        played(task, long[:1], "5", stop="infrastructure"),
+    ]
+    kept, rejected, (row,) = references([task] * len(done), done, sandbox)
+    assert [(r.task_id, r.messages) for _, r in kept] == [("t", done[2].messages)]
+    assert kept[0][0] == task
+    assert [(r.where, r.reason) for r in rejected] == [
+        ("t#0", "right, but not the most direct"),
+        ("t#1", "right, but not the most direct"),
+        ("t#3", "right, but not the most direct"),
+        ("t#4", "the answer given is not the task's"),
+        ("t#5", "a call gives another value"),
+        ("t#6", "right, but not the most direct"),  # without a tool, there is nothing to learn from it
+        ("t#7", "no answer: turn_limit"),
+        ("t#8", "unfinished: the server or the sandbox failed"),
+    ]
+    assert row == {
+        "task_id": "t",
+        "suite": "calculator",
+        "samples": 8,
+        "unfinished": 1,
+        "right": 5 / 8,
+        "tool_sets": 3,
+        "answers": 3,
+    }
+    assert agreement([row]) == {
+        "tasks": 1,
+        "samples": 8,
+        "unfinished": 1,
+        "right": 0.625,
+        "solved": 1,
+        "always_right": 0,
+        "tool_sets": 3,
+        "answers": 3,
+    }
+
+
+def test_a_teacher_does_what_is_drawn_and_what_has_no_reference_or_the_suites_named(sandbox, tmp_path):
+    drawn = generate("calculator", 2, split="train")
+    other = [(replace(t, id=f"o{i}", suite="gsm8k"), r) for i, (t, r) in enumerate(generate("calculator", 2, seed=1))]
+    mine = [
+        (replace(t, id=f"m{i}", suite="rooms"), Reference(f"m{i}", [], [], t.answer)) for i, (t, _) in enumerate(drawn)
+    ]
+    mine[1] = (replace(mine[1][0], split="eval"), mine[1][1])
+    pairs, teacher = drawn + other + mine, TorchEngine(*load_student("nano"))
+
+    def taught(**which):
+        run = Run(f"run-{len(which)}", tmp_path)
+        kept, _, _ = distill(teacher, pairs, sandbox, run=run, samples=1, max_tokens=80, **which)
+        asked = [row["task_id"] for row in run.read_rows("teacher.jsonl")]
+        assert [p for p in kept if p[0].id not in asked] == [p for p in pairs if p[0].id not in asked]
+        return asked
+
+    assert taught() == [t.id for t, _ in drawn] + ["m0"]
+    assert taught(suites=["gsm8k"]) == ["o0", "o1"]
+    with pytest.raises(
+        InputError, match="no training tasks of suite 'longer' to teach: there are calculator, gsm8k, rooms"
+    ):
+        taught(suites=["longer"])
+    with pytest.raises(InputError, match="two tasks have the id"):
+        distill(Endpoint("http://127.0.0.1:9/v1", "m", Run("x", tmp_path)), [*pairs, pairs[0]], sandbox)  # not asked
+    with pytest.raises(InputError, match="'gsm8k' is to be taught, but there is no teacher"):
+        distill(None, pairs, sandbox, suites=["gsm8k"])
+
+
+def test_a_served_teacher_makes_references(server, sandbox, tmp_path):
+    pairs = generate("calculator", 6, split="train") + generate("calculator", 2, split="eval")
+    run = Run("run", tmp_path)
+    teacher = Endpoint(f"{server}/v1", str(NANO), run)
+    kept, rejected, counts = distill(teacher, pairs, sandbox, run=run, samples=2, temperature=1.0, max_tokens=200)
+    assert kept[-2:] == pairs[-2:]  # held-out tasks are left alone
+    assert counts["tasks"] == 6 and counts["samples"] + counts["unfinished"] == 12
+    assert len(kept) - 2 + len(rejected) == 12 and len(kept) - 2 == round(6 * counts["solved"])
+    rows = run.read_rows("teacher.jsonl")
+    assert len(rows) == 6 and counts["right"] == pytest.approx(sum(r["right"] for r in rows) / 6, abs=1e-3)
+    assert counts["completion_tokens"] > 0 and "cost" not in counts

@@ -1,0 +1,61 @@
+"""References keep what they hold through parquet, and a file that is not as it should be is named in one line."""
+
+import pandas as pd
+import pytest
+
+from mentorlib.core import InputError
+from mentorlib.data.check_references import Rejected
+from mentorlib.data.parquet import load_tasks, save_tasks
+from mentorlib.data.suites import generate
+from mentorlib.runs.run import Run
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = Run("data", root=tmp_path)
+    save_tasks(run, generate("calculator", 5) + generate("unseen", 3, split="eval"), [Rejected("f:1", "no answer", "")])
+    return run
+
+
+def test_what_is_written_reads_back(run):
+    assert load_tasks(run.path, "calculator") == generate("calculator", 5)
+    assert len(load_tasks(run.path, split="eval")) == 3 and len(load_tasks(run.path, n=2)) == 2
+    assert run.read_rows("tasks.rejected.jsonl") == [{"where": "f:1", "reason": "no answer", "detail": "", "row": ""}]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda f: f.assign(answer=[None, *f["answer"][1:]]), r"row 0 \(calculator-train-0-0\): no answer"),
+        (lambda f: f.assign(question=[*f["question"][:-1], " "]), "row 7 .*: no question"),
+        (lambda f: f.assign(calls="{"), "row 0 "),
+        (lambda f: f.assign(metric="vibes"), "row 0 .*unknown metric 'vibes'"),
+        (lambda f: f.assign(toolbox="[]"), "row 0 .*not a toolbox"),
+        (lambda f: f.drop(columns="messages"), "lacks column 'messages'"),
+    ],
+)
+def test_a_bad_row_or_column_is_named(run, spoil, says):
+    file = run.path / "tasks.parquet"
+    spoil(pd.read_parquet(file)).to_parquet(file)
+    with pytest.raises(InputError, match=says) as error:
+        load_tasks(file)
+    assert str(file) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_bad_row_of_a_part_is_named_by_its_place_in_the_file(run):
+    file = run.path / "tasks.parquet"
+    frame = pd.read_parquet(file)
+    frame.assign(question=[*frame["question"][:-1], " "]).to_parquet(file)
+    with pytest.raises(InputError, match="row 7 "):
+        load_tasks(file, split="eval")
+
+
+def test_a_missing_malformed_or_empty_selection_is_named(run, tmp_path):
+    (tmp_path / "tasks.parquet").write_bytes(b"not parquet")
+    for path, suite, says in [
+        (tmp_path / "none", None, "no such data set"),
+        (tmp_path, None, "no parquet file"),
+        (run.path, "nope", "it holds calculator/train, unseen/eval"),
+    ]:
+        with pytest.raises(InputError, match=says):
+            load_tasks(path, suite)

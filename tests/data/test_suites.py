@@ -1,0 +1,289 @@
+"""Suites: tasks are right by execution, splits never meet, and the teacher's path is one of several."""
+
+import importlib.util
+import itertools
+import json
+import random
+import re
+import sys
+from pathlib import Path
+
+import bm25s
+import numpy as np
+import pytest
+
+from mentorlib.core import Call, Execution, InputError, Reference, heard
+from mentorlib.data.check_references import verify
+from mentorlib.data.parquet import load_tasks
+from mentorlib.data.suites import (
+    CALCULATOR,
+    RETRIEVAL,
+    SPLITS,
+    SUITES,
+    UNSEEN,
+    generate,
+    messages_of,
+    several_paths,
+    split_of,
+)
+from mentorlib.data.suites.calculator import BOXES, FUNCTIONS, NAMES, THINGS, draw_problem, right_paths, run_plan
+from mentorlib.data.suites.retrieval import draw_problem as draw_world
+from mentorlib.data.tools.retrieval import best, scores
+from mentorlib.sandbox.toolbox import Toolbox
+from mentorlib.students.corpus import lessons
+from mentorlib.task import Task
+
+WORD_PROBLEMS = ["calculator", "longer", "longest", "wording", "distractors", "no_tool"]  # their keys are comparable
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_references_execute_to_their_answers(suite, sandbox):
+    pairs = generate(suite, 60, seed=3, split="eval")
+    kept, rejected = verify(pairs, sandbox)
+    assert len(kept) == 60 and not rejected
+    assert all(set(r.tools) <= set(t.toolbox.names) for t, r in pairs)
+
+
+def test_a_forged_result_is_rejected(sandbox):
+    task, reference = generate("calculator", 1)[0]
+    result = next(m for m in reference.messages if m["role"] == "tool")
+    result["content"] = "123456"
+    kept, rejected = verify([(task, reference)], sandbox)
+    assert not kept and rejected[0].reason == "a call gives another value"
+
+
+def drawn(suite, split, n, monkeypatch):
+    """Tasks as generate gives them, each with the key it was drawn with."""
+    keys, draw = {}, SUITES[suite]
+
+    def remember(rng):
+        problem = draw(rng)
+        keys[problem[0]] = json.dumps(problem[-1])
+        return problem
+
+    with monkeypatch.context() as patch:
+        patch.setitem(SUITES, suite, remember)
+        return {t.question: keys[t.question] for t, _ in generate(suite, n, split=split)}
+
+
+def test_splits_do_not_overlap(monkeypatch):
+    """By question in each suite; by kinds of steps and numbers across all suites of word problems."""
+    tasks = {(suite, split): drawn(suite, split, 60, monkeypatch) for suite in SUITES for split in SPLITS}
+    for suite in SUITES:
+        for a, b in itertools.combinations(SPLITS, 2):
+            assert not tasks[suite, a].keys() & tasks[suite, b].keys()
+            assert not set(tasks[suite, a].values()) & set(tasks[suite, b].values())
+    keys = {split: {key for suite in WORD_PROBLEMS for key in tasks[suite, split].values()} for split in SPLITS}
+    for a, b in itertools.combinations(SPLITS, 2):
+        assert not keys[a] & keys[b]
+
+
+@pytest.mark.parametrize("suite", ["calculator", "longer", "distractors", "no_tool"])
+def test_other_names_do_not_make_another_problem(suite):
+    """The same sentences with the same numbers are in one split, whoever has whatever."""
+    word = re.compile(rf"\b({'|'.join([*NAMES, *THINGS, *BOXES])})\b")
+    bare = {
+        split: {word.sub("_", t.question) for t, _ in generate(suite, 150, split=split)} for split in ("train", "eval")
+    }
+    assert not bare["train"] & bare["eval"]
+
+
+def test_unseen_tools_are_unseen():
+    """No tool of the unseen and retrieval rungs, by name or description, in pretraining or among the calculator's."""
+    schemas = [s["function"] for tools, _ in lessons(1000, "a test") for s in tools]
+    schemas += [s["function"] for s in CALCULATOR.schemas]
+    kept = [s["function"] for s in [*UNSEEN.schemas, *RETRIEVAL.subset(["search"]).schemas]]
+    assert len(schemas) > 1000 and len(kept) == 15
+    for part in ("name", "description"):
+        assert not {s[part] for s in schemas} & {s[part] for s in kept}
+
+
+def test_generation_repeats_and_grows():
+    few, many = generate("calculator", 5, seed=1), generate("calculator", 20, seed=1)
+    assert [t.question for t, _ in few] == [t.question for t, _ in many[:5]]
+
+
+def test_the_dial_makes_tasks_harder():
+    def calls(suite, **dial):
+        return {len(r.calls) for _, r in generate(suite, 20, **dial)}
+
+    assert calls("longer") == {5, 6} and calls("longer", calls=(7, 7)) == {7}
+    assert calls("retrieval", hops=(1, 1)) == {1} and calls("retrieval", hops=(3, 3)) == {3}
+    assert {len(t.toolbox.names) for t, _ in generate("unseen", 5, n_tools=9)} == {9}
+    assert all(t.question.count(".") == 4 for t, _ in generate("no_tool", 20, steps=(3, 3)))
+    ids = {t.id for dial in ((1, 1), (2, 2)) for t, _ in generate("retrieval", 5, hops=dial)}
+    assert len(ids) == 10  # tasks of two settings can stand in one data set
+
+
+def test_a_noisy_teacher_makes_needless_calls_and_is_right(sandbox):
+    pairs = generate("calculator", 60, noise=0.5)
+    kept, _ = verify(pairs, sandbox)
+    assert len(kept) == 60
+    plain = {t.question: r for t, r in generate("calculator", 60)}
+    assert sum(len(r.calls) for _, r in pairs) > 1.2 * sum(len(r.calls) for r in plain.values())
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_problems_with_one_right_path_or_more(several):
+    for task, reference in generate("calculator", 30, several=several):
+        assert several or not {"sum_numbers", "power", "modulo"} & set(reference.tools), task.question
+    rng = random.Random(3)
+    share = np.mean([len(set(right_paths(draw_problem(rng)))) > 1 for _ in range(200)])
+    assert 0.8 < share < 1  # or the dial would choose nothing
+
+
+def test_every_variant_of_a_step_gives_the_same_value():
+    rng = random.Random(5)
+    several = 0
+    for _ in range(200):
+        problem = draw_problem(rng)
+        value = None
+        for step in problem.steps:
+            if not step.variants[0]:
+                value = step.numbers[0]
+                continue
+            results = [run_plan(plan, value)[1] for plan in step.variants]
+            assert all(abs(r - results[0]) < 1e-4 for r in results), step
+            several += len(step.variants) > 1
+            value = results[0]
+    assert several > 100
+
+
+def test_most_calculator_tasks_have_several_right_paths():
+    share = several_paths(500)
+    assert 0.8 < share["tool sets"] <= share["paths"] < 1
+    assert several_paths(50, several=False, noise=0.5) == {"paths": 0, "tool sets": 0}
+
+
+def test_a_wrong_variant_is_no_right_path():
+    problem = next(p for p in iter(lambda: draw_problem(random.Random(1)), None) if len(p.steps[-1].variants) > 1)
+    before = right_paths(problem)
+    problem.steps[-1].variants.append([("add", {"a": 1, "b": 1})])
+    assert right_paths(problem) == before and len(before) > 1
+    assert all(set(path) <= set(problem.tools) for path in before)
+
+
+# --- retrieval ---
+
+
+def test_two_words_find_the_fact():
+    """Whatever the world: one document has both words of a hop, and it comes first."""
+    for seed in range(300):
+        _, hops, _, documents, _ = draw_world(random.Random(seed), (1 + seed % 3, 1 + seed % 3))
+        assert all(best(query, documents) == found for query, found in hops)
+
+
+def test_the_ranking_is_that_of_bm25s():
+    for seed in range(20):
+        _, hops, _, documents, _ = draw_world(random.Random(seed))
+        documents.append("Mia likes long walks, and the town where the aunt of the doctor of Mia lives.")
+        peer = bm25s.BM25()
+        peer.index(bm25s.tokenize(documents, stopwords=None, show_progress=False), show_progress=False)
+        for query in [*(query for query, _ in hops), "Mia Mia aunt of the", "town", "has 14 apples"]:
+            (words,) = bm25s.tokenize(query, stopwords=None, return_ids=False, show_progress=False)
+            known = [w for w in words if w in peer.vocab_dict]
+            theirs = peer.get_scores(known) if known else np.zeros(len(documents))
+            np.testing.assert_allclose(scores(query, documents), theirs, rtol=1e-5, atol=1e-6)
+    assert best("zebra", documents) == best("", documents) == "nothing found"
+
+
+def test_a_task_brings_its_own_documents(sandbox):
+    tasks = [t for t, _ in generate("retrieval", 8, split="eval")]
+    call = json.dumps({"name": "search", "arguments": {"query": "town"}})
+    found = [t.toolbox.call(call, sandbox).text for t in tasks]
+    assert len(set(found)) > 4
+    assert all(repr(text) in t.toolbox.source for t, text in zip(tasks, found, strict=True))
+
+
+def test_a_hop_cannot_be_left_out():
+    """The answer to a question of two hops is not in what the first search finds, nor the second person in it."""
+    for task, reference in generate("retrieval", 100, hops=(2, 2)):
+        first, second = (call.arguments["query"] for call in reference.calls)
+        found = reference.messages[1]["content"]
+        assert second.split()[1] in found and second.split()[1] not in task.question
+        assert task.answer not in re.findall(r"\w+", found) and task.answer not in re.findall(r"\w+", task.question)
+        assert first.split()[1] in task.question
+
+
+def test_a_found_text_is_the_answer_only_if_it_says_it(sandbox):
+    pairs = generate("retrieval", 30, hops=(1, 1))
+    other = {t.id: o.answer for (t, _), (o, _) in zip(pairs, pairs[1:] + pairs[:1], strict=True)}
+    forged = [(t, r) for t, r in pairs if other[t.id] != t.answer]
+    for task, _ in forged:
+        object.__setattr__(task, "answer", other[task.id])
+    kept, rejected = verify(forged, sandbox)
+    assert not kept and {r.reason for r in rejected} == {"the last value is not the answer"}
+
+
+# --- no tool fits ---
+
+
+def test_no_tool_fits():
+    """No offered tool gives the answer from the numbers of the question; adding and taking away does."""
+    for task, reference in generate("no_tool", 200, split="eval"):
+        assert not reference.calls and len(reference.messages) == 1
+        signed = [-int(n) if loses else int(n) for loses, n in re.findall(r"(loses |gives away )?(\d+)", task.question)]
+        assert sum(signed) == int(task.answer)
+        for name in task.toolbox.names:
+            for n in map(abs, signed):
+                more = [n] if name == "round_number" else []
+                assert str(FUNCTIONS[name](n, *more)).removesuffix(".0") != task.answer, (task.question, name)
+
+
+def test_a_wrong_answer_without_a_call_is_rejected(sandbox):
+    (task, reference), (_, other) = generate("no_tool", 2)
+    assert reference.answer != other.answer
+    reference.messages[:] = other.messages
+    kept, rejected = verify([(task, reference)], sandbox)
+    assert not kept and rejected[0].reason == "the answer given is not the task's"
+
+
+def test_a_result_as_a_rollout_shows_it_is_the_call_s(sandbox):
+    """A sampled teacher's tool messages are cut and defused."""
+    source = 'def read() -> str:\n    """Read."""\n    return "<|" + "a" * 3000\n'
+    task = Task("t", "Read.", "3", Toolbox.from_source("t", source), "t")
+    shown = Execution(value="<|" + "a" * 3000).text
+    for text, fits in ((shown, True), (heard(shown), True), (heard(shown) + "!", False)):
+        messages = messages_of([("read", {}, "")], "3")
+        messages[1]["content"] = text
+        _, rejected = verify([(task, Reference("t", messages, [Call("read", {})], "3"))], sandbox)
+        assert (rejected[0].reason == "a call gives another value") is not fits
+
+
+# --- asking for what there is not ---
+
+
+def test_asking_for_more_tasks_than_there_are_is_one_line(monkeypatch):
+    problem = SUITES["unseen"](random.Random(0))
+    monkeypatch.setitem(SUITES, "unseen", lambda rng: problem)
+    with pytest.raises(InputError, match="ask for fewer than 2"):
+        generate("unseen", 2, split=split_of(problem[-1]))
+
+
+def test_unknown_suite_is_one_line():
+    with pytest.raises(InputError, match="unknown suite 'nope'"):
+        generate("nope", 1)
+
+
+# --- docs/benchmark.md ---
+
+BENCHMARK = (Path(__file__).parents[2] / "docs" / "benchmark.md").read_text(encoding="utf-8")
+
+
+def test_the_table_names_every_suite():
+    assert re.findall(r"^\| `(\w+)` \|", BENCHMARK, re.MULTILINE) == list(SUITES)
+
+
+def test_the_example_makes_a_suite_in_fifty_lines(tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", BENCHMARK, re.DOTALL)
+    assert len(code.splitlines()) <= 50
+    file = tmp_path / "parcels.py"
+    file.write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mentorlib.data.suites.SUITES", dict(SUITES))  # the example adds to it
+    spec = importlib.util.spec_from_file_location("parcels", file)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "parcels", module)
+    spec.loader.exec_module(module)
+    pairs = load_tasks(tmp_path / "runs" / "parcels", suite="parcels")
+    assert {t.split for t, _ in pairs} == {"train", "eval"} and len(pairs) == 250

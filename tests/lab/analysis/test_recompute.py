@@ -1,0 +1,70 @@
+"""What a comparison records is computed again from the trajectories, and a changed one is found."""
+
+import json
+from pathlib import Path
+
+import pytest
+import synthetic
+
+from mentorlib.cli import main
+from mentorlib.core import InputError
+from mentorlib.lab import analysis
+from mentorlib.lab.analysis.recompute import record_table, verify
+from mentorlib.runs.run import Run
+
+
+@pytest.fixture
+def compared(tmp_path: Path) -> Run:
+    root = tmp_path / "runs"
+    synthetic.make_runs(root, tasks=12, steps=3)
+    names = list(analysis.load.methods(root=root)["run"])
+    rows, rollouts = analysis.load.evaluations(names, root), analysis.load.rollouts(names, root)
+    run = Run("compare", root)
+    record_table(
+        run, names, analysis.comparison.paired(rows), "difference", ["suite", "method"], "paired", against="base"
+    )
+    record_table(run, names, analysis.tool_use.tool_jsd(rows), "jsd", ["suite", "method"], "tool_jsd")
+    record_table(run, names, analysis.training.speed(rollouts, level=0.5), "area", ["method"], "speed", level=0.5)
+    run.record("stated", 3)
+    return run
+
+
+def test_every_number_of_a_table_comes_out_again(compared: Run) -> None:
+    entry = compared.results["difference/longer/sft"]
+    assert entry["query"] == "paired(against='base').difference where suite == 'longer' and method == 'sft'"
+    assert entry["n"] == 12 and entry["ci"][0] <= entry["value"] <= entry["ci"][1]
+    checked = verify(compared)
+    assert len(checked) > 20 and {c["ok"] for c in checked if c["key"] != "stated"} == {True}
+    assert checked[-1] == {"key": "stated", "value": 3, "recomputed": None, "ok": None}
+
+
+@pytest.mark.parametrize("part", ["value", "ci"])
+def test_drift_is_found(compared: Run, part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    changed = compared.results["jsd/calculator/sft"]
+    changed[part] = 0.123 if part == "value" else [0.1, 0.2]
+    compared.record_many({"jsd/calculator/sft": changed})
+    assert [c["key"] for c in verify(compared) if c["ok"] is False] == ["jsd/calculator/sft"]
+    assert main(["verify", str(compared.path)]) == 1
+    assert "jsd/calculator/sft says" in capsys.readouterr().out
+
+
+def test_a_changed_trajectory_is_found(compared: Run) -> None:
+    file = compared.path.parent / "sft" / "eval" / "longer.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        row["correct"] = True
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "difference/longer/sft" in {c["key"] for c in verify(compared) if c["ok"] is False}
+
+
+def test_a_query_that_is_no_table_is_refused(compared: Run) -> None:
+    with pytest.raises(InputError, match="no table 'exec'"):
+        record_table(
+            compared, compared.info["compares"], analysis.load.methods(root=compared.path.parent), "x", [], "exec"
+        )
+    with pytest.raises(InputError, match="about other runs"):
+        record_table(compared, ["base"], analysis.load.methods(root=compared.path.parent), "seed", ["run"], "accuracy")
+    entry = compared.results["area/grpo-exact"] | {"query": "open('x').value where method == 'a'"}
+    compared.record_many({"bad": entry})
+    with pytest.raises(InputError, match="no such table"):
+        verify(compared)

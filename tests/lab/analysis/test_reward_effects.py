@@ -1,0 +1,104 @@
+"""Stored rows under every reward, against values worked out by hand, and the made-up runs."""
+
+import math
+from random import Random
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+
+from mentorlib.core import InputError
+from mentorlib.lab import analysis
+
+
+def test_a_group_is_scored_as_one() -> None:
+    """Anneal weighs tools by the share of the group that is wrong; a row of an evaluation stands alone."""
+    rng = Random(0)
+    rows = pd.DataFrame([synthetic.row(kind, rng, 1) for kind in ("right", "argument", "argument", "right")])
+    grouped = rows.assign(run="r", method="m", step=1, group=[0, 0, 1, 1], outcome="", reward="anneal")
+    scored = analysis.reward_effects.rescore(grouped, rewards=["anneal"])
+    assert [w["tools"] for w in scored["weights"]] == pytest.approx([0.15] * 4)
+    alone = analysis.reward_effects.rescore(grouped.drop(columns=["step", "group"]), rewards=["anneal"])
+    assert [w["tools"] for w in alone["weights"]] == pytest.approx([0, 0.3, 0.3, 0])
+
+
+def test_advantages_are_those_that_were_stored(rollouts: pd.DataFrame) -> None:
+    again = analysis.reward_effects.advantages(rollouts)
+    assert np.allclose(again["advantage"], rollouts["advantage"].astype(float))
+    assert np.allclose(again.groupby(["run", "step", "group"])["advantage"].sum(), 0)
+
+
+def test_decomposition_adds_up(rollouts: pd.DataFrame) -> None:
+    for scored in (rollouts, analysis.reward_effects.rescore(rollouts)):
+        shares = analysis.reward_effects.decomposition(scored).groupby(["method", "reward", "step"])["share"].sum()
+        assert len(shares) and np.allclose(shares, 1)
+
+
+def test_a_total_that_its_terms_do_not_explain_gets_a_rest(rollouts: pd.DataFrame) -> None:
+    odd = rollouts.assign(total=rollouts["total"].astype(float) * 2)
+    assert "rest" in set(analysis.reward_effects.decomposition(odd)["term"])
+
+
+def test_counterfactual_of_the_own_reward_changes_nothing(rollouts: pd.DataFrame) -> None:
+    found = analysis.reward_effects.counterfactual(analysis.reward_effects.rescore(rollouts))
+    own = found[found["reward"] == found["trained"]]
+    assert len(own) == 3 and (own[["flips", "silenced", "woken"]] == 0).all(axis=None)
+    assert np.allclose(own["spearman"].dropna(), 1)
+    assert found[["flips", "silenced", "woken", "dead"]].stack().between(0, 1).all()
+
+
+def test_counterfactual_by_hand() -> None:
+    totals = {"a": [0.0, 1.0, 0.5, 0.5], "b": [1.0, 0.0, 0.5, 0.5], "c": [1.0, 1.0, 1.0, 1.0]}
+    scored = pd.DataFrame(
+        [
+            {
+                "row": i,
+                "run": "r",
+                "method": "grpo-a",
+                "step": 0,
+                "group": 0,
+                "trained": "a",
+                "reward": name,
+                "total": t,
+            }
+            for name, values in totals.items()
+            for i, t in enumerate(values)
+        ]
+    )
+    found = analysis.reward_effects.counterfactual(scored).set_index("reward")
+    assert found.loc["b", ["flips", "silenced", "dead", "spearman"]].tolist() == [0.5, 0, 0, pytest.approx(-1)]
+    assert found.loc["c", ["flips", "silenced", "dead"]].tolist() == [0, 0.5, 1] and math.isnan(
+        found.loc["c", "spearman"]
+    )
+
+
+def test_partings_show_what_was_mended(rollouts: pd.DataFrame) -> None:
+    official, corrected = (
+        analysis.reward_effects.rescore(rollouts, "official"),
+        analysis.reward_effects.rescore(rollouts),
+    )
+    parted = analysis.reward_effects.partings(official, corrected)
+    assert {"malformed call", "gave up"} <= set(parted["outcome"])
+    assert (parted["change"].abs().diff().dropna() <= 1e-12).all()
+    assert np.allclose(parted["change"], parted["corrected"] - parted["official"])
+    assert analysis.reward_effects.partings(official, official).empty
+
+
+def test_rescore_refuses_unknown_names(rollouts: pd.DataFrame) -> None:
+    with pytest.raises(InputError, match=r"nonsense.*sparse"):
+        analysis.reward_effects.rescore(rollouts, rewards=["nonsense"])
+    with pytest.raises(InputError, match="version"):
+        analysis.reward_effects.rescore(rollouts, "old")
+
+
+def test_what_cannot_be_judged_has_no_total(rollouts: pd.DataFrame) -> None:
+    right = rollouts[rollouts["outcome"] == "correct"].head(1)
+    unclear = right.assign(answer="3", messages=[[{"role": "assistant", "content": "\\boxed{9**9**9**9}"}]])
+    assert analysis.reward_effects.rescore(unclear, rewards=["exact"])["total"].isna().all()
+    assert analysis.reward_effects.rescore(unclear, "official", rewards=["exact"])["total"].notna().all()
+
+
+def test_what_is_ours_is_never_scored(rollouts: pd.DataFrame) -> None:
+    mine = rollouts.head(4).assign(stop=["infrastructure", "answered", "answered", "answered"])
+    assert analysis.reward_effects.rescore(mine, rewards=["exact"])["row"].tolist() == mine.index[1:].tolist()

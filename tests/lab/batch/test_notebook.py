@@ -1,0 +1,262 @@
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import nbformat
+import plotly.graph_objects as go
+import pytest
+from tiny import notebook
+
+from mentorlib.core import InputError
+from mentorlib.lab import figures
+from mentorlib.lab.batch.notebook import NotebookFailed, run_notebook
+from mentorlib.lab.batch.parameters import check_parameters, parameters_of, read_notebook
+from mentorlib.lab.report.html import figure_html
+from mentorlib.runs.run import Run
+
+PARAMETERS = """run: str = "one"  # the run's name
+steps: int = 3  # optimizer steps
+lr: float = 1e-6
+lora: bool = False
+suites: list[str] = [
+    "a",
+    "b",
+]  # suites to use
+limit: int | None = None  # rows (# of them)
+weights: dict[str, float] = {}
+free = None"""
+LOADS = re.compile(r"<script[^>]*\ssrc=|<link[^>]*href=|@import|<img[^>]*src=.http|import\(|requirejs|MathJax\.js")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def typed(tmp_path):
+    return notebook(tmp_path / "typed.ipynb", PARAMETERS)
+
+
+def test_parameters_are_read_with_types_defaults_and_help(typed):
+    found = {p.name: p for p in parameters_of(read_notebook(typed))}
+    assert list(found) == ["run", "steps", "lr", "lora", "suites", "limit", "weights", "free"]
+    assert found["steps"].default == 3 and found["steps"].help == "optimizer steps"
+    assert found["suites"].default == ["a", "b"] and found["suites"].help == "suites to use"
+    assert found["limit"].type == "int | None" and found["limit"].help == "rows (# of them)"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("steps=7", 7),
+        ("lr=1e-5", 1e-5),
+        ("lr=2", 2),
+        ("lora=true", True),
+        ("suites=[a, b c]", ["a", "b c"]),
+        ("suites=[]", []),
+        ("limit=null", None),
+        ("limit=5", 5),
+        ("run=123", "123"),
+        ("run=no", "no"),
+        ("run=a: b", "a: b"),
+        ("run=[x", "[x"),
+        ("run=", ""),
+        ("weights={tool: 0.5}", {"tool": 0.5}),
+        ("free=[1, x]", [1, "x"]),
+    ],
+)
+def test_text_values_become_typed(typed, text, value):
+    name, _, raw = text.partition("=")
+    (checked,) = check_parameters(typed, {name: raw}, text=True).values()
+    assert checked == value and type(checked) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("stepz=7", "no parameter 'stepz'; did you mean steps?"),
+        ("zzz=7", "no parameter 'zzz'; it takes run, steps"),
+        ("steps=1.5", "parameter steps takes int (optimizer steps), not 1.5"),
+        ("steps=many", "takes int"),
+        ("steps=true", "takes int"),
+        ("steps=null", "takes int"),
+        ("lr=fast", "takes float"),
+        ("lora=1", "takes bool"),
+        ("suites=a", "takes list[str]"),
+        ("suites=[1]", "takes list[str]"),
+        ("limit=x", "takes int | None"),
+        ("weights={tool: x}", "takes dict[str, float]"),
+    ],
+)
+def test_unknown_and_ill_typed_parameters_are_refused(typed, text, says):
+    name, _, raw = text.partition("=")
+    with pytest.raises(InputError) as error:
+        check_parameters(typed, {name: raw}, text=True)
+    assert says in str(error.value) and "typed.ipynb" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_refusal_comes_before_a_kernel_and_leaves_nothing(typed, tmp_path, monkeypatch):
+    monkeypatch.setattr("mentorlib.lab.batch.notebook._execute", None)
+    for given in ({"steps": "3"}, {"nothing": 1}, {"run": "a/b"}):
+        with pytest.raises(InputError):
+            run_notebook(typed, given)
+    assert os.listdir(tmp_path) == ["typed.ipynb"]
+
+
+def test_no_notebook_and_bad_notebooks(tmp_path, typed):
+    with pytest.raises(InputError, match=r"did you mean .*typed\.ipynb"):
+        run_notebook(tmp_path / "typd.ipynb")
+    (tmp_path / "bad.ipynb").write_text("{")
+    with pytest.raises(InputError, match=r"bad\.ipynb: not a notebook"):
+        run_notebook(tmp_path / "bad.ipynb")
+    with pytest.raises(InputError, match="not a literal"):
+        run_notebook(notebook(tmp_path / "x.ipynb", "a: int = len('x')"))
+    with pytest.raises(InputError, match="as `name: type"):
+        run_notebook(notebook(tmp_path / "x.ipynb", "print(1)"))
+
+
+def test_a_report_streams_runs_here_and_opens_offline(tmp_path):
+    source = notebook(
+        tmp_path / "books" / "good.ipynb",
+        'run: str = "r"\nn: int = 2',
+        "from mentorlib.runs.run import Run\nimport os, sys, time\nrecord = Run(run, n=n)",
+        "for i in range(n):\n    print('step', i, flush=True)\n    time.sleep(1.0)",
+        "print(os.getcwd()); print(sys.executable)",
+        "import plotly.express as px\npx.line(x=[1, 2], y=[3, 4], title='</script><b>bold').show()",
+        "px.bar(x=[1], y=[2])",
+        "import ipywidgets\nipywidgets.IntSlider()",
+        "print('<script>alert(1)</script>')",
+        "print('careful', file=sys.stderr)",
+        "record.finish()",
+    )
+    before = source.read_bytes()
+    said = []
+    report = run_notebook(source, {"n": 3}, say=lambda line: said.append((line, time.monotonic())))
+    assert report == tmp_path.relative_to(tmp_path) / "runs" / "r" / "report.html"
+    assert source.read_bytes() == before
+    lines = [line for line, _ in said]
+    assert lines[:5] == ["step 0", "step 1", "step 2", str(tmp_path), sys.executable]
+    assert said[2][1] - said[0][1] > 1.0  # as they were printed, not at the end
+    html = report.read_text()
+    page = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
+    assert not LOADS.search(page) and not re.search(r"<script[^>]*src", html) and len(html) > 3_000_000
+    assert html.count('<script>figure("figure-') == 2 and "<b>bold" not in html
+    assert (
+        "<details" in page
+        and "<summary>warnings</summary>" in page
+        and "<title>Tiny</title>" in page
+        and "&lt;script&gt;alert(1)" in page
+    )
+    assert "slider" not in page.lower().replace("intslider", "")
+    executed = nbformat.read(tmp_path / "runs" / "r" / "notebook.ipynb", 4)
+    assert executed.metadata.mentorlib.parameters == {"run": "r", "n": 3} and executed.metadata.mentorlib.error is None
+    assert sorted(os.listdir(tmp_path / "runs" / "r")) == ["notebook.ipynb", "report.html", "run.json"]
+    assert Run.open("r").status == "done"
+
+
+def test_a_report_is_in_its_runs_folder_wherever_that_is(tmp_path):
+    cells = ('run: str = "r"\nroot: str = "runs"', "from mentorlib import Run\nRun(run, root=root).finish()")
+    given = run_notebook(notebook(tmp_path / "n.ipynb", *cells), {"root": "elsewhere"}, say=lambda line: None)
+    assert {p.name for p in given.parent.iterdir()} >= {"report.html", "notebook.ipynb", "run.json"}
+    assert str(given) == "elsewhere/r/report.html"
+
+
+def test_a_figure_of_ones_own_keeps_its_title():
+    dressed = figures.base.dress(go.Figure(), "What <it> says", 300)
+    page = figure_html(json.loads(dressed.to_json()), "f")
+    assert ">What &lt;it&gt; says</p>" in page and '"title": {"text": "<b>' not in page
+    own = go.Figure(layout={"margin": {"l": 0}, "title": "Mine"})
+    page = figure_html(json.loads(own.to_json()), "f")
+    assert '"title": {"text": "Mine"}' in page and "</p>" not in page
+    assert "</p>" not in figure_html(json.loads(go.Figure().to_json()), "f")
+
+
+def test_a_failing_cell_still_gives_a_report(tmp_path):
+    source = notebook(
+        tmp_path / "bad.ipynb",
+        'run: str = "r"',
+        "from mentorlib.runs.run import Run\nRun(run)\nprint('so far')",
+        "raise ValueError('three <b>\\nsecond line')",
+        "print('never')",
+    )
+    with pytest.raises(NotebookFailed) as error:
+        run_notebook(source)
+    assert (
+        "bad.ipynb" in str(error.value) and "ValueError: three <b>" in str(error.value) and "\n" not in str(error.value)
+    )
+    html = error.value.report.read_text()
+    assert "so far" in html and "This notebook failed" in html and "three &lt;b&gt;" in html and "<b>\n" not in html
+    assert Run.open("r").status == "failed"
+    assert not (tmp_path / "runs" / "r" / "running.ipynb").exists()
+
+
+def test_a_dying_kernel_still_gives_a_report(tmp_path):
+    source = notebook(tmp_path / "dies.ipynb", "n: int = 1", "print('so far')", "import os; os._exit(1)")
+    with pytest.raises(NotebookFailed, match="DeadKernelError"):
+        run_notebook(source)
+    assert "so far" in (tmp_path / "reports" / "dies" / "report.html").read_text()
+
+
+def test_input_errors_of_cells_leave_no_trace_and_no_damage(tmp_path):
+    source = notebook(
+        tmp_path / "b.ipynb",
+        'run: str = "r"\nn: int = 1',
+        "from mentorlib.runs.run import Run\nrecord = Run(run, n=n)\nrecord.finish()",
+    )
+    run_notebook(source)
+    folder = tmp_path / "runs" / "r"
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    with pytest.raises(InputError, match=r"n \(was 1, now 2\)"):
+        run_notebook(source, {"n": 2})
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    raising = "from mentorlib.core import InputError\nraise InputError('rows.jsonl, line 3: no answer')"
+    other = notebook(tmp_path / "o.ipynb", 'run: str = "new"', raising)
+    with pytest.raises(InputError, match="line 3"):
+        run_notebook(other)
+    assert not (tmp_path / "runs" / "new").exists()
+
+
+def test_a_run_that_breaks_is_failed_wherever_its_report_goes(tmp_path):
+    begin = "from mentorlib.core import InputError\nfrom mentorlib.runs.run import Run\nrecord = Run(run)"
+    for error, raised in (("InputError", InputError), ("ValueError", NotebookFailed)):
+        source = notebook(tmp_path / f"{error}.ipynb", f'run: str = "{error}"', begin, f"raise {error}('late')")
+        with pytest.raises(raised, match="late"):
+            run_notebook(source, output=tmp_path / "out" / error)
+        assert Run.open(tmp_path / "runs" / error).status == "failed"
+        assert "late" in (tmp_path / "out" / error / "report.html").read_text()
+
+
+def test_a_killed_notebook_takes_its_kernel_with_it(tmp_path):
+    source = notebook(
+        tmp_path / "long.ipynb",
+        "n: int = 1",
+        "import os, time\nprint('kernel', os.getpid(), flush=True)",
+        "for i in range(600):\n    print(i, flush=True)\n    time.sleep(0.1)",
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", f"from mentorlib.lab.batch.notebook import run_notebook; run_notebook({str(source)!r})"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    kernel = int(child.stdout.readline().split()[1])
+    child.kill()
+    child.wait()
+    for _ in range(100):
+        if not os.path.exists(f"/proc/{kernel}"):
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(kernel, 9)
+        pytest.fail("the kernel outlived its parent")
+
+
+def test_the_notebook_metadata_is_json(tmp_path):
+    source = notebook(tmp_path / "p.ipynb", "n: int = 1", "print(n)")
+    run_notebook(source, output=tmp_path / "out", say=lambda line: None)
+    assert (
+        json.loads((tmp_path / "out" / "notebook.ipynb").read_text())["metadata"]["mentorlib"]["notebook"] == "p.ipynb"
+    )

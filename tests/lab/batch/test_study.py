@@ -1,0 +1,368 @@
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+import synthetic
+from tiny import notebook
+
+from mentorlib.core import InputError
+from mentorlib.lab.batch.plan import Stage, plan, stage_keys
+from mentorlib.lab.batch.study import StudyFailed, run_study
+from mentorlib.lab.batch.study_page import write_page
+from mentorlib.runs.run import Run
+
+MAKE = """from mentorlib.runs.run import Run
+record = Run(run, seed=seed, data=data, fail=fail)
+print('working', run, seed)
+if fail: raise ValueError('asked to')
+record.append_rows('eval/a.jsonl', [{'correct': True}, {'correct': seed > 0}])
+record.record('accuracy', rows='eval/a.jsonl', query='mean(correct)', ci=(0.25, 0.75))
+record.finish()"""
+PARAMETERS = 'run: str = "m"\nseed: int = 0\ndata: str = ""\nfail: bool = False\nrefuse: bool = False'
+GATHER = """from mentorlib.runs.run import Run
+record = Run(run, runs=runs)
+record.record('mean', sum(Run.open(r).results['accuracy']['value'] for r in runs) / len(runs))
+record.finish()"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    notebook(Path("make.ipynb"), PARAMETERS, MAKE)
+    notebook(Path("gather.ipynb"), 'run: str = "g"\nruns: list[str] = []', GATHER)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Stages without kernels, to test the order of things: a process that leaves a report, fails if asked to."""
+    script = Path("stage.py")
+    script.write_text("""
+import json, os, sys
+folder, parameters = sys.argv[1], json.loads(sys.argv[2])
+print("working", parameters["run"], "on", os.environ["OMP_NUM_THREADS"], "and", os.environ["MKL_NUM_THREADS"])
+if parameters.get("fail"):
+    sys.exit("mentor: asked to")
+if parameters.get("refuse"):
+    print("mentor: row 3: no answer", file=sys.stderr)
+    sys.exit(2)
+for name, text in {"report.html": "ok", "results.json": "{}"}.items():
+    open(f"{folder}/{name}", "w").write(text)
+""")
+    monkeypatch.setattr(
+        "mentorlib.lab.batch.study._command",
+        lambda stage: [sys.executable, "-S", str(script), str(stage.folder), json.dumps(stage.parameters)],
+    )
+
+
+def study(text: str, name: str = "small.yaml") -> Path:
+    Path(name).write_text(text)
+    return Path(name)
+
+
+SMALL = """
+question: Which <seed>?
+stages:
+  - name: gather
+    notebook: gather.ipynb
+    parameters: {runs: [$one, $many]}
+  - {name: one, notebook: make.ipynb, parameters: {seed: 5}}
+  - {name: many, notebook: make.ipynb, grid: {seed: [0, 1]}, parameters: {data: $one/}, minutes: 0.1}
+"""
+
+
+def test_a_study_orders_runs_skips_and_reports(capfd):
+    file = study(SMALL)
+    settings, stages = plan(file)
+    assert [s.name for s in stages] == ["one", "many-0", "many-1", "gather"]
+    assert stages[1].parameters == {"seed": 0, "data": "runs/small-one", "run": "small-many-0"}
+    assert stages[3].parameters["runs"] == ["small-one", "small-many-0", "small-many-1"]
+    assert stages[3].needs == ("one", "many-0", "many-1") and settings["workers"] == 2
+
+    report = run_study(file)
+    said = capfd.readouterr().out
+    assert report == Path("reports/small/index.html")
+    assert "[one] working small-one 5" in said and "[many-1] working small-many-1 1" in said
+    assert re.search(r"\[small\] gather done in \d+s \(4 of 4 stages done, nothing left to run\)", said)
+    assert re.search(r"about \d+m?\d*s left", said)
+    assert Run.open("small-gather").results["mean"]["value"] == pytest.approx((1 + 0.5 + 1) / 3)
+    page = report.read_text()
+    assert "Which &lt;seed&gt;?" in page and "http" not in page and 'href="gather.html"' in page and "accuracy" in page
+    assert sorted(p.name for p in report.parent.glob("*.html")) == [
+        "gather.html", "index.html", "many-0.html", "many-1.html", "one.html"
+    ]  # fmt: skip
+
+
+def test_a_grid_goes_on_from_the_same_place_of_a_grid():
+    text = """
+stages:
+  - {name: first, notebook: make.ipynb, grid: {seed: [0, 1]}}
+  - {name: then, notebook: make.ipynb, grid: {fail: [false, true], seed: [0, 1]}, parameters: {data: $first/model}}
+"""
+    _, stages = plan(study(text))
+    assert [s.parameters["data"] for s in stages[2:]] == [f"runs/small-first-{seed}/model" for seed in (0, 1, 0, 1)]
+    with pytest.raises(InputError, match="no run of the stage 'first' has the values"):
+        plan(study(text.replace("[false, true], seed: [0, 1]", "[false], seed: [2]")))
+
+
+def test_done_stages_are_skipped_and_changed_ones_run_again(quick, capfd):
+    def starts() -> list[str]:
+        return re.findall(r"\] (\S+) starts", capfd.readouterr().out)
+
+    file = study(SMALL)
+    report = run_study(file)
+    assert len(starts()) == 4
+    before = {p: p.stat().st_mtime_ns for p in Path("runs").rglob("*")}
+    made = report.stat().st_mtime_ns
+    assert run_study(file) == report and starts() == [] and report.stat().st_mtime_ns == made
+    assert {p: p.stat().st_mtime_ns for p in Path("runs").rglob("*")} == before
+
+    run_study(study(SMALL.replace("[0, 1]", "[0, 2]")))  # another seed: its stage and what needs it, nothing else
+    assert starts() == ["many-2", "gather"]
+
+    one = study("stages: [{name: one, notebook: make.ipynb, parameters: {data: rows.jsonl}}]", "other.yaml")
+    for text in ("{}\n", "{} \n"):  # another data file
+        Path("rows.jsonl").write_text(text)
+        run_study(one)
+        assert starts() == ["one"]
+    Path("runs/other-one/old").touch()
+    notebook(Path("make.ipynb"), PARAMETERS, MAKE, "seed")  # another notebook: the folder begins anew
+    run_study(one)
+    assert starts() == ["one"] and not Path("runs/other-one/old").exists()
+
+
+def test_a_failed_stage_stops_only_what_needs_it(quick):
+    text = (
+        SMALL.replace("{seed: 5}", "{seed: 5, fail: true}").replace("$one/", "''").replace("[$one, $many]", "[$many]")
+    )
+    text += "  - {name: last, notebook: gather.ipynb, parameters: {runs: [$one]}}\n"
+    with pytest.raises(StudyFailed, match=r"one: mentor: asked to; the rest is in reports/small/index\.html") as error:
+        run_study(study(text))
+    page = error.value.report.read_text()
+    assert "skipped" in page and "asked to" in page and 'href="many-0.html"' in page and 'href="gather.html"' in page
+    assert not Path("runs/small-last").exists()
+
+
+def test_bad_input_in_a_stage_is_bad_input_of_the_study(quick):
+    with pytest.raises(InputError, match="only: mentor: row 3: no answer"):
+        run_study(study("stages: [{name: only, notebook: make.ipynb, parameters: {refuse: true}}]"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[", "not YAML"),
+        ("[]", "write keys and values"),
+        ("stages: []", "no stages"),
+        ("stages: [{name: a}]", "stage 1: no 'notebook'"),
+        ("stages: [{name: a, notebook: make.ipynb, gird: {}}]", "unknown key 'gird'; did you mean grid?"),
+        ("stages: [{name: a/b, notebook: make.ipynb}]", "'a/b' is taken or has other than"),
+        ("stages: [{name: a, notebook: make.ipynb}, {name: a, notebook: make.ipynb}]", "'a' is taken"),
+        ("stages: [{name: a, notebook: mak.ipynb}]", "did you mean make.ipynb?"),
+        ("stages: [{name: a, notebook: make.ipynb, parameters: {sed: 1}}]", "did you mean seed?"),
+        (
+            "stages: [{name: a, notebook: make.ipynb, parameters: {seed: x}}]",
+            "stage 'a': make.ipynb: parameter seed takes int",
+        ),
+        ("stages: [{name: a, notebook: make.ipynb, grid: {seed: 3}}]", "not a list of values"),
+        ("stages: [{name: a, notebook: make.ipynb, parameters: {data: $b}}]", "no stage 'b'"),
+        ("stages: [{name: a, notebook: make.ipynb, needs: [a]}]", "circle"),
+        ("stages: [{name: a, notebook: make.ipynb, parameters: {run: a/b}}]", "run name 'a/b'"),
+        ("workers: 0\nstages: [{name: a, notebook: make.ipynb}]", "'workers' is at least 1"),
+        ("workers: two\nstages: [{name: a, notebook: make.ipynb}]", "'workers' takes a int"),
+        ("stages: [{name: a, notebook: make.ipynb, grid: {seed: [0, 1]}, parameters: {run: x}}]", "fill one folder"),
+    ],
+)
+def test_a_wrong_study_is_refused_before_anything_starts(text, says):
+    with pytest.raises(InputError) as error:
+        run_study(study(text))
+    assert says in str(error.value) and "small.yaml" in str(error.value) and "\n" not in str(error.value)
+    assert not Path("runs").exists() and not Path("reports").exists()
+
+
+def test_no_file_and_a_folder_of_someone_else():
+    with pytest.raises(InputError, match="no such study file"):
+        run_study("nothing.yaml")
+    Run("small-one", seed=1)
+    with pytest.raises(InputError, match="runs/small-one exists and is not of this study"):
+        run_study(study(SMALL))
+    assert not Path("reports").exists()
+
+
+def test_a_study_leaves_another_study_s_runs_alone(quick):
+    run_study(study("stages: [{name: one, notebook: make.ipynb}]"))
+    Path("copy").mkdir()
+    copy = "stages: [{name: one, notebook: make.ipynb, parameters: {seed: 3}}]"
+    with pytest.raises(InputError, match=r"runs/small-one exists and is of small\.yaml; remove it, or rename"):
+        run_study(study(copy, "copy/small.yaml"))
+    assert json.loads(Path("runs/small-one/stage.json").read_text())["study"] == "small.yaml"
+    run_study(study(copy))  # the same file, changed
+
+
+def test_a_killed_study_goes_on_where_it_stopped(capfd):
+    wait = "import time\nfrom pathlib import Path\nwhile not Path('go').exists(): time.sleep(0.05)"
+    notebook(
+        Path("wait.ipynb"), 'run: str = "w"\nseed: int = 0', f"print('waiting', flush=True)\n{wait}", "print('went')"
+    )
+    file = study("""
+workers: 1
+stages:
+  - {name: one, notebook: make.ipynb}
+  - {name: two, notebook: wait.ipynb, needs: [one]}
+""")
+    command = [sys.executable, "-m", "mentorlib", "study", str(file)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    for line in child.stdout:
+        if "waiting" in line:
+            break
+    with pytest.raises(InputError, match="running already"):
+        run_study(file)
+    child.kill()
+    child.wait()
+    stage = json.loads(Path("runs/small-two/stage.json").read_text())
+    assert "done" not in stage
+    (Path("runs/small-two") / "kept").touch()  # such as a checkpoint: the folder of an interrupted stage stays
+    Path("go").touch()
+    time.sleep(2)  # an orphan, if there were one, would now finish the stage
+    assert not Path("runs/small-two/report.html").exists()
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "one starts" not in again.stdout and "[two] went" in again.stdout and "goes on" in again.stdout
+    assert again.stdout.splitlines()[-1] == "Report: reports/small/index.html"
+    assert Path("runs/small-two/kept").exists()
+
+
+def test_another_library_begins_anew_unless_told(quick, capfd, monkeypatch):
+    file = study("stages: [{name: a, notebook: make.ipynb}, {name: b, notebook: make.ipynb, parameters: {data: $a/}}]")
+    run_study(file)
+    monkeypatch.setattr("mentorlib.lab.batch.plan._folder_hash", lambda *_, **__: "another")
+    capfd.readouterr()
+    report = run_study(file, any_library=True)
+    assert "working" not in capfd.readouterr().out
+    assert report.read_text().count("done*") == 2 and "* done with another version" in report.read_text()
+    report = run_study(file)
+    assert capfd.readouterr().out.count("working") == 2 and "another version" not in report.read_text()
+    study(file.read_text().replace("{data: $a/}", "{data: $a/, seed: 1}"))
+    (report.parents[2] / "runs/small-b/replies.jsonl").touch()  # paid for, and good whatever else has changed
+    (report.parents[2] / "runs/small-b/eval").mkdir()
+    run_study(file, any_library=True)
+    assert capfd.readouterr().out.count("working") == 1
+    assert Path("runs/small-b/replies.jsonl").exists() and not Path("runs/small-b/eval").exists()
+
+
+def test_any_executor_will_do(quick, capfd):
+    file = study("stages: [{name: many, notebook: make.ipynb, grid: {seed: [0, 1]}}]")
+    with ProcessPoolExecutor(2) as pool:
+        run_study(file, executor=pool)
+    assert "[many-0] working small-many-0" in capfd.readouterr().out
+
+
+def test_stages_share_the_cores(quick, capfd, monkeypatch):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    run_study(study("stages: [{name: a, notebook: make.ipynb}]"))
+    share = max(1, (os.cpu_count() or 1) // 2)
+    assert f"[a] working small-a on {share} and {share}" in capfd.readouterr().out
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # what a user sets holds for both, or results hang on the load
+    run_study(study("stages: [{name: b, notebook: make.ipynb}]"))
+    assert "[b] working small-b on 7 and 7" in capfd.readouterr().out
+
+
+# ---- the page (in a browser: test_browser.py)
+
+
+def story(compare: str, foreign: str = "", **parameters: list) -> str:
+    """The page of a study over the runs here, of which the last stage compares those in ``parameters["runs"]``.
+
+    ``foreign`` is a run that no stage of the study made.
+    """
+    book = Path(__file__).parents[3] / "notebooks"
+    own = sorted({*os.listdir("runs")} - {foreign})
+    stages = [Stage(run, book / "02_train.ipynb", {"run": run}, (), run, None) for run in own]
+    stages.append(Stage("last", book / compare, parameters, tuple(s.name for s in stages), "last", None))
+    folder = Path("reports/s")
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {stage.name: "done" for stage in stages}
+    return write_page({"name": "s", "question": ""}, stages, state, {}, [], {}, parameters, folder).read_text()
+
+
+def test_the_page_says_what_it_lacks_and_counts_what_is_ours():
+    runs = synthetic.make_runs(Path("runs"), 12, 1, ("base", "sft"))
+    file = Path("runs/sft/eval/longer.jsonl")
+    row, *rest = file.read_text().splitlines()
+    file.write_text(
+        "\n".join([json.dumps(json.loads(row) | {"stop": "infrastructure", "correct": None}), *rest]) + "\n"
+    )
+    page = story("05_compare.ipynb", runs=runs)
+    assert "No learning curves: none of these runs has training rollouts" in page
+    assert "1 of 72 trajectories" in page and 'outcome=ours">1 of sft</a>' in page
+    assert "Accuracy by method" not in story("05_compare.ipynb", runs=["sft"])  # one method: nothing to compare
+
+
+def test_the_page_opens_the_trajectories_of_another_study_s_run():
+    runs = synthetic.make_runs(Path("runs"), 12, 1, ("base", "sft"))
+    page = story("05_compare.ipynb", foreign="base", runs=runs)
+    assert 'href="trajectories.html?last#?' in page and "method=base" in page
+    assert "Trajectories of sft, base" in Path("reports/s/trajectories.html").read_text()
+
+
+def test_the_page_sets_budgets_side_by_side_and_never_pools_what_differs():
+    budget = {"steps": 24, "groups": 8, "group_size": 8, "learning_rate": 2e-4, "suite": "calculator", "beta": 0.001}
+    for i, own in enumerate([{"learning_rate": 1e-4}, {"learning_rate": 3e-4}, {"student": "runs/r0/model"}]):
+        synthetic.make_runs(Path("runs"), 12, 1, ("sft",), i)
+        info = json.loads(Path("runs/sft/run.json").read_text())
+        info["parameters"] |= budget | own
+        Path("runs/sft/run.json").write_text(json.dumps(info))
+        Path("runs/sft").rename(f"runs/r{i}")
+    page = story("06_tune.ipynb", runs=["r0", "r1", "r2"])
+    assert re.search(r"sft learning_rate=0.0001</th>\s*<td class=.number.>24 × 64</td><td class=.number.>0.0001<", page)
+    assert "24 × 64, then 24 × 64" in page and "beta 0.001" in page
+    assert "best for" in page  # the figure of learning rates
+
+
+def test_a_seed_more_leaves_the_other_seeds_done():
+    text = "stages: [{name: half, notebook: make.ipynb, grid: {seed: SEEDS}},"
+    text += " {name: whole, notebook: make.ipynb, parameters: {data: $half/model}, grid: {seed: SEEDS}}]"
+    keys = []
+    for seeds in ("[0, 1]", "[0, 1, 2]"):
+        stages = plan(study(text.replace("SEEDS", seeds)))[1]
+        keys.append(stage_keys(stages))
+    assert {s.name: s.needs for s in stages}["whole-1"] == ("half-1",)
+    assert keys[0].items() <= keys[1].items()
+
+
+def test_a_stage_says_what_it_will_in_any_letters(quick, capfd):
+    Path("stage.py").write_text(Path("stage.py").read_text() + "\nsys.stderr.buffer.write(b'\\xff')\n")
+    run_study(study("stages: [{name: a, notebook: make.ipynb, parameters: {data: 'ω😀'}}]"))
+    assert "starts again" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("named", ["runs/other", "other"])
+def test_a_stage_on_another_study_s_run_is_done_again_when_that_changes(quick, named):
+    info = Path("runs/other/run.json")
+    info.parent.mkdir(parents=True)
+    info.write_text("{}")
+    Path("on.yaml").write_text(f"stages: [{{name: a, notebook: make.ipynb, parameters: {{data: {named}}}}}]")
+    (stage,) = plan(Path("on.yaml"))[1]
+    before = stage_keys([stage])
+    Path("runs/on-a").mkdir()
+    Path("runs/on-a/run.json").write_text("{}")  # its own run changes nothing
+    assert stage_keys([stage]) == before
+    info.write_text('{"created": "later"}')
+    assert stage_keys([stage]) != before
+
+
+def test_a_stage_on_a_source_is_done_again_when_its_files_change(quick):
+    Path("mine").mkdir()
+    Path("mine/tasks.jsonl").write_text("")
+    Path("on.yaml").write_text("stages: [{name: a, notebook: make.ipynb, parameters: {data: 'own:mine'}}]")
+    (stage,) = plan(Path("on.yaml"))[1]
+    before = stage_keys([stage])
+    Path("mine/tasks.jsonl").write_text("{}")
+    assert stage_keys([stage]) != before

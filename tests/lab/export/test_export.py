@@ -1,0 +1,253 @@
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from mentorlib.cli import main
+from mentorlib.core import InputError
+from mentorlib.lab.analysis.recompute import verify
+from mentorlib.lab.export.archive import load_archive, save_archive
+from mentorlib.lab.export.hub import push, save_hub
+from mentorlib.lab.export.inspect_logs import save_inspect
+from mentorlib.runs.run import Run
+
+CALL = {"type": "function", "function": {"name": "power", "arguments": {"a": 8, "b": 2}}}
+ROW = {
+    "task_id": "calculator-0",
+    "suite": "calculator",
+    "split": "eval",
+    "question": "How many plums is a square of 8? <b>",
+    "answer": "64",
+    "teacher_tools": ["power"],
+    "tools": ["power", "sqrt"],
+    "messages": [
+        {"role": "assistant", "content": "", "tool_calls": [CALL, CALL]},
+        {"role": "tool", "content": "64"},
+        {"role": "tool", "content": "64"},
+        {"role": "assistant", "content": "The answer is \\boxed{64}."},
+    ],
+    "stop": "answered",
+    "n_tokens": 17,
+    "correct": True,
+    "sample": 0,
+}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run() -> Run:
+    """A run as notebook 02 leaves one, but for the weights."""
+    Path("tasks.parquet").write_bytes(b"rows")
+    run = Run("mine", student="nano", method="grpo", reward="exact", steps=2, suite="calculator", seed=3, data="")
+    run.uses("tasks.parquet")
+    rows = [
+        ROW,
+        ROW | {"sample": 1, "correct": False},
+        ROW | {"task_id": "calculator-1", "correct": None, "messages": []},
+    ]
+    run.write_rows("eval/calculator.jsonl", rows)
+    run.append_rows(
+        "rollouts.jsonl", [ROW | {"step": step, "total": 0.5, "terms": {"correct": 1.0}} for step in (1, 2)]
+    )
+    for step in (1, 2):
+        run.log(step, reward=step / 2, loss=0.1)
+    run.record("accuracy/calculator", rows="eval/calculator.jsonl", query="mean(correct)")
+    run.finish()
+    return run
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_run_travels_as_one_archive(run, capsys):
+    before = content(run.path)
+    (run.path / ".lock").touch()
+    assert main(["export", "mine", "-o", "to/mine.tar.gz"]) == 0
+    assert capsys.readouterr().out == "to/mine.tar.gz\n"
+    with tarfile.open("to/mine.tar.gz") as archive:
+        assert {(m.uid, m.uname, m.gname) for m in archive.getmembers()} == {(0, "", "")}
+    assert main(["import", "to/mine.tar.gz"]) == 2  # one's own run is never touched
+    assert capsys.readouterr().err.startswith("mentor: runs/mine exists: import under another name with --name")
+    assert main(["import", "to/mine.tar.gz", "--name", "theirs"]) == 0
+    theirs = Run.open("theirs")
+    assert theirs.info == run.info | {"name": "theirs"} and verify(theirs)[0]["ok"] is True
+    shutil.rmtree(run.path)
+    assert load_archive("to/mine.tar.gz").info == run.info
+    assert content(run.path) == before
+    assert sorted(os.listdir("runs")) == ["mine", "theirs"]  # nothing half-unpacked
+
+
+def test_a_link_is_not_exported(run):
+    (run.path / "model").symlink_to("/etc")
+    with pytest.raises(InputError, match="runs/mine/model is a link"):
+        save_archive(run, "mine.tar.gz")
+    assert not [name for name in os.listdir() if "tar" in name]
+
+
+def packed(members: dict[str, bytes | str], kind: bytes = tarfile.SYMTYPE) -> Path:
+    """An archive by hand: bytes become a file, a text a link to it."""
+    import io
+
+    with tarfile.open("bad.tar.gz", "w:gz") as archive:
+        for name, held in members.items():
+            member = tarfile.TarInfo(name)
+            if isinstance(held, str):
+                member.type, member.linkname = kind, held
+                archive.addfile(member)
+            else:
+                member.size = len(held)
+                archive.addfile(member, io.BytesIO(held))
+    return Path("bad.tar.gz")
+
+
+INFO = json.dumps({"name": "x", "parameters": {}, "status": "done", "data": {}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ({"x/run.json": INFO, "x/../../out": b"1"}, "leads out of"),
+        ({"/x/run.json": INFO}, "leads out of"),
+        ({"x/run.json": INFO, "x/link": "/etc/passwd"}, "is a link"),
+        ({"x/run.json": INFO, "y/run.json": INFO}, "holds no run"),
+        ({"x/other.json": INFO}, "holds no run"),
+        ({"x/run.json": b"{}"}, "is not a run's"),
+        ({"x/run.json": b"[]"}, "no archive of a run, or a damaged one"),
+        ({"x/run.json": b"\xff"}, "no archive of a run, or a damaged one"),
+        ({".x/run.json": INFO}, "run name '.x'"),
+        ({"x/run.json": INFO, "x/a": b"1", "x/a/b": b"1"}, "no archive of a run, or a damaged one"),
+    ],
+)
+def test_a_hostile_archive_leaves_nothing(members, says, tmp_path):
+    with pytest.raises(InputError) as error:
+        load_archive(packed(members))
+    assert says in str(error.value) and "bad.tar.gz" in str(error.value).replace("run name", "bad.tar.gz")
+    assert "\n" not in str(error.value)
+    assert not list(Path("runs").glob("*")) and not (tmp_path.parent / "out").exists()
+
+
+def test_a_hard_link_a_cut_archive_and_one_too_large(run, monkeypatch):
+    with pytest.raises(InputError, match="is a link"):
+        load_archive(packed({"x/run.json": INFO, "x/link": "x/run.json"}, tarfile.LNKTYPE), "in")
+    whole = save_archive(run, "mine.tar.gz").read_bytes()
+    middle = len(whole) // 2
+    changed = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    for broken in (b"", whole[:20], whole[:middle], whole[:-4], changed):
+        Path("cut.tar.gz").write_bytes(broken)
+        with pytest.raises(InputError, match=r"cut\.tar\.gz: no archive of a run, or a damaged one"):
+            load_archive("cut.tar.gz", "in")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 10))
+    with pytest.raises(InputError, match="has room for"):
+        load_archive("mine.tar.gz", "in")
+    with pytest.raises(InputError, match="no such file"):
+        load_archive("nothing.tar.gz")
+    assert not list(Path("in").glob("*"))
+
+
+def test_a_student_goes_to_the_hub_with_its_card(run):
+    from mentorlib.rollout.model import NANO, load_student
+
+    with pytest.raises(InputError, match="has no model/"):
+        save_hub(run, "out")
+    shutil.copytree(NANO, run.path / "model", ignore=lambda _, names: [n for n in names if n.endswith(".py")])
+    base = Run("base", student="nano", method="none")
+    base.record("accuracy/calculator", 0.25, n=200, ci=(0.2, 0.3))
+    Path("reports/small").mkdir(parents=True)
+    Path("reports/small/stages.json").write_text(json.dumps({"base": "runs/base", "mine": "runs/mine"}))
+    assert main(["export", "mine", "--to", "hub", "-o", "out", "--license", "apache-2.0"]) == 0
+    card = Path("out/README.md").read_text()
+    assert "| suite | tasks | mine | base |" in card
+    assert "| calculator | 2 | 50.0% (9% to 91%) | 25.0% (20% to 30%) |" in card
+    assert run.info["data"]["tasks.parquet"] in card and "GRPO with the reward `exact`" in card
+    facts = ModelCard.load("out/README.md").data
+    (result,) = facts.eval_results
+    assert facts.license == "apache-2.0" and facts.base_model is None  # nano is on no hub
+    assert (result.dataset_name, result.metric_type, result.metric_value) == ("calculator", "accuracy", 0.5)
+    ours, tokenizer = load_student("out")
+    shipped, _ = load_student()
+    assert all((a == b).all() for a, b in zip(ours.parameters(), shipped.parameters(), strict=True))
+    assert tokenizer.chat_template
+
+    asked: list[tuple[str, dict]] = []
+
+    class Hub:
+        """What is asked of huggingface_hub's HfApi, in the order it is asked."""
+
+        def create_repo(self, repo_id, **options):
+            asked.append((repo_id, options))
+
+        def upload_folder(self, *, repo_id, folder_path, commit_message):
+            asked.append((repo_id, content(Path(folder_path))))
+            return f"https://hub/{repo_id}"
+
+    assert push(run, "me/mine", api=Hub(), license="apache-2.0") == "https://hub/me/mine"
+    made, uploaded = asked
+    assert made == ("me/mine", {"private": True, "exist_ok": True}) and uploaded == ("me/mine", content(Path("out")))
+
+
+def test_inspect_logs_say_what_the_rows_say(run):
+    file, rollouts = save_inspect(run, "logs")
+    # the form that inspect_ai.log.list_eval_logs looks for
+    assert re.fullmatch(r"logs/\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d[^_]*_calculator_mine\.json", str(file))
+    log = json.loads(file.read_text())
+    assert log["version"] == 2 and log["eval"]["task"] == "calculator" and log["eval"]["config"] == {"epochs": 2}
+    right, wrong, unjudged = log["samples"]
+    assert [s["scores"]["correct"]["value"] for s in log["samples"]] == ["C", "I", "N"]
+    assert (right["id"], right["epoch"], wrong["epoch"]) == ("calculator-0", 1, 2)
+    assert right["target"] == "64" and right["input"] == ROW["question"] and unjudged["output"]["choices"] == []
+    called, *results = right["messages"][2:5]
+    assert [c["id"] for c in called["tool_calls"]] == [m["tool_call_id"] for m in results] == ["0-0", "0-1"]
+    assert called["tool_calls"][0] == {
+        "id": "0-0",
+        "function": "power",
+        "arguments": {"a": 8, "b": 2},
+        "type": "function",
+    }
+    (score,) = log["results"]["scores"]
+    assert score["metrics"]["accuracy"]["value"] == 0.5 == run.results["accuracy/calculator"]["value"]
+    log = json.loads(rollouts.read_text())
+    assert log["eval"]["task"] == "rollouts" and log["eval"]["config"] == {"epochs": 2}
+    assert [(s["epoch"], s["metadata"]["step"], s["metadata"]["total"]) for s in log["samples"]] == [
+        (1, 1, 0.5),
+        (2, 2, 0.5),
+    ]
+    with pytest.raises(InputError, match="nothing was evaluated or sampled"):
+        save_inspect(Run("empty"), "logs")
+
+
+def test_trackio_gets_metrics_and_a_trace_a_rollout(run, tmp_path):
+    # In a process of its own: trackio decides where it writes when it is imported, and keeps threads.
+    code = """
+import json
+from mentorlib.runs.run import Run
+from mentorlib.lab.export.trackio_traces import save_trackio
+count = save_trackio(Run.open("mine"), "ours")
+from trackio.sqlite_storage import SQLiteStorage as Storage
+print(json.dumps([count, Storage.get_logs("ours", "mine"), Storage.get_traces("ours", "mine")]))
+"""
+    where = os.environ | {"TRACKIO_DIR": str(tmp_path / "trackio"), "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run([sys.executable, "-c", code], env=where, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    count, logs, traces = json.loads(done.stdout.splitlines()[-1])
+    assert count == len(traces) == 5
+    assert [(row["step"], row["reward"]) for row in logs if "reward" in row] == [(1, 0.5), (2, 1.0)]
+    assert sorted((t["step"], t["key"]) for t in traces) == [
+        *((1, "rollouts"), (2, "rollouts"), (3, "calculator"), (3, "calculator"), (3, "calculator"))
+    ]
+    (first,) = (t for t in traces if t["step"] == 1)
+    assert first["metadata"]["total"] == 0.5 and first["metadata"]["task_id"] == "calculator-0"
+    called = first["messages"][2]["tool_calls"][0]
+    assert called["function"] == {"name": "power", "arguments": '{"a": 8, "b": 2}'}
+    assert [m.get("tool_call_id") for m in first["messages"][3:5]] == ["0-0", "0-1"]

@@ -1,0 +1,184 @@
+"""Figures: titles state what the data say, text from data cannot become markup, no data gives a figure that says so."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+import synthetic
+
+from mentorlib.lab import analysis, figures
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, go.Figure]:
+    """Every figure, from made-up runs."""
+    root = tmp_path_factory.mktemp("runs")
+    synthetic.make_runs(Path(root))
+    rows, rollouts = analysis.load.evaluations(root=root), analysis.load.rollouts(root=root)
+    scored, official = analysis.reward_effects.rescore(rollouts), analysis.reward_effects.rescore(rollouts, "official")
+    accuracy = analysis.comparison.accuracy(rows)
+    return {
+        "learning_curves": figures.training.figure(analysis.training.curves(rollouts)),
+        "accuracy": figures.comparison.accuracy(accuracy),
+        "forest": figures.comparison.forest(analysis.comparison.paired(rows)),
+        "similarity": figures.comparison.similarity(accuracy, analysis.tool_use.tool_jsd(rows)),
+        "outcomes": figures.outcomes.outcomes(analysis.comparison.shares(rows)),
+        "stops": figures.outcomes.stops(analysis.comparison.shares(rows, "stop")),
+        "payoffs": figures.reward_effects.payoffs(scored),
+        "partings": figures.reward_effects.partings(analysis.reward_effects.partings(official, scored), len(rollouts)),
+        "counterfactual": figures.reward_effects.counterfactual(analysis.reward_effects.counterfactual(scored)),
+        "decomposition": figures.reward_effects.decomposition(analysis.reward_effects.decomposition(rollouts)),
+        "terms": figures.reward_effects.terms(scored[scored["row"] == scored["row"].iloc[0]]),
+    }
+
+
+def title(figure: go.Figure) -> str:
+    return figure.layout.title.text.replace("<b>", "").replace("</b>", "").replace("<br>", " ")
+
+
+def test_titles_state_the_finding(drawn: dict[str, go.Figure]) -> None:
+    assert title(drawn["accuracy"]) == "No method stands clear of all others on any of 3 suites"
+    assert title(drawn["similarity"]).startswith("grpo-exact calls tools most like the teacher")
+    for name, figure in drawn.items():
+        assert any(c.isdigit() for c in title(figure)), name
+
+
+def test_every_figure_reads_on_a_phone(drawn: dict[str, go.Figure]) -> None:
+    for name, figure in drawn.items():
+        assert figure.layout.width is None and figure.layout.height > 150, name
+        assert all(len(line) <= 32 + 7 for line in figure.layout.title.text.split("<br>")), name
+        named = [a.title.text for a in figure.select_xaxes() if a.title.text]
+        assert named, f"{name}: no axis title"
+
+
+def test_a_method_has_one_colour(drawn: dict[str, go.Figure]) -> None:
+    for name in ("accuracy", "forest", "learning_curves", "similarity"):
+        for trace in drawn[name].data:
+            if trace.name in figures.base.METHODS:
+                tint = trace.line.color if name == "learning_curves" else (trace.error_x.color or trace.marker.color)
+                assert tint == figures.base.METHODS[trace.name], (name, trace.name)
+    assert len(set(figures.base.METHODS.values())) == len(figures.base.METHODS)
+    assert figures.base.colour("grpo-exact data=gsm8k") == figures.base.METHODS["grpo-exact"]
+
+
+HOSTILE = '<a href="javascript:alert(1)">x</a> <img src=x onerror=alert(2)> $\\href{x}{y}$ \x1b[31m \u202e'
+
+
+def test_titles_compare_what_can_be_compared() -> None:
+    jsd = [("a", "calculator", 0.01), ("b", "calculator", 0.005), ("b", "unseen", 0.6)]
+    made = [{"method": m, "suite": s, "low": 0.0, "high": 1.0} for m, s, _ in jsd]
+    scores = pd.DataFrame([row | {"accuracy": 0.5, "n": 9} for row in made])
+    distances = pd.DataFrame([row | {"jsd": d, "floor": 0.0} for row, (*_, d) in zip(made, jsd, strict=True)])
+    assert figures.comparison.similarity(scores, distances).layout.title.text.startswith("<b>b calls tools most like")
+    other = {"method": "c", "suite": "gsm8k", "low": 0.0, "high": 1.0}  # which is compared with none, and hinders none
+    more = [pd.concat([f, pd.DataFrame([other | {k: 0.0 for k in f if k not in other}])]) for f in (scores, distances)]
+    assert figures.comparison.similarity(*more).layout.title.text.startswith("<b>b calls tools most like")
+    apart = figures.comparison.similarity(scores.iloc[[0, 2]], distances.iloc[[0, 2]]).layout.title.text
+    assert "calls tools most like" not in apart
+    ended = [("a", "calculator", "answered"), ("b", "calculator", "answered"), ("b", "unseen", "gave_up")]
+    stops = pd.DataFrame([{"method": m, "suite": s, "stop": x, "n": 9, "share": 1.0} for m, s, x in ended])
+    assert "from 100% (a) to 100% (a)" in figures.outcomes.stops(stops).layout.title.text.replace("</b><br><b>", " ")
+    paid = [(0, "correct", 1.0), (1, "gave up", 0.0), (2, "wrong tool", 0.1), (3, "ours", 4.0)]
+    scored = pd.DataFrame(
+        [{"row": i, "reward": r, "outcome": o, "total": t} for i, o, t in paid for r in ("exact", "f1")]
+    )
+    assert not any("ours" in name for name in figures.reward_effects.payoffs(scored).data[0].y)
+
+
+def test_text_from_data_is_escaped() -> None:
+    assert figures.base.text("<b>$a & b\x1b\u202e") == "&lt;b&gt;&#36;a &amp; b\\u001b\\u202e"
+    one = {"suite": HOSTILE, "method": HOSTILE, "accuracy": 0.5, "low": 0.4, "high": 0.6, "n": 9, "unjudged": 0}
+    one |= {"runs": 2, "sd_runs": 0.1}  # several runs: the hover says more
+    shares = pd.DataFrame([{"suite": HOSTILE, "method": HOSTILE, "outcome": HOSTILE, "n": 3, "share": 1.0}])
+    scored = pd.DataFrame(
+        [
+            {
+                "row": 0,
+                "reward": HOSTILE,
+                "total": 1.0,
+                "terms": {HOSTILE: 1.0},
+                "weights": {},
+                "reason": HOSTILE,
+                "outcome": "correct",
+            }
+        ]
+    )
+    for figure in (
+        figures.comparison.accuracy(pd.DataFrame([one])),
+        figures.outcomes.outcomes(shares),
+        figures.outcomes.stops(shares.rename(columns={"outcome": "stop"})),
+        figures.reward_effects.terms(scored),
+        figures.reward_effects.payoffs(scored),
+    ):
+        for said in strings(figure.to_plotly_json()):
+            markup = set(re.findall(r"<[^>]*>?", said)) - {"<b>", "</b>", "<br>", "<extra>", "</extra>"}
+            assert not markup and not set("$\x1b\u202e") & set(said), said
+        assert "onerror" in figure.to_json()
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every string of a figure that plotly may render (groups of the legend are keys only)."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key not in ("legendgroup", "template"):
+                yield from strings(item)
+    elif isinstance(value, list | tuple) or hasattr(value, "tolist"):
+        for item in value:
+            yield from strings(item)
+    elif isinstance(value, str):
+        yield value
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda none: figures.training.figure(none),
+        lambda none: figures.comparison.accuracy(none),
+        lambda none: figures.comparison.forest(none),
+        lambda none: figures.comparison.similarity(
+            pd.DataFrame(columns=["suite", "method", "accuracy"]), pd.DataFrame(columns=["suite", "method", "jsd"])
+        ),
+        lambda none: figures.outcomes.outcomes(none),
+        lambda none: figures.outcomes.stops(none),
+        lambda none: figures.reward_effects.payoffs(none),
+        lambda none: figures.reward_effects.partings(none, 7),
+        lambda none: figures.reward_effects.counterfactual(pd.DataFrame(columns=["reward", "trained"])),
+        lambda none: figures.reward_effects.decomposition(none),
+        lambda none: figures.reward_effects.terms(none),
+    ],
+)
+def test_no_data_is_said_not_raised(draw: Callable[[pd.DataFrame], go.Figure]) -> None:
+    figure = draw(pd.DataFrame())
+    assert not figure.data and len(figure.layout.annotations) == 1
+
+
+def test_no_failure_and_one_method(tmp_path: Path) -> None:
+    synthetic.make_runs(tmp_path, tasks=4, methods=("base",))
+    rows = analysis.load.evaluations(root=tmp_path)
+    assert "only one method" in title(figures.comparison.forest(analysis.comparison.paired(rows)))
+    right = rows[rows["outcome"] == "correct"]
+    assert title(figures.outcomes.outcomes(analysis.comparison.shares(right))).startswith("Nothing failed")
+
+
+def test_accuracy_leads_only_where_intervals_part() -> None:
+    columns = ["suite", "method", "accuracy", "low", "high", "n", "unjudged"]
+    rows = [("a", "base", 0.2, 0.1, 0.3, 9, 0), ("a", "sft", 0.8, 0.7, 0.9, 9, 0), ("b", "base", 0.5, 0.4, 0.6, 9, 0)]
+    table = pd.DataFrame([*rows, ("b", "sft", 0.5, 0.4, 0.6, 9, 0)], columns=columns)
+    table = table.assign(runs=1, sd_runs=float("nan"))
+    assert title(figures.comparison.accuracy(table)) == "sft stands clear of all others on 1 of 2 suites"
+    assert title(figures.comparison.accuracy(table[table["method"] == "base"])) == "base is right on 20% (a) to 50% (b)"
+    assert title(figures.comparison.accuracy(table[table["suite"] == "b"])).startswith(
+        "Neither base nor sft stands clear"
+    )
+
+
+def test_a_correlation_is_said_only_where_both_sides_vary() -> None:
+    scores = pd.DataFrame({"suite": list("aabb"), "method": ["base", "sft"] * 2, "low": 0.0, "high": 1.0})
+    scores = scores.assign(accuracy=[0.2, 0.4, 0.7, 0.9])  # the suite that is further from the teacher is the easier
+    distances = scores[["suite", "method"]].assign(jsd=[0.2, 0.1, 0.9, 0.8], low=0.0, high=1.0, floor=0.05)
+    assert "correlation with accuracy within suites -1.00" in title(figures.comparison.similarity(scores, distances))
+    assert "correlation" not in title(figures.comparison.similarity(scores.assign(accuracy=0.5), distances))

@@ -1,0 +1,438 @@
+import itertools
+import json
+import pickle
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fuzzed import GOLDS, fuzzed
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mentorlib.core import END, Call, Execution, InputError, Reference, Trajectory, tool_messages
+from mentorlib.data.sources.gsm8k import read as gsm8k
+from mentorlib.data.suites import SUITES, generate
+from mentorlib.rewards import answers, corrected, official
+from mentorlib.rewards.reward import CONTROLS, OFFICIAL, REWARDS, named
+from mentorlib.rewards.table import TABLE, Score
+from mentorlib.rewards.toolrl import assign
+from mentorlib.rewards.trl import as_trl
+
+REPO = Path(__file__).parents[2]
+NEXT = f"{END}\n<|im_start|>user\n<tool_response>\n5\n</tool_response>{END}\n<|im_start|>assistant\n"
+
+
+def call(name: str = "add", arguments: str = '{"a": 2, "b": 3}') -> str:
+    return f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>'
+
+
+def teacher(*names: str, answer: str = "5") -> Reference:
+    return Reference("t", [], [Call(name, {"a": 2, "b": 3}) for name in names], answer)
+
+
+def score(name: str, response: str, *tools: str, answer: str = "5", version: str = "corrected", **more: Any) -> Score:
+    return named(name, version)(Trajectory.from_response(response), teacher(*tools), answer=answer, **more)
+
+
+def test_golden_rows(shared: Path) -> None:
+    rows = [json.loads(line) for line in (shared / "golden" / "official_rewards.jsonl").read_text().splitlines()]
+    assert len(rows) == 1500
+    for row in rows:
+        trajectory = Trajectory.from_response(row["response"])
+        reference = Reference("", [], [Call(name, {}) for name in row["teacher_tools"]], row["answer"])
+        for name, expected in row["scores"].items():
+            total = OFFICIAL[name](trajectory, reference, answer=row["answer"]).total
+            assert total == pytest.approx(expected, abs=1e-6), (row["id"], name)
+
+
+# --- the ledger: docs/rewards.md has a row for each, with these numbers ---
+
+ANSWER = f"The answer is \\boxed{{5}}.{END}"
+WRONG = f"The answer is \\boxed{{6}}.{END}"
+CASES_OF = f"\\boxed{{\\left\\{{ x=2,y=3 \\right.}}{END}"
+# id: (reward, response, teacher's tools, gold answer, what else the corrected one is given)
+LEDGER: dict[str, tuple[str, str, list[str], str, dict[str, Any]]] = {
+    "malformed": ("none", '<tool_call>\n{"name": "add", "argu\n</tool_call>' + NEXT + ANSWER, ["add"], "5", {}),
+    "unclosed": ("none", '<tool_call>\n{"name": "add", "arguments": {}}' + NEXT + ANSWER, ["add"], "5", {}),
+    "after-answer": ("exact", "\\boxed{5}\n" + call() + NEXT + "Done." + END, ["add"], "5", {}),
+    "gave-up": ("exact", call() + NEXT + "I do not know." + END, ["add"], "5", {}),
+    "gave-up-invented": ("exact", call("guess") + NEXT + "I do not know." + END, ["add"], "5", {}),
+    "prompt-box": ("sparse", "Use \\boxed{5}.\n<|im_start|>assistant\nNo idea." + END, ["add"], "5", {}),
+    "tool-box": ("sparse", call() + NEXT.replace("5", "\\boxed{5}") + "No idea." + END, ["add"], "5", {}),
+    "hard-coded": ("exact", call("convert") + NEXT + ANSWER, ["convert"], "5", {"valid_tools": ["convert"]}),
+    "no-teacher": ("exact", ANSWER, [], "5", {}),
+    "no-mathruler": ("sparse", f"\\boxed{{(15,-29)}}{END}", ["add"], "(15,-29)", {}),
+    "box-space": ("sparse", f"\\boxed {{7}}. If not 7, then 5{END}", ["add"], "5", {}),
+    "escaped-brace": ("sparse", CASES_OF, ["add"], "\\left\\{ x=2,y=3 \\right.", {}),
+    "open-box": ("sparse", f"\\boxed{{5}} that is \\boxed{{5{END}", ["add"], "5", {}),
+    "no-arguments": ("exact", '<tool_call>{"name": "add"}</tool_call>' + NEXT + ANSWER, ["add"], "5", {}),
+    "quoted-call": ("exact", call() + NEXT.replace("5", call("guess")) + ANSWER, ["add"], "5", {}),
+    "swallowed": (
+        "exact",
+        "<tool_call>" + END + "\n<|im_start|>assistant\n" + call() + NEXT + ANSWER,
+        ["add"],
+        "5",
+        {},
+    ),
+    "odd-name": ("none", call().replace('"add"', '["add"]') + NEXT + ANSWER, ["add"], "5", {}),
+    "unjudged": ("sparse", f"\\boxed{{9**9**9**9}}{END}", ["add"], "3", {}),
+}
+
+
+def ledger_totals(key: str) -> tuple[float | None, float | None]:
+    name, response, tools, gold, more = LEDGER[key]
+    official = score(name, response, *tools, answer=gold, version="official")
+    if key == "prompt-box":  # the release scores prompt and response as one text, we the response
+        response = response.split("<|im_start|>assistant\n")[1]
+    ours = score(name, response, *tools, answer=gold, **more)
+    return official.total, ours.total if ours.judged else None
+
+
+def documented() -> dict[str, tuple[str, str, str]]:
+    """id: (reward, official, corrected) as docs/rewards.md has them."""
+    text = (REPO / "docs" / "rewards.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \|.*\| (\w+) \| ([\d.]+) \| ([\d.]+|none) \|", text, re.MULTILINE)
+    return {row[0]: (row[1], row[2], row[3]) for row in rows}
+
+
+@pytest.mark.parametrize("key", LEDGER)
+def test_ledger_row(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if key == "unjudged":
+        judge = corrected.judge
+        for module in (corrected, official):
+            monkeypatch.setattr(module, "judge", lambda p, g, official=False: judge(p, g, official, time_limit=1.0))
+    released, ours = ledger_totals(key)
+    name, said_official, said_ours = documented()[key]
+    assert name == LEDGER[key][0]
+    assert released == pytest.approx(float(said_official))
+    assert ours == (None if said_ours == "none" else pytest.approx(float(said_ours)))
+
+
+def test_ledger_is_complete() -> None:
+    assert set(documented()) == set(LEDGER)
+
+
+def test_ledger_zero_result() -> None:
+    """The tenth deviation is not the scorer's: a tool's 0 must reach the policy."""
+    assert [Execution(value=value).text for value in (0, 0.0, False, "")] == ["0", "0", "false", ""]
+
+
+# --- what holds for every reward ---
+
+
+def as_trajectory(reference: Reference) -> Trajectory:
+    return Trajectory(reference.task_id, reference.messages, f"…{END}", "answered")
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_the_reference_scores_the_maximum(suite: str) -> None:
+    for task, reference in generate(suite, 200, seed=1):
+        for name, reward in REWARDS.items():
+            result = reward(as_trajectory(reference), reference, answer=task.answer, valid_tools=task.toolbox.names)
+            assert result.total == pytest.approx(reward.maximum), (suite, name, result)
+
+
+def test_the_reference_scores_the_maximum_on_gsm8k(shared: Path) -> None:
+    pairs, _ = gsm8k(shared / "data" / "gsm8k" / "train.jsonl")
+    assert len(pairs) > 5000
+    for task, reference in pairs:
+        for name, reward in REWARDS.items():
+            result = reward(as_trajectory(reference), reference, answer=task.answer, valid_tools=task.toolbox.names)
+            assert result.total == pytest.approx(reward.maximum), (task.id, name, result)
+
+
+def check_bounds(name: str, result: Score) -> None:
+    assert set(result.terms) == set(result.weights)
+    assert all(0 <= value <= 1 for value in result.terms.values()), (name, result)
+    assert result.total == sum(value * result.weights[term] for term, value in result.terms.items())
+    lowest = sum(weight for weight in TABLE[name][1].values() if weight < 0)
+    assert lowest <= result.total <= REWARDS[name].maximum + 1e-12, (name, result)
+
+
+def test_order_of_outcomes() -> None:
+    """What a policy should prefer: never worse to try than to give up, never better to invent a tool."""
+    ladder = [
+        call() + NEXT + "I do not know." + END,
+        call("guess") + NEXT + WRONG,
+        call("subtract") + NEXT + WRONG,
+        call() + NEXT + WRONG,
+        call("guess") + NEXT + ANSWER,
+        call("subtract") + NEXT + ANSWER,
+        call() + NEXT + ANSWER,
+    ]
+    for name in ("sparse", "exact", "partial", "none", "f1", "strict"):
+        totals = [score(name, response, "add").total for response in ladder]
+        assert totals == sorted(totals), (name, totals)
+        assert totals[0] < totals[-1]
+    exact = [score("exact", response, "add").total for response in ladder]
+    assert exact == pytest.approx([0.0, 0.0, 0.1, 0.16, 0.7, 0.8, 1.1])
+    assert score("exact", (call() + NEXT + ANSWER).removesuffix(END), "add").total == 0.0
+
+
+def test_matching_rules() -> None:
+    two = call() + NEXT + call("multiply") + NEXT + ANSWER
+    assert score("exact", two, "add").terms["tools"] == 0.0
+    assert score("partial", two, "add").terms["tools"] == 1.0
+    assert score("f1", two, "add").terms["tools"] == pytest.approx(2 / 3)
+    assert score("exact", two, "multiply", "add", "add").terms["tools"] == 1.0
+    assert score("strict", two, "add", "multiply").terms["tools"] == 1.0
+    assert score("strict", two, "multiply", "add").terms["tools"] == 0.0
+    assert score("strict", call("add", '{"a": 2, "b": 4}') + NEXT + ANSWER, "add").terms["tools"] == 0.0
+    for name in ("exact", "partial", "f1", "strict"):
+        assert score(name, two).terms["tools"] == 0.0  # the teacher used none
+        assert score(name, ANSWER).terms["tools"] == 1.0
+
+
+def test_toolrl() -> None:
+    """By hand, S_max = 1 + 2 calls + 4 arguments = 7."""
+    swapped = call("multiply") + call() + NEXT + ANSWER
+    assert score("toolrl", swapped, "add", "multiply").total == pytest.approx(4.0)
+    half = call("add", '{"a": 2, "c": 3}') + NEXT + ANSWER  # names 1/2, parameters 1/3, values 1
+    assert score("toolrl", half, "add", "multiply").total == pytest.approx(1 + 6 * (1 / 2 + 1 / 3 + 1) / 7 - 3)
+    assert score("toolrl", call("guess") + END, "add").total == pytest.approx(-3.0)
+    invented = call("add") + call("guess") + NEXT + ANSWER  # names 1/2: what is not offered counts as used
+    assert score("toolrl", invented, "add").total == pytest.approx(1 + 6 * (1 / 2 + 1 + 2) / 4 - 3)
+    assert score("toolrl", ANSWER + call("add") + NEXT + "Done." + END, "add").total == pytest.approx(4.0)
+    greedy_loses = call("add", '{"a": 2, "b": 9}') + call("add", '{"a": 1, "b": 9}') + NEXT + ANSWER
+    reference = Reference("t", [], [Call("add", {"a": 1, "b": 8}), Call("add", {"a": 1, "b": 9})], "5")
+    best = REWARDS["toolrl"](Trajectory.from_response(greedy_loses), reference, answer="5")
+    assert best.terms["values"] == pytest.approx(2 / 7)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 5), st.randoms(use_true_random=False))
+def test_assign_is_optimal(n: int, m: int, rng: random.Random) -> None:
+    gains = [[rng.choice([0, 0.5, 1, 1.5, 3]) for _ in range(m)] for _ in range(n)]
+    pairs = assign(gains)
+    assert len({row for row, _ in pairs}) == len({column for _, column in pairs}) == len(pairs) == min(n, m)
+    rows, columns = (range(n), range(m)) if n <= m else (range(m), range(n))
+    best = max(
+        sum(gains[i][j] if n <= m else gains[j][i] for i, j in zip(rows, chosen, strict=True))
+        for chosen in itertools.permutations(columns, len(rows))
+    )
+    assert sum(gains[i][j] for i, j in pairs) == pytest.approx(best)
+
+
+def test_equal_arguments_are_json_equal() -> None:
+    def same(a: str, b: str) -> bool:
+        gold = Reference("t", [], [Call("add", json.loads(a))], "5")
+        result = REWARDS["strict"](Trajectory.from_response(call("add", b) + NEXT + ANSWER), gold, answer="5")
+        return result.terms["tools"] == 1.0
+
+    assert same('{"a": 8, "b": [1.0, {"c": null}]}', '{"b": [1, {"c": null}], "a": 8.0}')
+    assert not same('{"a": 1}', '{"a": true}')
+    assert not same('{"a": 1}', '{"a": "1"}')
+    assert not same('{"a": [1, 2]}', '{"a": [2, 1]}')
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-99, 99) | st.text(max_size=4), lambda inner: st.lists(inner, max_size=3)
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["add", "multiply", "guess"]), st.dictionaries(st.sampled_from("abcd"), JSON, max_size=4)
+        ),
+        max_size=3,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_layout_of_a_call_makes_no_difference(calls: list[tuple[str, dict[str, Any]]], rng: random.Random) -> None:
+    def write(name: str, arguments: dict[str, Any], shuffled: bool) -> str:
+        items, indent = list(arguments.items()), None
+        outer: list[tuple[str, Any]] = [("name", name), ("arguments", arguments)]
+        if shuffled:
+            rng.shuffle(items)
+            rng.shuffle(outer)
+            indent = rng.choice([None, 0, 4])
+            outer = [(key, dict(items) if key == "arguments" else value) for key, value in outer]
+        gap = rng.choice(["", " ", "\n\n", "\t"]) if shuffled else "\n"
+        body = json.dumps(dict(outer), indent=indent, ensure_ascii=not shuffled)
+        return f"<tool_call>{gap}{body}{gap}</tool_call>"
+
+    reference = teacher("add", "multiply")
+    for version in (REWARDS, OFFICIAL):
+        for name, reward in version.items():
+            plain, other = (
+                reward(
+                    Trajectory.from_response("".join(write(*c, shuffled) + NEXT for c in calls) + ANSWER),
+                    reference,
+                    answer="5",
+                )
+                for shuffled in (False, True)
+            )
+            assert plain.terms == other.terms, name
+
+
+# --- fuzz ---
+
+
+@pytest.mark.slow
+def test_fuzzed_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """10,000 outputs under every reward: no exception, every score in its bounds. benchmarks/rewards.py times them."""
+    judge = corrected.judge
+    for module in (corrected, official):
+        monkeypatch.setattr(module, "judge", lambda p, g, official=False: judge(p, g, official, time_limit=1.0))
+    rng = random.Random(7)
+    unlike = 0
+    for _ in range(10_000):
+        trajectory, gold = Trajectory.from_response(fuzzed(rng)), rng.choice(GOLDS)
+        for version in (REWARDS, OFFICIAL):
+            for name, reward in version.items():
+                result = reward(trajectory, teacher("add", "multiply"), answer=gold)
+                check_bounds(name, result)
+                unlike += result.total not in (0.0, 0.1, -3.0)
+    assert unlike > 10_000  # not all of them fall at the first step
+
+
+def test_megabytes() -> None:
+    """Linear in the text: a quadratic pass would take an hour here and be killed with the suite."""
+    for piece in ("<tool_call>", "</tool_call>", "\\boxed{", "<tool_response>", "{", call()):
+        for start in ("", "<|im_start|>user\n"):
+            text = start + piece * (1_000_000 // len(piece))
+            score("toolrl", text + END, "add")
+            score("exact", text + END, "add", version="official")
+
+
+# --- as_trl ---
+
+
+def test_as_trl() -> None:
+    task = SimpleNamespace(id="t", answer="5", toolbox=SimpleNamespace(names=["add", "multiply"]))
+    right = Trajectory.from_response(call() + NEXT + ANSWER)
+    wrong = Trajectory.from_response(call("guess") + NEXT + WRONG)
+    broken = Trajectory.from_response(call() + NEXT + ANSWER)
+    broken.stop = "infrastructure"
+    metrics: dict[str, float] = {}
+    columns: dict[str, list[Any]] = {}
+    function = pickle.loads(pickle.dumps(as_trl("exact")))
+    assert function.__name__ == "exact" and as_trl(OFFICIAL["f1"]).__name__ == "f1"
+    totals = function(
+        prompts=["p"] * 3,
+        completions=[[]] * 3,
+        completion_ids=[[1]] * 3,
+        trajectory=[right, wrong, broken],
+        reference=[teacher("add")] * 3,
+        task=[task] * 3,
+        trainer_state=None,
+        log_metric=metrics.__setitem__,
+        log_extra=columns.__setitem__,
+    )
+    assert totals == [pytest.approx(1.1), pytest.approx(0.0), None]
+    assert metrics == pytest.approx(
+        {"exact/correct": 0.5, "exact/tools": 0.5, "exact/clean": 0.5, "exact/unjudged": 1 / 3}
+    )
+    assert columns["exact/tools"] == [1.0, 0.0, 0.0] and len(columns["exact/reason"]) == 3
+    assert as_trl("sparse", "official")([""], [[]], [right], [teacher("add")], [task]) == [1.0]
+
+
+def test_an_unjudged_answer_has_no_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = SimpleNamespace(id="t", answer="5", toolbox=SimpleNamespace(names=["add"]))
+    monkeypatch.setattr(corrected, "judge", lambda *_, **__: answers.Verdict(None, "timeout"))
+    assert as_trl("exact")([""], [[]], [Trajectory.from_response(ANSWER)], [teacher("add")], [task]) == [None]
+    assert "could not be judged (timeout)" in score("exact", ANSWER, "add").reason
+
+
+def test_names_and_missing_teacher() -> None:
+    paper, ours = ["sparse", "exact", "partial", "none", "f1", "strict", "toolrl"], ["credit", "anneal", "count"]
+    assert list(REWARDS) == paper + ours
+    assert list(CONTROLS) == ["null", "planted"]
+    assert list(OFFICIAL) == ["sparse", "exact", "partial", "none", "f1"]
+    trajectory = Trajectory.from_response(ANSWER)
+    assert REWARDS["sparse"](trajectory, None, answer="5").total == 1.0
+    assert OFFICIAL["exact"](trajectory, None, answer="5").total == pytest.approx(0.1)
+    with pytest.raises(InputError, match="reference"):
+        REWARDS["exact"](trajectory, None, answer="5")
+    with pytest.raises(InputError, match="sparse, exact"):
+        named("dense")
+    with pytest.raises(InputError, match="official"):
+        named("strict", "official")
+    with pytest.raises(InputError, match="version"):
+        named("exact", "offical")
+
+
+# --- our own ---
+
+
+def told(*results: str) -> str:
+    """A transcript whose calls gave these results, without its last turn."""
+    return "".join(call() + NEXT.replace("\n5\n", f"\n{result}\n") for result in results)
+
+
+def test_credit_pays_for_the_teachers_results_by_whatever_tools() -> None:
+    gold = Reference("t", tool_messages(["10", "20", "5"]), teacher("sum_numbers", "multiply", "divide").calls, "5")
+
+    def terms(response: str) -> float:
+        return REWARDS["credit"](Trajectory.from_response(response), gold, answer="5").terms["progress"]
+
+    assert terms(told("10", "20", "6") + WRONG) == pytest.approx(2 / 3)
+    assert terms(told("20") + WRONG) == pytest.approx(1 / 3)
+    assert terms(told("10", "10", "20", "20") + WRONG) == pytest.approx(2 / 4)  # a result counts once, and trying costs
+    assert terms(told(*"10 20 5 1 2 3".split()) + WRONG) == pytest.approx(3 / 6)
+    assert terms(WRONG) == 0 and terms(ANSWER) == 1
+    assert terms("Perhaps \\boxed{3}. " + told("10", "20") + WRONG) == pytest.approx(2 / 3)  # the last box answers
+    assert terms(WRONG.replace("\\boxed{6}.", "\\boxed{6}." + call()) + NEXT + "Done." + END) == 0  # after the answer
+
+
+def test_anneal_weighs_tools_by_how_often_the_group_is_wrong() -> None:
+    reward, gold = REWARDS["anneal"], teacher("add")
+    right, wrong = call() + NEXT + ANSWER, call() + NEXT + WRONG
+    other = call("subtract") + NEXT + WRONG
+
+    def group(*responses: str) -> list[float]:
+        alone = [reward(Trajectory.from_response(r), gold, answer="5") for r in responses]
+        scores = reward.in_group(alone)
+        assert scores == reward.in_group(scores)
+        for result in scores:
+            assert result.total == sum(v * result.weights[k] for k, v in result.terms.items())
+        return [result.total for result in scores]
+
+    assert group(wrong, wrong, other) == pytest.approx([0.4, 0.4, 0.1])  # a guide where all are wrong
+    assert group(right, wrong, other) == pytest.approx([1.0, 0.3, 0.1])
+    assert group(right, right) == pytest.approx([0.8, 0.8])  # silent where all are right
+    unjudged = [score("anneal", ANSWER, "add"), Score({"correct": 0.0}, {"correct": 0.7}, 0.0, "", judged=False)]
+    assert [s.judged for s in reward.in_group(unjudged)] == [True, False]
+    assert REWARDS["exact"].in_group(unjudged) == unjudged
+
+
+def test_count_wants_as_many_calls_as_the_teacher_made() -> None:
+    def tools(response: str, *gold: str) -> float:
+        return score("count", response, *gold).terms["tools"]
+
+    assert tools(told("1", "2") + ANSWER, "subtract", "multiply") == 1  # by whatever tools
+    assert tools(told("1", "2") + WRONG, "add", "add") == 1  # right or wrong
+    assert tools(told("1") + WRONG, "add", "add") == 0.5  # stopping early costs
+    assert tools(told(*"1234") + WRONG, "add", "add") == 0.5  # so does going on
+    assert tools(ANSWER) == 1 and tools(ANSWER, "add") == 0 == tools(told("1") + ANSWER)
+
+
+def test_trl_scores_groups_as_groups() -> None:
+    tasks = [SimpleNamespace(id=i, answer="5", toolbox=SimpleNamespace(names=["add"])) for i in "aabb"]
+    said = [Trajectory.from_response(call() + NEXT + end) for end in (ANSWER, WRONG, WRONG, WRONG)]
+    totals = as_trl("anneal")([""] * 4, [[]] * 4, said, [teacher("add")] * 4, tasks)
+    assert totals == pytest.approx([0.95, 0.25, 0.4, 0.4])
+
+
+def test_controls() -> None:
+    """Chance pays apart from what was done; the planted exploit pays best for giving up."""
+    draws = [score("null", f"{i}{ANSWER}", "add").total for i in range(400)]
+    assert draws == [score("null", f"{i}{ANSWER}").total for i in range(400)]
+    assert abs(sum(draws) / 400 - 0.5) < 0.05 and len(set(draws)) == 400
+    gave_up = call() + NEXT + "I cannot solve this.<|im_end|>"
+    assert [score("planted", said).total for said in (ANSWER, WRONG, gave_up)] == [0.7, 0.0, 1.0]
+    assert [score(name, gave_up, "add").total for name in REWARDS if name != "toolrl"] == [0.0] * (len(REWARDS) - 1)
+    with pytest.raises(InputError, match="there is no corrected"):
+        named("nul")
+
+
+def test_no_heavy_import() -> None:
+    code = "import sys, mentorlib.rewards; assert not {'torch', 'trl', 'sympy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPO)

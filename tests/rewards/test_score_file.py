@@ -1,0 +1,132 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic import make_runs
+from test_rewards import ANSWER, NEXT, call
+
+from mentorlib.core import END, InputError, Trajectory
+from mentorlib.data.suites import generate
+from mentorlib.lab import analysis
+from mentorlib.rewards.reward import REWARDS
+from mentorlib.rewards.score_file import score_file
+from mentorlib.rewards.table import CALCULATOR_TOOLS
+from mentorlib.rollout.loop import row_of
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.write_bytes(b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows))
+    return path
+
+
+def test_scored_rows_are_no_rows_of_the_run(tmp_path):
+    make_runs(tmp_path, 6, 1, ("sft",))
+    file, before = tmp_path / "sft/eval/longer.jsonl", analysis.load.evaluations(root=tmp_path)
+    with file.open("a") as rows:
+        rows.write("{not json\n")
+    counts = score_file(file)
+    assert counts["rows"] == 7 and counts["rejected"] == 1 and (tmp_path / "sft/eval/scored/longer.jsonl").exists()
+    file.write_bytes(file.read_bytes().removesuffix(b"{not json\n"))
+    assert len(analysis.load.evaluations(root=tmp_path)) == len(before)
+
+
+def test_a_response_that_begins_as_a_result_does_is_the_policy_s(tmp_path):
+    said = "user\n<tool_response>\n7\n</tool_response><|im_end|>"
+    assert [m["role"] for m in Trajectory.from_response(said).messages] == ["assistant"]
+    rows = [{"response": text, "answer": "7", "teacher_tools": ["add"]} for text in (said, f"user\nWhat?{END}", ANSWER)]
+    assert score_file(write(tmp_path / "rows.jsonl", rows), tmp_path / "out.jsonl")["scored"] == 3
+
+
+def test_score_file(tmp_path: Path) -> None:
+    good = {"response": call() + NEXT + ANSWER, "answer": "5", "teacher_tools": ["add"], "id": 7}
+    full = good | {"teacher_calls": [{"name": "add", "arguments": {"b": 3, "a": 2}}], "tools": ["add"]}
+    rows: list[Any] = [
+        good,
+        b"",
+        b"{not json",
+        full,
+        b"[1]",
+        {"answer": "5"},
+        good | {"answer": 5},
+        good | {"teacher_tools": "add"},
+        b"\xff\xfe",
+        good | {"teacher_calls": [{"name": "subtract", "arguments": {}}]},
+        b'{"response": NaN}',
+        json.dumps(good).encode()[:-1] + b', "x": 1e999}',
+        json.dumps(good).encode()[:-1] + b', "x": ' + b"[" * 100_000 + b"}",
+        good | {"stop": "infrastructure"},
+    ]
+    source, out = write(tmp_path / "rows.jsonl", rows), tmp_path / "out.jsonl"
+    assert score_file(source, out) == {"rows": 13, "scored": 3, "rejected": 10, "unjudged": 1, "in_part": 3}
+    first, second, third = (json.loads(line) for line in out.read_text().splitlines())
+    assert first["id"] == 7 and set(first["scores"]) == set(REWARDS) - {"strict", "toolrl", "count", "credit"}
+    assert first["scores"]["exact"]["total"] == pytest.approx(1.1)
+    assert set(first["scores"]["exact"]) == {"total", "terms", "reason"}
+    assert second["scores"]["strict"]["total"] == pytest.approx(1.1) and second["scores"]["toolrl"]["total"] == 4.0
+    assert third["scores"]["exact"]["total"] is None
+    rejected = [json.loads(line) for line in (tmp_path / "out.jsonl.rejected.jsonl").read_text().splitlines()]
+    assert [row["line"] for row in rejected] == [3, 5, 6, 7, 8, 9, 10, 11, 12, 13]
+    assert all(row["reason"] for row in rejected) and rejected[0]["text"] == "{not json"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.jsonl.rejected.jsonl", "rows.jsonl"]
+
+    write(source, [full])
+    assert score_file(source, out, rewards=["strict"])["rejected"] == 0
+    assert not (tmp_path / "out.jsonl.rejected.jsonl").exists()
+    assert list(json.loads(out.read_text())["scores"]) == ["strict"]
+    write(source, [good])
+    for name in ("strict", "credit"):
+        assert score_file(source, out, rewards=[name])["rejected"] == 1  # asked for by name, and not possible
+    write(source, [good | {"teacher_results": ["5"]}, good | {"teacher_results": [5]}])
+    assert score_file(source, out, rewards=["credit"])["rejected"] == 1
+
+
+def test_score_file_official_reads_the_prompt(tmp_path: Path) -> None:
+    row = {"prompt": "Give \\boxed{5}.\n", "response": f"No idea.{END}", "answer": "5", "teacher_tools": ["add"]}
+    source, out = write(tmp_path / "rows.jsonl", [row]), tmp_path / "out.jsonl"
+    score_file(source, out, ["sparse"], version="official")
+    assert json.loads(out.read_text())["scores"]["sparse"]["total"] == 1.0
+    score_file(source, out, ["sparse"])
+    assert json.loads(out.read_text())["scores"]["sparse"]["total"] == 0.0
+
+
+def test_score_file_takes_rollouts(tmp_path: Path) -> None:
+    """Rows as rollout.row_of stores them, so that a run's rollouts can be scored as they are."""
+    rows = []
+    for task, reference in generate("unseen", 5, seed=3):
+        text = call(reference.calls[0].name, json.dumps(reference.calls[0].arguments)) + NEXT
+        trajectory = Trajectory.from_response(f"{text}\\boxed{{{task.answer}}}{END}")
+        rows.append(row_of(task, reference, trajectory, step=1, total=0.0))
+    source, out = write(tmp_path / "rollouts.jsonl", rows), tmp_path / "out.jsonl"
+    assert score_file(source, out) == {"rows": 5, "scored": 5, "rejected": 0, "unjudged": 0, "in_part": 0}
+    for row in map(json.loads, out.read_text().splitlines()):
+        totals = {name: found["total"] for name, found in row["scores"].items()}
+        assert totals == pytest.approx({name: reward.maximum for name, reward in REWARDS.items()})
+
+
+def test_score_file_valid_tools(tmp_path: Path) -> None:
+    row = {"response": call("convert") + NEXT + ANSWER, "answer": "5", "teacher_tools": ["convert"]}
+    source, out = write(tmp_path / "rows.jsonl", [row]), tmp_path / "out.jsonl"
+    for valid, total in ((None, 0.7), (["convert"], 1.1)):
+        score_file(source, out, ["exact"], valid_tools=valid)
+        assert json.loads(out.read_text())["scores"]["exact"]["total"] == pytest.approx(total)
+    assert "convert" not in CALCULATOR_TOOLS and len(CALCULATOR_TOOLS) == 12
+
+
+def test_score_file_bad_arguments(tmp_path: Path) -> None:
+    source = write(tmp_path / "rows.jsonl", [])
+    for kwargs, said in (
+        ({"out": source}, "overwrite"),
+        ({"rewards": ["dense"]}, "dense"),
+        ({"version": "paper"}, "paper"),
+        ({"version": "official", "valid_tools": ["add"]}, "twelve"),
+        ({"out": tmp_path / "no" / "out.jsonl"}, "written"),
+        ({"out": tmp_path}, "folder"),
+    ):
+        with pytest.raises(InputError, match=said):
+            score_file(source, **kwargs)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="cannot be read"):
+        score_file(tmp_path / "none.jsonl")
+    with pytest.raises(InputError, match="folder"):
+        score_file(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]

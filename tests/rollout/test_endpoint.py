@@ -1,0 +1,394 @@
+"""Conversations with a real server (``transformers serve`` and the nano student), and with one that misbehaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from faults import FAULTS, NANO, Proxy
+from tiny import executed
+
+from mentorlib.core import InputError, Trajectory, parse_call, raw_calls
+from mentorlib.data.suites import CALCULATOR, generate
+from mentorlib.lab.analysis.recompute import verify
+from mentorlib.lab.batch.parameters import check_parameters
+from mentorlib.rollout.endpoint import Endpoint, _again, _Conversation, _Passing, _read, _seconds, _turn
+from mentorlib.rollout.engine import TorchEngine
+from mentorlib.rollout.evaluate import evaluate
+from mentorlib.rollout.grading import grade
+from mentorlib.rollout.loop import rollout
+from mentorlib.rollout.model import load_student
+from mentorlib.runs.run import Run
+from mentorlib.sandbox.toolbox import Toolbox
+from mentorlib.trainer.common import check_method
+
+CANARY = "sk-canary-5f2b91"
+
+
+@pytest.fixture
+def proxy(server):
+    made = Proxy(server)
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return generate("calculator", 8, seed=3, split="eval")
+
+
+@pytest.fixture(scope="module")
+def tasks(pairs):
+    return [task for task, _ in pairs]
+
+
+def endpoint(url, path, name="run", **settings):
+    return Endpoint(url, str(NANO), Run(name, path), **{"timeout": 30, **settings})
+
+
+def seen(trajectories):
+    return [(t.task_id, t.messages, t.response, t.stop) for t in trajectories]
+
+
+@pytest.fixture(scope="module")
+def local(tasks, sandbox):
+    return rollout(TorchEngine(*load_student("nano")), tasks, sandbox, temperature=0.0)
+
+
+def test_a_served_model_does_what_it_does_in_this_process(server, tasks, sandbox, local, tmp_path):
+    policy = endpoint(f"{server}/v1", tmp_path, prices=[1.0, 2.0])
+    served = policy(tasks, sandbox, temperature=0.0)
+    assert seen(served) == seen(local)
+    assert [t.n_tokens for t in served] == [t.n_tokens for t in local]
+    again = [Trajectory.from_response(t.response, t.task_id) for t in served]
+    assert seen(again) == seen(served)
+    usage = policy.usage
+    assert usage["completion_tokens"] == sum(t.n_tokens for t in local)
+    assert usage["cost"] == (usage["prompt_tokens"] + 2 * usage["completion_tokens"]) / 1e6
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_passes_is_asked_again(proxy, tasks, sandbox, local, tmp_path, fault):
+    proxy.plan, proxy.slow = [fault, None, fault], 9
+    policy = endpoint(proxy.url, tmp_path, timeout=8 if fault == "slow" else 60, concurrency=1)
+    told = []
+    report = lambda done, total, metrics: told.append((done, total, metrics))  # noqa: E731
+    begun = time.monotonic()
+    assert seen(policy(tasks[:2], sandbox, temperature=0.0, report=report)) == seen(local[:2])
+    assert proxy.made == {fault: 2} and policy.usage["retries"] == 2
+    assert [x[:2] for x in told] == [(1, 2), (2, 2)] and told[-1][2]["retries"] == 2
+    assert fault != "429" or time.monotonic() - begun > 0.4  # Retry-After, twice
+    assert set(proxy.delivered.values()) == {1}
+
+
+def test_a_rerun_asks_nothing_twice_and_heals_a_torn_line(proxy, tasks, sandbox, local, tmp_path):
+    endpoint(proxy.url, tmp_path)(tasks[:4], sandbox, temperature=0.0)
+    asked = proxy.reached.total()
+    log = tmp_path / "run" / "replies.jsonl"
+    whole = log.read_bytes()
+    log.write_bytes(whole[:-30])  # the last reply, half written
+    assert seen(endpoint(proxy.url, tmp_path)(tasks[:4], sandbox, temperature=0.0)) == seen(local[:4])
+    assert proxy.reached.total() == asked + 1
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len({row["key"] for row in rows}) == len(rows) == asked
+    proxy.gone = True  # no server is needed for what is in the log
+    assert seen(endpoint(proxy.url, tmp_path)(tasks[:4], sandbox, temperature=0.0)) == seen(local[:4])
+    assert seen(endpoint(proxy.url, tmp_path, "other", patience=0.1)(tasks[:0], sandbox)) == []
+
+
+def test_a_server_that_goes_leaves_what_a_rerun_takes_up(proxy, tasks, sandbox, local, tmp_path):
+    policy = endpoint(proxy.url, tmp_path, patience=1.0, concurrency=2)
+    went = []
+
+    def go(*_):
+        proxy.gone = True
+        went.append(time.monotonic())
+
+    with pytest.raises(
+        InputError,
+        match=r"stopped answering \(connection\) with [1-7] of 8 conversations open; its replies are kept: start it",
+    ):
+        policy(tasks, sandbox, temperature=0.0, report=go)
+    assert time.monotonic() - went[0] < 10
+    asked, proxy.gone = proxy.delivered.total(), False
+    assert seen(endpoint(proxy.url, tmp_path)(tasks, sandbox, temperature=0.0)) == seen(local)
+    assert set(proxy.delivered.values()) == {1} and proxy.delivered.total() > asked
+
+
+def test_samples_are_asked_apart(proxy, tasks, sandbox, tmp_path):
+    policy = endpoint(proxy.url, tmp_path)
+    policy([tasks[0]] * 3, sandbox, temperature=0.0)
+    assert max(proxy.delivered.values()) == 3
+    assert {row["sample"] for row in Run("run", tmp_path).read_rows("replies.jsonl")} == {0, 1, 2}
+
+
+def test_kill_9_loses_only_what_is_in_flight(proxy, tmp_path, tasks, sandbox, local):
+    code = (
+        "import sys; from mentorlib import Endpoint, Run, Sandbox; from mentorlib.data.suites import generate\n"
+        "tasks = [t for t, _ in generate('calculator', 8, seed=3, split='eval')]\n"
+        "Endpoint(sys.argv[1], sys.argv[2], Run('run', sys.argv[3]), concurrency=2)(tasks, Sandbox(), temperature=0.0)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, proxy.url, str(NANO), str(tmp_path)])
+    log = tmp_path / "run" / "replies.jsonl"
+    while not log.exists() or log.read_bytes().count(b"\n") < 6:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(0.5)  # the proxy's last replies to the dead
+    answered = proxy.delivered.total()
+    assert answered - log.read_bytes().count(b"\n") <= 2
+    assert seen(endpoint(proxy.url, tmp_path)(tasks, sandbox, temperature=0.0)) == seen(local)
+    assert sum(n - 1 for n in proxy.delivered.values()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "mend"),
+    [
+        (f"401 wrong key {CANARY}", "set OPENAI_API_KEY"),
+        ("404 no such model", r"there are: nano"),
+        ('400 "auto" tool choice requires --enable-auto-tool-choice', "without tool calls"),
+        ("400 temperature is out of range", "mend the model's name, .* or its settings"),
+        ("402 insufficient balance", "the account has run out"),
+    ],
+)
+def test_what_does_not_pass_fails_at_once(proxy, tasks, sandbox, tmp_path, monkeypatch, answer, mend):
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    proxy.plan = [answer] * 8
+    begun = time.monotonic()
+    with pytest.raises(InputError, match=mend) as raised:
+        endpoint(proxy.url, tmp_path)(tasks, sandbox)
+    assert time.monotonic() - begun < 5 and "\n" not in str(raised.value) and CANARY not in str(raised.value)
+    assert raised.value.__context__ is None and raised.value.__cause__ is None
+
+
+def test_no_server_is_one_line(tmp_path, tasks, sandbox):
+    with pytest.raises(InputError, match="no chat-completions server answers"):
+        endpoint("http://127.0.0.1:9/v1", tmp_path, patience=0.5)(tasks, sandbox)
+
+
+def test_one_conversation_refused_does_not_stop_the_others(proxy, tasks, sandbox, local, tmp_path):
+    proxy.plan = [None] * 40
+    policy = endpoint(proxy.url, tmp_path, concurrency=1)
+    policy(tasks[:1], sandbox, temperature=0.0)
+    full = ["400 'max_tokens' or 'max_completion_tokens' is too large. This model's maximum context length is 3"] * 5
+    proxy.plan = ["400 I do not like this one", *full, "content_filter"]
+    went = policy(tasks[1:5], sandbox, temperature=0.0)
+    assert [t.stop for t in went[:3]] == ["infrastructure", "length", "infrastructure"]
+    assert seen(went[3:]) == seen(local[4:5])
+    assert grade(tasks[1], went[0])["correct"] is None  # never wrong
+    told = [(row["task_id"], row["why"]) for row in policy.run.read_rows("refused.jsonl")]
+    assert told == [(tasks[1].id, "Error code: 400 - I do not like this one"), (tasks[3].id, "content filter")]
+
+
+def test_what_does_not_fit_is_asked_for_with_fewer_tokens(proxy, tasks, sandbox, local, tmp_path):
+    proxy.plan = ["400 maximum context length is 4096 tokens and your request has 3900 input tokens"] * 2
+    assert seen(endpoint(proxy.url, tmp_path)(tasks[:1], sandbox, temperature=0.0)) == seen(local[:1])
+
+
+def test_a_server_too_slow_is_told_apart_from_one_that_is_gone(proxy, tasks, sandbox, tmp_path):
+    proxy.plan, proxy.slow = ["slow"] * 20, 1
+    with pytest.raises(InputError, match=r"\(timeout\).* a longer timeout= than 0.3 seconds, or a lower concurrency="):
+        endpoint(proxy.url, tmp_path, timeout=0.3, patience=1.0)(tasks[:2], sandbox)
+
+
+def test_names_that_hosts_refuse_are_sent_otherwise(tmp_path, sandbox):
+    """With a stand-in for the server's reply: nano never calls such a name."""
+    parameters = {"type": "object", "properties": {"n": {"type": "integer", "description": "of what"}}}
+    schema = {"name": "math.factorial", "description": "n!", "parameters": parameters}
+    task = replace(
+        generate("calculator", 1, split="eval")[0][0],
+        toolbox=Toolbox.from_schemas("math", [{"type": "function", "function": schema}]),
+    )
+    play = _Conversation(endpoint("http://127.0.0.1:9/v1", tmp_path), task, sandbox, 2, 64, 0.0, "")
+    assert [tool["function"]["name"] for tool in play.request()["tools"]] == ["math_factorial"]
+    play._hear(
+        {"message": call('{"n": 3}', "math_factorial"), "finish": "tool_calls", "usage": {"completion_tokens": 1}}
+    )
+    assert play.messages[0]["tool_calls"][0]["function"] == {"name": "math.factorial", "arguments": {"n": 3}}
+    assert play.chat[-2]["tool_calls"][0]["function"]["name"] == "math_factorial"
+
+
+def test_a_request_that_the_server_fails_on_each_time_is_left(proxy, tasks, sandbox, local, tmp_path, monkeypatch):
+    monkeypatch.setattr("mentorlib.rollout.endpoint.TRIES", 3)
+    policy = endpoint(proxy.url, tmp_path, concurrency=2)
+    proxy.hated, begun = '"fail"', time.monotonic()
+    went = policy([replace(tasks[0], question="fail"), *tasks[1:4]], sandbox, temperature=0.0)
+    assert went[0].stop == "infrastructure" and seen(went[1:]) == seen(local[1:4])
+    assert time.monotonic() - begun < 30 and proxy.made["500"] >= 3
+    again = endpoint(proxy.url, tmp_path)([replace(tasks[0], question="fail"), *tasks[1:4]], sandbox, temperature=0.0)
+    assert seen(again) == seen(went)  # alone with it, nobody else to ask for
+    assert {row["why"] for row in policy.run.read_rows("refused.jsonl")} == {"HTTP 500"}
+
+
+def test_a_server_that_fails_on_everything_is_gone(proxy, tasks, sandbox, tmp_path, monkeypatch):
+    monkeypatch.setattr("mentorlib.rollout.endpoint.TRIES", 2)
+    monkeypatch.setattr("mentorlib.rollout.endpoint.LOST", 3)
+    policy = endpoint(proxy.url, tmp_path, concurrency=1)
+    policy(tasks[:1], sandbox, temperature=0.0)
+    proxy.hated = '"messages"'
+    with pytest.raises(InputError, match=r"stopped answering \(HTTP 500\) with 5 of 5 conversations open"):
+        policy(tasks[1:6], sandbox, temperature=0.0)
+
+
+def test_no_more_requests_a_minute_than_asked_for(tmp_path):
+    proxy = Proxy("http://127.0.0.1:9")  # with no server behind it: it says 429 by itself
+    proxy.plan = ["429"] * 5  # what is refused and asked again counts too
+    policy, stop, begun = endpoint(proxy.url, tmp_path, per_minute=240), threading.Event(), time.monotonic()
+    for _ in range(5):
+        with pytest.raises(_Passing, match="HTTP 429"):
+            policy._ask({"model": "m", "messages": [], "max_tokens": 1}, stop)
+    assert time.monotonic() - begun >= 4 * 60 / 240
+    with pytest.raises(InputError, match="requests a minute"):
+        endpoint(proxy.url, tmp_path, per_minute=-1)
+
+
+def test_a_server_that_names_the_limit_otherwise(proxy, tasks, sandbox, local, tmp_path):
+    proxy.plan = ["400 'max_tokens' is not supported, use 'max_completion_tokens'"]
+    assert seen(endpoint(proxy.url, tmp_path)(tasks[:1], sandbox, temperature=0.0)) == seen(local[:1])
+
+
+def test_limits_end_a_conversation(server, tasks, sandbox, tmp_path):
+    policy = endpoint(f"{server}/v1", tmp_path)
+    assert {t.stop for t in policy(tasks, sandbox, temperature=0.0, max_turns=1)} <= {"turn_limit", "answered"}
+    first = policy(tasks[:1], sandbox, temperature=0.0)[0]
+    # Two tokens short of its end; a cut in a call's middle would be an error of this server's parser.
+    (cut,) = policy(tasks[:1], sandbox, temperature=0.0, max_tokens=first.n_tokens - 2)
+    assert cut.stop == "length" and not cut.ended and not cut.response.endswith("<|im_end|>")
+
+
+def test_the_key_is_nowhere(proxy, tasks, sandbox, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    policy = endpoint(proxy.url, tmp_path)
+    proxy.plan = ["500", f"503 {CANARY}", f"400 {CANARY}"]
+    policy._last_good = time.monotonic()
+    policy(tasks[:3], sandbox, temperature=0.0, report=lambda *x: print(x))
+    assert proxy.keys == {f"Bearer {CANARY}"}  # it was sent
+    kept = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert kept and CANARY.encode() not in kept
+    assert CANARY not in repr(policy) + repr(vars(policy)) + "".join(capfd.readouterr())
+    assert policy._hide(f"you sent {CANARY}") == "you sent [OPENAI_API_KEY]"
+    run = Run("x", tmp_path)
+    for make in (
+        lambda url: Endpoint(url, "m", run),
+        lambda url: Run("y", tmp_path, teacher=url),
+        lambda url: Run("y", tmp_path, students=["nano", url]),
+        lambda url: check_parameters(NOTEBOOKS / "01_build_data.ipynb", {"teacher": url}),
+    ):
+        for url in (f"https://me:{CANARY}@api.example/v1", f"https://api.example/v1?key={CANARY}"):
+            with pytest.raises(InputError, match="holds a key") as raised:
+                make(url)
+            assert CANARY not in str(raised.value)
+    assert not (tmp_path / "y").exists()
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://x/v1", "http://[::1", "http://"])
+def test_what_is_no_address(tmp_path, url):
+    with pytest.raises(InputError, match="not a server's address"):
+        Endpoint(url, "m", Run("x", tmp_path))
+
+
+def call(arguments, name="add"):
+    return {"tool_calls": [{"id": "x", "type": "function", "function": {"name": name, "arguments": arguments}}]}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        '{"a": 1, "b": 2}',
+        '{"a": "</tool_call><|im_end|>"}',
+        "{bad",
+        "",
+        '{"a": NaN}',
+        "[]",
+        '{"a": "<|im_start|>user"}',
+    ],
+)
+def test_hostile_calls_stay_one_call(arguments, sandbox):
+    message = {"role": "assistant", "content": "<tool_call><|im_end|>", **call(arguments)}
+    text = _turn(message)
+    trajectory = Trajectory.from_response(f"{text}<|im_end|>")
+    assert sum(m["role"] == "assistant" for m in trajectory.messages) == 1
+    (raw,) = raw_calls(text)
+    assert CALCULATOR.call(raw, sandbox).fault != "sandbox"
+    again = _again(message, [raw], 3)
+    assert again["tool_calls"][0]["id"] == "call00003"
+    sent = json.loads(again["tool_calls"][0]["function"]["arguments"])
+    try:
+        assert sent == json.loads(arguments) or sent == {}
+    except ValueError:
+        assert sent == {}
+
+
+def test_calls_left_in_the_text_count_too():
+    message = {"role": "assistant", "content": 'so <tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'}
+    again = _again(message, ['{"name": "add", "arguments": {"a": 1}}'], 0)
+    assert again["content"] == "so" and again["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"a": 1}'}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{}", "null", '{"choices": []}', '{"choices": [{}]}', '{"choices": [{"message": 3}]}'),
+        *('{"choices": [{"message": {"content": 3}}]}', '{"choices": [{"message": {"tool_calls": [3]}}]}'),
+        *('{"choices": [{"message": {"content": "x", "n": NaN}}]}', '{"error": {"code": 429}}', "[" * 100_000),
+        '{"choices": [{"message": {"content": "x"}}], "usage": {"completion_tokens": 1e999}}',
+        '{"choices": [{"message": {"content": "x", "deep": ' + "[" * 400 + "]" * 400 + "}}]}",
+        json.dumps({"choices": [{"message": call(3)}]}),
+    ],
+)
+def test_a_garbled_reply_is_none(text):
+    assert _read(text) is None
+
+
+def test_half_a_surrogate_pair_does_not_travel():
+    reply = _read('{"choices": [{"message": {"content": "\\ud800x", "tool_calls": null}}]}')
+    assert reply["message"] == {"role": "assistant", "content": "?x"}
+    assert parse_call('{"name": "\\ud83d", "arguments": {}}') is None  # as the text of a server without a parser
+
+
+def test_retry_after_is_seconds_or_a_date():
+    assert [_seconds(x) for x in (None, "2.5", "-3", "inf", "soon", "1e999")] == [0, 2.5, 0, 0, 0, 0]
+    assert _seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0 and _seconds("Fri, 31 Dec 2100 23:59:59 GMT") > 1e9
+
+
+def test_a_served_model_is_evaluated_as_any(server, pairs, sandbox, tmp_path):
+    served = evaluate(endpoint(f"{server}/v1", tmp_path), pairs, sandbox)
+    local = evaluate(TorchEngine(*load_student("nano")), pairs, sandbox)
+    only_here = {"tokens", "logprobs"}  # which a server does not give
+    assert served == [{key: value for key, value in row.items() if key not in only_here} for row in local]
+
+
+def test_a_server_is_not_trained():
+    check_method("none", student="http://localhost:8000/v1")
+    for method in ("sft", "grpo"):
+        with pytest.raises(InputError, match="evaluated \\(method=none\\), not trained"):
+            check_method(method, student="http://localhost:8000/v1")
+
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+
+
+@pytest.mark.slow
+def test_notebooks_take_an_address(server, tmp_path):
+    def execute(name, **parameters):
+        executed(NOTEBOOKS / f"{name}.ipynb", tmp_path / f"{name}.ipynb", root=str(tmp_path), **parameters)
+
+    at = f"{server}/v1"
+    small = {"n_train": 6, "n_eval": 3, "sources": [], "suites": ["calculator"], "samples": 2, "prices": [1.0, 1.0]}
+    execute("01_build_data", teacher=at, model=str(NANO), **small)
+    data = Run.open("data", tmp_path)
+    card = json.loads((data.path / "tasks.card.json").read_text())
+    assert card["teacher"]["tasks"] == 6 and card["teacher"]["cost"] > 0 and card["rows"] == 6 * 2 + 3
+    where = {"data": str(data.path), "eval_suites": ["calculator"], "n_eval": 3}
+    execute("02_train", run="served", method="none", student=at, served=str(NANO), **where)
+    run = Run.open("served", tmp_path)
+    assert len(run.read_rows("eval/calculator.jsonl")) == 3 and not (run.path / "model").exists()
+    assert all(check["ok"] for check in verify(run))

@@ -1,0 +1,230 @@
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy
+import pytest
+
+from mentorlib.core import Call, InputError, parse_call
+from mentorlib.lab.analysis.recompute import verify
+from mentorlib.runs.run import Run
+from mentorlib.runs.query import query_rows
+from mentorlib.runs.files import read_rows
+
+ROWS = [
+    {"suite": "a", "correct": True, "step": 1, "terms": {"tool": 0.5}, "calls": [1, 2], "stop": "answered"},
+    {"suite": "a", "correct": False, "step": 2, "terms": {"tool": 0.0}, "calls": [], "stop": "length"},
+    {"suite": "b", "correct": None, "step": 3, "terms": {}, "calls": [1], "stop": "answered"},
+]
+
+
+def test_a_run_keeps_parameters_and_provenance(tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text("{}\n")
+    run = Run("one", tmp_path, seed=3, lr=1e-6, data=str(data), suites=("a", "b"))
+    info = json.loads((run.path / "run.json").read_text())
+    assert info["parameters"] == {"seed": 3, "lr": 1e-6, "data": str(data), "suites": ["a", "b"]}
+    assert info["seed"] == 3 and info["status"] == "running" and info["versions"]["torch"]
+    assert info["data"][str(data)].startswith("sha256:")
+    run.finish()
+    assert Run.open("one", tmp_path).status == "done" and Run.open(run.path).name == "one"
+
+
+def test_reopening_needs_the_same_parameters(tmp_path):
+    Run("one", tmp_path, seed=3, steps=10, old=None)
+    again = Run("one", tmp_path, seed=3, steps=10, old=None)
+    assert len(again.info["reopened"]) == 1
+    before = (tmp_path / "one" / "run.json").read_bytes()
+    with pytest.raises(InputError) as error:
+        Run("one", tmp_path, seed=3, steps=20, new="x")
+    message = str(error.value)
+    assert "steps (was 10, now 20)" in message and 'new (was absent, now "x")' in message
+    assert "old (was null, now absent)" in message and "seed" not in message
+    assert "another run name or remove the folder" in message and "\n" not in message
+    assert (tmp_path / "one" / "run.json").read_bytes() == before
+
+
+def test_a_run_that_ended_says_anew_what_it_found(tmp_path):
+    run = Run("one", tmp_path)
+    run.record("stopped_at_step", 7, n=30)
+    assert Run("one", tmp_path).results  # it was killed
+    run.finish()
+    again = Run("one", tmp_path)
+    assert not again.results and again.info["finished"] is None
+
+
+def test_a_run_that_is_done_again_is_running_and_says_anew_what_it_compares(tmp_path):
+    for runs in (["a"], ["a", "b"]):  # another was trained in between
+        run = Run("compare", tmp_path, runs=[])
+        assert run.status == "running" and not run.results
+        run.compares(runs)
+        run.record("best", 1)
+        with pytest.raises(InputError, match="other runs"):
+            run.compares(["c"])
+        run.finish()
+    assert Run.open(tmp_path / "compare").info["compares"] == ["a", "b"]
+
+
+def test_a_run_is_named_by_its_folder_from_within(tmp_path, monkeypatch):
+    Run("one", tmp_path)
+    monkeypatch.chdir(tmp_path / "one")
+    assert Run.open(".").name == "one"
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "a\\b", "/abs", "a\nb", None, 3])
+def test_names_are_folder_names(tmp_path, name):
+    with pytest.raises(InputError, match="run name"):
+        Run(name, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_opening_a_run_that_is_not_there_lists_those_that_are(tmp_path):
+    Run("one", tmp_path)
+    with pytest.raises(InputError, match=r"no run 'two'.*one"):
+        Run.open("two", tmp_path)
+
+
+def test_json_takes_arrays_and_drops_non_finite_numbers(tmp_path):
+    run = Run("one", tmp_path)
+    run.log(1, loss=float("nan"), reward=numpy.float32(0.5), high=math.inf, ok=numpy.bool_(True))
+    run.append_rows("eval/a.jsonl", [{"x": numpy.arange(3), "call": Call("add", {"a": 1}), "text": "é\u2028\ud800"}])
+    (line,) = run.read_rows("metrics.jsonl")
+    assert line["loss"] is None and line["high"] is None and line["reward"] == 0.5 and line["ok"] is True
+    (row,) = run.read_rows("eval/a.jsonl")
+    assert row == {"x": [0, 1, 2], "call": {"name": "add", "arguments": {"a": 1}}, "text": "é\u2028\ud800"}
+    with pytest.raises(TypeError, match="object"):
+        run.write_json("bad.json", {"x": object()})
+    assert not (run.path / "bad.json").exists() and not list(run.path.glob(".*"))
+
+
+def test_a_torn_last_line_is_dropped_and_then_cut(tmp_path):
+    run = Run("one", tmp_path)
+    run.append_rows("r.jsonl", [{"i": 0}, {"i": 1}])
+    with open(run.path / "r.jsonl", "ab") as handle:
+        handle.write('{"i": 2, "text": "é'.encode()[:-1])
+    assert [r["i"] for r in run.read_rows("r.jsonl")] == [0, 1]
+    run.append_rows("r.jsonl", [{"i": 3}])
+    assert [r["i"] for r in run.read_rows("r.jsonl")] == [0, 1, 3]
+    with open(run.path / "r.jsonl", "ab") as handle:
+        handle.write(b'{"i": 4}')  # whole, only its newline is missing
+    run.append_rows("r.jsonl", [{"i": 5}])
+    assert [r["i"] for r in run.read_rows("r.jsonl")] == [0, 1, 3, 4, 5]
+
+
+def test_a_bad_line_is_named(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"a": 1}\n[1]\n')
+    with pytest.raises(InputError, match=r"rows.jsonl, line 2: not a JSON object"):
+        read_rows(file)
+    with pytest.raises(InputError, match="no such file"):
+        read_rows(tmp_path / "none.jsonl")
+
+
+def test_rows_survive_kill_9(tmp_path):
+    code = """
+        import sys
+        from mentorlib.runs.run import Run
+        run = Run("one", sys.argv[1])
+        for i in range(10**6):
+            run.append_rows("r.jsonl", [{"i": i, "pad": "x" * 5000}])
+            run.record("last", i)
+            print(i, flush=True)
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    while int(child.stdout.readline()) < 20:
+        pass
+    child.send_signal(signal.SIGKILL)
+    said = [20, *map(int, child.stdout.read().split())][-1]
+    child.wait()
+    run = Run("one", tmp_path)
+    kept = [row["i"] for row in run.read_rows("r.jsonl")]
+    assert kept == list(range(len(kept))) and len(kept) > said
+    assert run.results["last"]["value"] >= said
+    run.append_rows("r.jsonl", [{"i": -1}])
+    assert run.read_rows("r.jsonl")[-1]["i"] == -1
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    run = Run("one", tmp_path)
+    run.write_json("x.json", {"v": 1})
+
+    def broken(handle):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="disk full"):
+        run.write_json("x.json", {"v": 2})
+    assert json.loads((run.path / "x.json").read_text()) == {"v": 1} and not list(run.path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("mean(correct)", (0.5, 2)),
+        ("count() where suite == 'a'", (2, 2)),
+        ("count()", (3, 3)),
+        ("mean(stop == 'answered')", (2 / 3, 3)),
+        ("sum(terms['tool']) where suite in ['a', 'c'] and not correct", (0.0, 1)),
+        ("mean(terms['tool'])", (0.25, 2)),
+        ("max(len(calls) + 2 * step)", (7, 3)),
+        ("mean(step) where step > 10", (None, 0)),
+        ("count() where correct is None", (1, 1)),
+    ],
+)
+def test_queries(query, expected):
+    assert query_rows(ROWS, query) == expected
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "correct",
+        "mean()",
+        "mean(a, b)",
+        "mean(nothing)",
+        "mean(__import__('os'))",
+        "mean(step.real)",
+        "mean(x for x in y)",
+        "mean(1 < step < 3)",
+        "std(step)",
+        "mean(step) where open('x')",
+        "mean(2 ** 9)",
+        "mean(step",
+        "mean(step + 'a')",
+    ],
+)
+def test_other_queries_are_refused(query):
+    with pytest.raises(InputError, match="query"):
+        query_rows(ROWS, query)
+
+
+def test_results_carry_their_rows_and_verify(tmp_path):
+    run = Run("one", tmp_path)
+    run.append_rows("eval/a.jsonl", ROWS)
+    assert run.record("accuracy", ci=(0.1, 0.9), rows="eval/a.jsonl", query="mean(correct)") == 0.5
+    run.record("seconds", 12.5)
+    run.record("wrong", 0.75, rows="eval/a.jsonl", query="mean(correct)")
+    assert run.results["accuracy"] == {
+        "value": 0.5, "ci": [0.1, 0.9], "n": 2, "rows": "eval/a.jsonl", "query": "mean(correct)"
+    }  # fmt: skip
+    assert [(c["key"], c["ok"]) for c in verify(run)] == [("accuracy", True), ("seconds", None), ("wrong", False)]
+    with pytest.raises(InputError, match="go together"):
+        run.record("half", 1, rows="eval/a.jsonl")
+
+
+def test_whatever_a_call_holds_can_be_stored(tmp_path):
+    """A call nested deeper than JSON can be written back is no call."""
+    run = Run("deep", tmp_path)
+    for depth in (10, 98, 120, 600, 900):
+        call = parse_call('{"name": "add", "arguments": {"a": ' + "[" * depth + "]" * depth + "}}")
+        assert (call is not None) is (depth < 99)
+        run.append_rows("rows.jsonl", [{"call": call}])
+    assert len(run.read_rows("rows.jsonl")) == 5

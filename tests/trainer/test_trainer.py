@@ -1,0 +1,351 @@
+"""Training on tiny settings: TRL runs our rollout, keeps every trajectory, and the weights move."""
+
+import gc
+import importlib.util
+import inspect
+import os
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+from trl import GRPOTrainer
+from trl.generation.vllm_generation import VLLMGeneration
+
+from mentorlib.core import InputError
+from mentorlib.data.parquet import save_tasks
+from mentorlib.data.suites import CALCULATOR, generate
+from mentorlib.rollout import engine
+from mentorlib.rollout.attention import common
+from mentorlib.rollout.chat import prompt_ids
+from mentorlib.rollout.model import NANO, load_student
+from mentorlib.runs.run import Run
+from mentorlib.sandbox.pool import Sandbox
+from mentorlib.trainer import grpo as trainer_module
+from mentorlib.trainer import launch
+from mentorlib.trainer.common import save_model
+from mentorlib.trainer.grpo import train_grpo
+from mentorlib.trainer.sft import train_sft
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return generate("calculator", 8, seed=1)
+
+
+@pytest.mark.parametrize(("lora_rank", "micro_batch"), [(0, 0), (4, 0), (0, 4)])
+def test_grpo_keeps_every_rollout(tmp_path, pairs, sandbox, lora_rank, micro_batch):
+    model, tokenizer = load_student("nano")
+    before = model.model.layers[0].mlp.up_proj.weight.detach().clone()
+    run = Run("grpo", root=tmp_path)
+    settings = {
+        "steps": 2,
+        "groups": 2,
+        "group_size": 4,
+        "learning_rate": 1e-3,
+        "max_tokens": 96,
+        "micro_batch": micro_batch,
+    }
+    trained = train_grpo(run, model, tokenizer, pairs, sandbox, reward="sparse", lora_rank=lora_rank, **settings)
+    rows = run.read_rows("rollouts.jsonl")
+    assert len(rows) == 16 and {r["step"] for r in rows} == {1, 2}
+    for step in (1, 2):
+        for group in (0, 1):
+            mine = [r for r in rows if r["step"] == step and r["group"] == group]
+            assert len({r["task_id"] for r in mine}) == 1 and len(mine) == 4
+            assert abs(sum(r["advantage"] for r in mine)) < 1e-3
+    assert len(run.read_rows("metrics.jsonl")) == 2
+    save_model(trained, tokenizer, run.path / "model")
+    again, _ = load_student(str(run.path / "model"))
+    assert not torch.equal(before, again.model.layers[0].mlp.up_proj.weight)
+
+
+@pytest.mark.parametrize("micro_batch", [0, 4])
+def test_sft_lowers_the_loss(tmp_path, pairs, micro_batch):
+    model, tokenizer = load_student("nano")
+    run = Run("sft", root=tmp_path)
+    train_sft(run, model, tokenizer, pairs, steps=8, batch_size=8, learning_rate=1e-3, micro_batch=micro_batch)
+    losses = [m["loss"] for m in run.read_rows("metrics.jsonl")]
+    assert losses[-1] < losses[0]
+
+
+def test_training_reports_to_nobody(tmp_path, pairs, monkeypatch):
+    """TRL's telemetry stays off where the machine is online: its thread could crash the process."""
+    from huggingface_hub.utils import _telemetry
+
+    told = []
+    monkeypatch.setattr(_telemetry.constants, "is_offline_mode", lambda: False)
+    monkeypatch.setattr(_telemetry, "_start_telemetry_thread", lambda: told.append("started"))
+    train_sft(Run("quiet", root=tmp_path), *load_student("nano"), pairs, steps=1, batch_size=2)
+    assert told == []
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    """nano with other weights: a teacher that knows little, but surely something else."""
+    model, _ = load_student("nano")
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights += 0.5 * weights.std() * torch.randn_like(weights) if weights.ndim > 1 else 0
+    return model
+
+
+def test_gkd_learns_the_teachers_probabilities(tmp_path, pairs, teacher):
+    student, tokenizer = load_student("nano")
+    settings = {"batch_size": 8, "learning_rate": 1e-3}
+    run = Run("gkd", root=tmp_path)
+    train_sft(run, student, tokenizer, pairs, steps=8, teacher=teacher, **settings)
+    losses = [m["loss"] for m in run.read_rows("metrics.jsonl")]
+    assert losses[-1] < losses[0] / 2
+    run = Run("same", root=tmp_path)
+    train_sft(run, load_student("nano")[0], tokenizer, pairs, steps=1, teacher=load_student("nano")[0], **settings)
+    (metrics,) = run.read_rows("metrics.jsonl")
+    assert abs(metrics["loss"]) < 1e-6 and metrics["grad_norm"] < 1e-3
+
+
+def readable(file):
+    try:
+        return file.read_bytes()
+    except OSError:  # it ended
+        return b""
+
+
+def launched(root, pairs, name, **settings):
+    """Train nano by name on tasks that a run of that root keeps, as notebook 02 does; gives run and model."""
+    if not (root / "data").exists():
+        save_tasks(Run("data", root=root), pairs)
+    run = Run(name, root=root, student="nano", data=str(root / "data"), suite="calculator")
+    student, tokenizer = load_student("nano")
+    sizes = {"groups": 2, "group_size": 2, "max_tokens": 64}
+    with Sandbox() as sandbox:
+        both = {"sft": {"batch_size": 4}, "grpo": sizes, "steps": 3, "learning_rate": 1e-4} | settings
+        return run, launch.train(both.pop("method"), run, student, tokenizer, pairs, sandbox, **both)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "lora_rank"), [("sft", 4), ("gkd", 0), ("grpo", 0)])
+def test_two_processes_train_as_one(tmp_path, pairs, teacher, method, lora_rank):
+    settings = {"method": method, "lora_rank": lora_rank, "steps": 20}
+    if method == "gkd":
+        save_model(teacher, load_student("nano")[1], tmp_path / "teacher")
+        settings["teacher"] = str(tmp_path / "teacher")
+    told = []
+    alone, wanted = launched(tmp_path, pairs, "alone", **settings)
+    two, got = launched(
+        tmp_path, pairs, "two", **settings, launcher="accelerate", processes=2, report=lambda *x: told.append(x)
+    )
+    assert [step for step, _, _ in told] == list(range(1, 21))
+    for a, b in zip(*(run.read_rows("metrics.jsonl") for run in (alone, two)), strict=True):
+        same = [key for key in a if key not in ("time", "seconds")]
+        assert {k: a[k] for k in same} == pytest.approx({k: b[k] for k in same}, abs=1e-4), a["step"]
+    for a, b in zip(wanted.parameters(), got.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+    if method == "grpo":
+        keep = ("step", "group", "sample", "task_id", "response", "total", "terms")
+        rows = [[{k: r[k] for k in keep} for r in run.read_rows("rollouts.jsonl")] for run in (alone, two)]
+        assert rows[0] == rows[1]
+
+
+@pytest.mark.slow
+def test_launched_training_ends_with_who_launched_it(tmp_path, pairs):
+    save_tasks(Run("data", root=tmp_path), pairs)
+    code = (
+        "import sys; from test_trainer import *; from mentorlib.data.parquet import load_tasks\n"
+        "root = Path(sys.argv[1]); settings = {'steps': 500, 'launcher': 'accelerate', 'processes': 2}\n"
+        "settings |= {'sft': {'batch_size': 64}}\n"
+        "launched(root, load_tasks(root / 'data'), 'long', method='sft', **settings)"
+    )
+    path = {"PYTHONPATH": os.pathsep.join(sys.path), **os.environ}
+    kernel = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=path, stdout=subprocess.DEVNULL)
+    while not (tmp_path / "long/metrics.jsonl").exists():
+        assert kernel.poll() is None
+        time.sleep(0.1)
+
+    def left():
+        own = str(tmp_path / "long").encode()
+        return [file for file in Path("/proc").glob("[0-9]*/cmdline") if own in readable(file)]
+
+    assert len(left()) >= 3  # accelerate, and the two that it started
+    kernel.kill()
+    kernel.wait()
+    steps = (tmp_path / "long/metrics.jsonl").read_bytes()
+    for _ in range(300):
+        if not left():
+            break
+        time.sleep(0.1)
+    assert not left()
+    assert (tmp_path / "long/metrics.jsonl").read_bytes() == steps  # the step at hand, of seconds, was not ended
+
+
+def test_a_launched_process_tells_its_steps_and_stops_when_told(tmp_path, pairs, capsys):
+    run, _ = launched(tmp_path, pairs, "told", method="none")
+    run.write_json("launch.json", {"method": "sft", "sft": {"batch_size": 2}, "grpo": {}, "steps": 3})
+    (run.path / launch.STOP).touch()
+    launch.main(str(run.path))
+    assert [m["step"] for m in run.read_rows("metrics.jsonl")] == [1]
+    assert capsys.readouterr().out.count("mentor step [1, 3, {") == 1
+    load_student(str(run.path / "model"))
+
+
+def test_launching_names_what_is_wrong(tmp_path, pairs):
+    with pytest.raises(InputError, match='choose "accelerate"'):
+        launched(tmp_path, pairs, "bad", method="sft", launcher="torchrun")
+    with pytest.raises(InputError, match=r"none\.yaml: no such file"):
+        launched(tmp_path, pairs, "bad", method="sft", launcher="accelerate", accelerate_config="none.yaml")
+    with pytest.raises(InputError, match="give teacher=FOLDER"):
+        launched(tmp_path, pairs, "bad", method="gkd")
+    with pytest.raises(InputError, match="is for method=gkd"):
+        launched(tmp_path, pairs, "bad", method="sft", teacher="nano")
+    with pytest.raises(InputError, match="micro_batch=3 must divide"):  # found by the launched process
+        launched(tmp_path, pairs, "bad", method="sft", launcher="accelerate", micro_batch=3)
+
+
+def test_processes_share_whole_groups(tmp_path, pairs, sandbox, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    model, tokenizer = load_student("nano")
+    run = Run("three", root=tmp_path)
+    with pytest.raises(InputError, match="3 processes cannot share a step's 4 groups"):
+        train_grpo(run, model, tokenizer, pairs, sandbox, groups=4, group_size=3)
+    with pytest.raises(InputError, match="vllm=server serves one training process"):
+        train_grpo(run, model, tokenizer, pairs, sandbox, groups=3, vllm="server")
+
+
+def test_bad_settings_are_one_line(tmp_path, pairs, sandbox):
+    model, tokenizer = load_student("nano")
+    run = Run("bad", root=tmp_path)
+    with pytest.raises(InputError, match="unknown reward 'nice'"):
+        train_grpo(run, model, tokenizer, pairs, sandbox, reward="nice")
+    with pytest.raises(InputError, match="must divide"):
+        train_grpo(run, model, tokenizer, pairs, sandbox, groups=2, group_size=4, micro_batch=3)
+    with pytest.raises(InputError, match='choose "colocate"'):
+        train_grpo(run, model, tokenizer, pairs, sandbox, vllm="yes")
+    with pytest.raises(InputError, match=r"choose .tensorboard"):
+        train_sft(run, model, tokenizer, pairs, report_to="mlflow")
+    for name in ("tensorboard", "wandb"):
+        if importlib.util.find_spec(name) is None:
+            with pytest.raises(InputError, match=f"pip install {name}"):
+                train_sft(run, model, tokenizer, pairs, report_to=name)
+    if importlib.util.find_spec("vllm") is None:
+        with pytest.raises(InputError, match="needs vLLM"):
+            train_grpo(run, model, tokenizer, pairs, sandbox, vllm="server")
+
+
+def test_trl_speaks_to_vllm_as_we_expect():
+    """Where vLLM cannot run, hold at least the call that train_grpo makes to TRL's own definition."""
+    parameters = list(inspect.signature(VLLMGeneration.generate).parameters)
+    assert parameters[1:4] == ["prompts", "images", "num_generations"]
+
+
+def test_a_trajectory_longer_than_the_context_does_not_stop_training(tmp_path, pairs, sandbox):
+    model, tokenizer = load_student("nano")
+    (task, reference), *others = pairs
+    mixed = [(replace(task, question="1 " * 3_000), reference), *others]
+    run = Run("long", root=tmp_path)
+    train_grpo(
+        run, model, tokenizer, mixed, sandbox, steps=4, groups=2, group_size=4, max_tokens=48, learning_rate=1e-4
+    )
+    rows = run.read_rows("rollouts.jsonl")
+    assert {r["stop"] for r in rows if r["task_id"] == task.id} == {"length"}
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("same_tools", [False, True])
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_packing_changes_no_number(tmp_path, pairs, sandbox, monkeypatch, same_tools, lora_rank):
+    """Ours against TRL's stock method on the batches of a real step: log-probabilities, entropies, gradients."""
+    if same_tools:  # prompts then share their beginning, and not only groups their prompts
+        pairs = [(replace(task, toolbox=CALCULATOR), reference) for task, reference in pairs]
+    ours = trainer_module._Trainer._get_per_token_logps_and_entropies
+    stock = GRPOTrainer._get_per_token_logps_and_entropies
+    compared = []
+
+    def both(self, model, input_ids, attention_mask, keep, **kwargs):
+        seen = attention_mask[:, -keep:].bool()
+        got, want = (f(self, model, input_ids, attention_mask, keep, **kwargs) for f in (ours, stock))
+        assert torch.allclose(got[0][seen], want[0][seen], atol=1e-4)
+        if got[0].requires_grad:
+            assert torch.allclose(got[1][seen], want[1][seen], atol=1e-4)
+            trained = [p for p in model.parameters() if p.requires_grad]
+            a, b = (torch.autograd.grad(x[0][seen].mean(), trained, retain_graph=True) for x in (got, want))
+            for ours_of, theirs_of in zip(a, b, strict=True):
+                assert (ours_of - theirs_of).norm() <= 1e-4 * theirs_of.norm()
+            compared.append(input_ids.shape)
+        return got
+
+    monkeypatch.setattr(trainer_module._Trainer, "_get_per_token_logps_and_entropies", both)
+    model, tokenizer = load_student("nano")
+    settings = {"steps": 1, "groups": 5, "group_size": 4, "max_tokens": 128, "lora_rank": lora_rank}
+    train_grpo(Run("same", root=tmp_path), model, tokenizer, pairs, sandbox, **settings)
+    assert compared
+    prompts = [prompt_ids(tokenizer, t.prompt(), list(t.toolbox.schemas)) for t, _ in pairs]
+    assert (common(prompts) > 0) == same_tools
+
+
+def test_a_killed_run_goes_on_as_if_nothing_happened(tmp_path, pairs, sandbox, monkeypatch):
+    settings = {"steps": 4, "groups": 2, "group_size": 4, "learning_rate": 1e-3, "max_tokens": 96, "save_steps": 2}
+
+    def train(name, report=None):
+        model, tokenizer = load_student("nano")
+        run = Run(name, root=tmp_path)
+        trained = train_grpo(run, model, tokenizer, pairs, sandbox, report=report, **settings)
+        save_model(trained, tokenizer, run.path / "model")
+        return run, trained
+
+    def killed(step, steps, metrics):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    def full(*_):
+        raise OSError("no space left")
+
+    whole, wanted = train("whole")
+    with pytest.raises(KeyboardInterrupt):
+        train("cut", killed)
+    (tmp_path / "cut/checkpoints/checkpoint-3").mkdir()  # killed while it was written
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="no space"):
+        patched.setattr(trainer_module, "_trained", full)
+        train("cut")  # to the last step, and nothing saved
+    assert [p.name for p in (tmp_path / "cut/checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
+    cut, got = train("cut")
+    cut.finish("failed")  # in its evaluation, say: the next try need not train it all again
+    assert (tmp_path / "cut/checkpoints/checkpoint-2").exists()
+    cut.finish()
+    assert not list((tmp_path / "cut").glob("checkpoints*"))
+    kept = [
+        [(r["step"], r["response"], r["advantage"]) for r in run.read_rows("rollouts.jsonl")] for run in (whole, cut)
+    ]
+    assert kept[0] == kept[1]
+    for a, b in zip(wanted.parameters(), got.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_500_steps(tmp_path, pairs, sandbox, monkeypatch):
+    """Every step has the same shapes: torch's math libraries keep something for each new shape, which is not ours."""
+    _, tokenizer = load_student("nano")
+    config = AutoConfig.from_pretrained(NANO, num_hidden_layers=1, layer_types=["full_attention"], hidden_size=32)
+    model = AutoModelForCausalLM.from_config(config)
+    used = {}
+
+    sample = engine.sample
+
+    def endless(logits, *settings):
+        logits[:, tokenizer.eos_token_id] = -torch.inf
+        return sample(logits, *settings)
+
+    monkeypatch.setattr(engine, "sample", endless)
+
+    def report(step, steps, metrics):
+        if step in (100, 500):
+            gc.collect()
+            used[step] = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+    sizes = {"steps": 500, "groups": 1, "group_size": 2, "max_tokens": 8}
+    train_grpo(Run("long", root=tmp_path), model, tokenizer, pairs[:1], sandbox, report=report, **sizes)
+    assert used[500] - used[100] < 8, used  # MiB

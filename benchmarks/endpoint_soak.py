@@ -25,7 +25,7 @@ from faults import NANO, Proxy, transformers_serve
 
 from mentorlib import Endpoint, Run, Sandbox
 from mentorlib.data.suites import generate
-from mentorlib.runs.progress import printer
+from mentorlib.runs.progress import progress_printer
 
 CONCURRENCY = 8
 
@@ -36,7 +36,7 @@ def work(url: str, root: str, name: str, tasks: int, timeout: float) -> None:
     run = Run(name, root)
     endpoint = Endpoint(url, str(NANO), run, concurrency=CONCURRENCY, timeout=timeout, patience=9 * timeout)
     with Sandbox() as sandbox:
-        done = endpoint(chosen, sandbox, temperature=0.0, report=printer(name, every=20))
+        done = endpoint(chosen, sandbox, temperature=0.0, report=progress_printer(name, every=20))
     run.write_rows("trajectories.jsonl", [vars(t) for t in done])
     run.write_json("usage.json", endpoint.usage)
 

@@ -13,15 +13,15 @@ import time
 
 import torch
 
-from mentorlib import Sandbox, TorchEngine, load_student
+from mentorlib import Sandbox, TorchEngine, load_model
 from mentorlib.data.suites import generate
-from mentorlib.rollout.evaluate import evaluate
+from mentorlib.rollout.evaluation import evaluate
 
 
 def work(threads: int, tasks: int, halves: list[int]) -> None:
     """Evaluate halves of the tasks when told to, and say which answers came out right."""
     torch.set_num_threads(threads)
-    engine = TorchEngine(*load_student("nano"))
+    engine = TorchEngine(*load_model("nano"))
     pairs = generate("calculator", 2 * tasks, split="eval")
     with Sandbox() as sandbox:
         evaluate(engine, pairs[:8], sandbox)

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from mentorlib import load_student
-from mentorlib.rollout.attention import Packed, forward, shared_prompts
+from mentorlib import load_model
+from mentorlib.rollout.attention import PackedGroups, forward, packed_attention
 from mentorlib.rollout.engine import TorchEngine
 
 SHAPES = {"0.6B": (1024, 3072, 28, 16, 8), "1.7B": (2048, 6144, 28, 16, 8)}  # hidden, MLP, layers, heads, key heads
@@ -79,7 +79,7 @@ def main() -> None:
     for size, shape in (TINY if tiny else SHAPES).items():
         model = student(shape, device)
         weights = sum(p.numel() for p in model.parameters())
-        engine = TorchEngine(model.to(torch.bfloat16), load_student("nano")[1])
+        engine = TorchEngine(model.to(torch.bfloat16), load_model("nano")[1])
         engine.end_ids = {-1}
         prompts = [[group + 1] * prompt for group in range(GROUPS) for _ in range(GROUP_SIZE)]
         spent = seconds(lambda e=engine, p=prompts: e.run(p, lambda _: [], max_tokens=tokens, seed=0))  # type: ignore[misc]
@@ -92,10 +92,10 @@ def main() -> None:
         model.float()
         positions = [*range(prompt), *(prompt + i for _ in range(GROUP_SIZE) for i in range(tokens))]
         ids, where = (torch.tensor(x, device=device) for x in ([i % 1400 for i in positions], positions))
-        layout = Packed([(prompt, [tokens] * GROUP_SIZE)])
+        layout = PackedGroups([(prompt, [tokens] * GROUP_SIZE)])
 
-        def train(m: Any = model, i: Any = ids, w: Any = where, pack: Packed = layout) -> None:
-            with shared_prompts(m), torch.autocast(device, torch.bfloat16):
+        def train(m: Any = model, i: Any = ids, w: Any = where, pack: PackedGroups = layout) -> None:
+            with packed_attention(m), torch.autocast(device, torch.bfloat16):
                 forward(m, i, w, pack, use_cache=False).logits.float().logsumexp(-1).mean().backward()
             m.zero_grad()
 

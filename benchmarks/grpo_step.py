@@ -18,7 +18,7 @@ import torch
 from rollouts import GROUP_SIZE, GROUPS, MAX_TOKENS, MAX_TURNS, problems, stock_trainer
 from transformers import TrainerCallback
 
-from mentorlib import REWARDS, Run, Sandbox, Trajectory, load_student
+from mentorlib import REWARDS, Run, Sandbox, Trajectory, load_model
 from mentorlib.task import Pair
 from mentorlib.trainer import grpo
 
@@ -49,7 +49,7 @@ class Clock(TrainerCallback):
 
 
 def ours(pairs: list[Pair], sandbox: Sandbox, folder: str) -> tuple[list[float], int]:
-    model, tokenizer = load_student("nano")
+    model, tokenizer = load_model("nano")
     began = [time.perf_counter()]
     run = Run("bench", root=folder)
     settings = {"steps": STEPS, "groups": GROUPS, "group_size": GROUP_SIZE, "learning_rate": LEARNING_RATE}
@@ -69,7 +69,7 @@ def ours(pairs: list[Pair], sandbox: Sandbox, folder: str) -> tuple[list[float],
 
 
 def stock(pairs: list[Pair], folder: str) -> tuple[list[float], int]:
-    model, tokenizer = load_student("nano")
+    model, tokenizer = load_model("nano")
     known = {task.id: (task, reference) for task, reference in pairs}
 
     def exact(prompts: Any, completions: Any, task_id: list[str], **_: Any) -> list[float]:
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help=f"turns of {STEPS} steps that each makes")
     rounds = parser.parse_args().rounds
     pairs = problems(200, split="train")
-    grpo.rollout = timed(grpo.rollout)  # type: ignore[attr-defined]
+    grpo.run_rollouts = timed(grpo.run_rollouts)  # type: ignore[attr-defined]
     whole: dict[str, list[float]] = {"ours": [], "stock": []}
     training: dict[str, list[float]] = {"ours": [], "stock": []}
     print(f"{'round':>5} {'':>6} {'step s':>7} {'rollout s':>10} {'the rest s':>11}")

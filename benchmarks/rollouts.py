@@ -20,12 +20,12 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
-from mentorlib import Sandbox, Task, load_student
-from mentorlib.core import shown
+from mentorlib import Sandbox, Task, load_model
+from mentorlib.core import display_number
 from mentorlib.data.suites import CALCULATOR, generate
 from mentorlib.data.tools import calculator
 from mentorlib.rollout.engine import TorchEngine
-from mentorlib.rollout.loop import rollout
+from mentorlib.rollout.loop import run_rollouts
 from mentorlib.task import Pair
 
 GROUPS, GROUP_SIZE, MAX_TOKENS, MAX_TURNS = 8, 8, 256, 6
@@ -43,7 +43,7 @@ def as_read(function: Any) -> Any:
 
     @functools.wraps(function)
     def call(**arguments: Any) -> str:
-        return json.dumps(shown(function(**arguments)))
+        return json.dumps(display_number(function(**arguments)))
 
     return call
 
@@ -89,14 +89,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="batches of 64 that each samples")
     rounds = parser.parse_args().rounds
-    model, tokenizer = load_student("nano")
+    model, tokenizer = load_model("nano")
     tasks = [task for task, _ in problems(GROUPS * (rounds + 1))]
     with Sandbox() as sandbox, tempfile.TemporaryDirectory() as folder:
         rows = [{"prompt": task.prompt()} for task in tasks]
         sampling = stock_trainer(model, tokenizer, rows, len, folder)
         greedy = stock_trainer(model, tokenizer, rows, len, folder, top_k=1)
         ours = functools.partial(
-            rollout, TorchEngine(model, tokenizer), sandbox=sandbox, max_turns=MAX_TURNS, max_tokens=MAX_TOKENS, seed=0
+            run_rollouts,
+            TorchEngine(model, tokenizer),
+            sandbox=sandbox,
+            max_turns=MAX_TURNS,
+            max_tokens=MAX_TOKENS,
+            seed=0,
         )
         prompts, completions, _ = stock_rollout(greedy, tasks)
         same = compared = 0

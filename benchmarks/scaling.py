@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from mentorlib import load_student
+from mentorlib import load_model
 from mentorlib.data.suites import CALCULATOR, generate
 from mentorlib.data.tools import lists, text, units
-from mentorlib.rollout.attention import Packed, forward, shared_prompts
+from mentorlib.rollout.attention import PackedGroups, forward, packed_attention
 from mentorlib.rollout.chat import prompt_ids
 from mentorlib.rollout.engine import TorchEngine
 from mentorlib.sandbox.toolbox import Toolbox
@@ -96,8 +96,8 @@ def train_pass(model: Qwen3ForCausalLM, load: Load) -> int:
         *(load.prompt + i for _ in range(load.group_size) for i in range(row)),
     ] * load.groups
     ids = torch.arange(len(positions)) % 1400
-    with shared_prompts(model):
-        forward(model, ids, torch.tensor(positions), Packed(groups), use_cache=False).logits.logsumexp(
+    with packed_attention(model):
+        forward(model, ids, torch.tensor(positions), PackedGroups(groups), use_cache=False).logits.logsumexp(
             -1
         ).mean().backward()
     model.zero_grad()
@@ -129,7 +129,7 @@ def slope(xs: list[float], ys: list[float]) -> float:
 
 def prompt_of(tools: int) -> int:
     """Tokens of a prompt that offers so many of the project's tools."""
-    _, tokenizer = load_student("nano")
+    _, tokenizer = load_model("nano")
     many = Toolbox.from_functions("many", [*units.TOOLS, *text.TOOLS, *lists.TOOLS])
     schemas = [*CALCULATOR.schemas, *many.schemas] * 3
     task = generate("calculator", 1)[0][0]
@@ -160,7 +160,7 @@ def main() -> None:
         times: dict[str, list[float]] = {"rollout": [], "training": []}
         for x, load in points:
             model = student(load.size)
-            engine = Scripted(model, load_student("nano")[1])
+            engine = Scripted(model, load_model("nano")[1])
             spent, tokens = seconds(lambda e=engine, w=load: e.sample_load(w), repeats)  # type: ignore[misc]
             times["rollout"].append(spent)
             work = flops(model, tokens, load)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
-from mentorlib import Run, Sandbox, load_student
+from mentorlib import Run, Sandbox, load_model
 from mentorlib.data.suites import generate
 from mentorlib.trainer import grpo
 
@@ -42,7 +42,7 @@ def both(self: Any, model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int
 
 def main() -> None:
     grpo._Trainer._get_per_token_logps_and_entropies = both  # type: ignore[method-assign]
-    model, tokenizer = load_student("nano")
+    model, tokenizer = load_model("nano")
     with Sandbox() as sandbox, tempfile.TemporaryDirectory() as folder:
         pairs = generate("calculator", 200)
         sizes = {"steps": STEPS, "groups": 8, "group_size": 8, "learning_rate": 1e-4, "max_turns": 6, "max_tokens": 256}

@@ -18,10 +18,10 @@ _WHERE = {  # name -> module
     "Toolbox": "sandbox.toolbox",
     "TorchEngine": "rollout.engine",
     "Endpoint": "rollout.endpoint",
-    "load_student": "rollout.model",
+    "load_model": "rollout.model",
     "load_tasks": "data.parquet",
-    "distill": "data.distill",
-    "verify": "data.check_references",
+    "distill": "data.teacher",
+    "verify_references": "data.check_references",
     "train": "trainer.launch",
     "train_sft": "trainer.sft",
     "train_grpo": "trainer.grpo",
@@ -35,7 +35,7 @@ __all__ = list(_WHERE)
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'mentorlib' has no attribute {name!r}")
-    from .runs.files import uncollected
+    from .runs.files import gc_paused
 
-    with uncollected():  # a fifth of the time that torch and transformers take to import
+    with gc_paused():  # a fifth of the time that torch and transformers take to import
         return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)

@@ -115,11 +115,11 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     from .lab.batch.notebook import NotebookFailed, run_notebook
     from .lab.batch.parameters import check_parameters
-    from .runs.processes import alone_in, end_with_parent
+    from .runs.processes import die_with_parent, lock_folder
 
     if options.attached:
-        end_with_parent()
-        lock = alone_in(Path(options.output)) if options.output else None  # noqa: F841  held until the end
+        die_with_parent()
+        lock = lock_folder(Path(options.output)) if options.output else None  # noqa: F841  held until the end
     given = {}
     for word in options.parameters:
         name, equals, value = word.partition("=")
@@ -229,7 +229,7 @@ def _trajectory(row: dict[str, Any]) -> str:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from .lab.analysis.recompute import verify
+    from .lab.analysis.recompute import verify_run
     from .runs.run import Run
 
     target = Path(options.target)
@@ -240,7 +240,7 @@ def _verify(options: argparse.Namespace) -> int:
         runs = [Run.open(folder)]
     wrong = checked = stated = 0
     for run in runs:
-        for result in verify(run):
+        for result in verify_run(run):
             stated += result["ok"] is None
             checked += result["ok"] is not None
             if result["ok"] is False:

@@ -39,7 +39,7 @@ class Call:
         return {"type": "function", "function": {**vars(self)}}
 
 
-def shown(value: Any) -> Any:
+def display_number(value: Any) -> Any:
     """A number as a policy reads it: whole floats as integers, others to six decimals (8.0 -> 8, 5/3 -> 1.666667).
 
     Seventeen digits of float noise cost a small student more than they tell it.
@@ -69,7 +69,7 @@ class Execution:
         """What the policy reads: ``error: …``, a text as it is, any other value as JSON (numbers by ``shown``)."""
         if self.error is not None:
             return f"error: {self.error}"
-        return self.value if isinstance(self.value, str) else json.dumps(shown(self.value), ensure_ascii=False)
+        return self.value if isinstance(self.value, str) else json.dumps(display_number(self.value), ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def _nested(value: Any, room: int = MAX_NESTED) -> bool:
     return room == 0 or any(_nested(item, room - 1) for item in (value.values() if isinstance(value, dict) else value))
 
 
-def heard(text: str, limit: int = RESULT_LIMIT) -> str:
+def format_tool_result(text: str, limit: int = RESULT_LIMIT) -> str:
     """A tool result as it enters the chat: control tokens defused, a long one cut visibly."""
     text = text.replace("<|", "< |")
     return text if len(text) <= limit else f"{text[:limit]} … (cut, {len(text)} characters in all)"

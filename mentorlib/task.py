@@ -11,7 +11,7 @@ Metric = Literal["answer", "words", "calls"]
 SYSTEM = "Solve the problem with the tools. Give the final answer in \\boxed{}."
 
 
-def ask(question: str, system: str = SYSTEM) -> list[Message]:
+def chat_prompt(question: str, system: str = SYSTEM) -> list[Message]:
     """A question as a chat."""
     return [{"role": "system", "content": system}, {"role": "user", "content": question}]
 
@@ -33,7 +33,7 @@ class Task:
 
     def prompt(self, system: str = SYSTEM) -> list[Message]:
         """The chat that a policy is asked to go on with."""
-        return ask(self.question, system)
+        return chat_prompt(self.question, system)
 
 
 Pair = tuple[Task, Reference]

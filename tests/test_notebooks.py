@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tiny import executed
 
-from mentorlib.lab.analysis.recompute import verify
-from mentorlib.rollout.model import load_student
+from mentorlib.lab.analysis.recompute import verify_run
+from mentorlib.rollout.model import load_model
 from mentorlib.runs.run import Run
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -51,7 +51,7 @@ def test_train(root, method):
     run = Run.open(f"tiny-{method}", root)
     assert run.status == "done" and (run.path / "model" / "model.safetensors").exists()
     assert len(run.read_rows("eval/wording.jsonl")) == 4
-    checks = {check["key"]: check["ok"] for check in verify(run)}
+    checks = {check["key"]: check["ok"] for check in verify_run(run)}
     assert checks["accuracy/wording"] is True and False not in checks.values()
 
 
@@ -63,5 +63,5 @@ def test_remaking_the_student(root):
     sizes = {"steps": 4, "lessons_a_step": 1, "n_eval": 2, "suites": ["calculator"]}
     execute("90_student", root, run="student", **sizes)
     run = Run.open("student", root)
-    assert run.status == "done" and all(check["ok"] for check in verify(run))
-    load_student(str(run.path / "model"))
+    assert run.status == "done" and all(check["ok"] for check in verify_run(run))
+    load_model(str(run.path / "model"))

@@ -10,7 +10,7 @@ import pytest
 import synthetic
 from tiny import executed
 
-from mentorlib.lab.analysis.recompute import verify
+from mentorlib.lab.analysis.recompute import verify_run
 from mentorlib.runs.run import Run
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -39,7 +39,7 @@ def test_runs_top_to_bottom_and_records(name: str, root: Path) -> None:
     assert "<script>alert" not in said.replace("&lt;script&gt;", "")
     run = Run.open(name[3:], root)
     assert run.status == "done" and len(run.results) > 5
-    assert all(checked["ok"] is not False for checked in verify(run))
+    assert all(checked["ok"] is not False for checked in verify_run(run))
     if name == "05_compare":
         assert run.results["accuracy/calculator/base"]["n"] == 12
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..core import Call, Execution, Reference, heard
+from ..core import Call, Execution, Reference, format_tool_result
 from ..rewards.answers import boxed, judge
 from ..rollout.bfcl_match import mismatch
 from ..rollout.grading import holds, normalized
@@ -19,7 +19,7 @@ from ..task import Pair, Task
 
 
 @dataclass(frozen=True)
-class Rejected:
+class RejectedRow:
     """A row that did not become a reference: where it stands, a reason to count by, and what was seen."""
 
     where: str  # "train.jsonl:12" or a task id
@@ -28,7 +28,9 @@ class Rejected:
     row: str = ""  # how it begins, or what was asked
 
 
-def verify(pairs: Iterable[Pair], sandbox: Sandbox, batch: int = 2_000) -> tuple[list[Pair], list[Rejected]]:
+def verify_references(
+    pairs: Iterable[Pair], sandbox: Sandbox, batch: int = 2_000
+) -> tuple[list[Pair], list[RejectedRow]]:
     """Execute every reference's calls; keep it if each result is the one it shows and the last is the answer.
 
     A text that was found (a search's result) is the answer when it holds it once, as a whole word or number, and the
@@ -41,7 +43,7 @@ def verify(pairs: Iterable[Pair], sandbox: Sandbox, batch: int = 2_000) -> tuple
     """
     pairs = list(pairs)
     kept: list[Pair] = []
-    rejected: list[Rejected] = []
+    rejected: list[RejectedRow] = []
     broken = _unloadable({task.toolbox.source for task, _ in pairs if task.toolbox.isolate}, sandbox)
     for start in range(0, len(pairs), batch):
         part = pairs[start : start + batch]
@@ -52,7 +54,7 @@ def verify(pairs: Iterable[Pair], sandbox: Sandbox, batch: int = 2_000) -> tuple
             error = broken.get(task.toolbox.source) if task.toolbox.isolate else None
             fault = ("the tools do not load", error) if error else _fault(task, reference, results)
             if fault:
-                rejected.append(Rejected(task.id, *fault, row=task.question[:1000]))
+                rejected.append(RejectedRow(task.id, *fault, row=task.question[:1000]))
             else:
                 kept.append((task, reference))
     return kept, rejected
@@ -104,7 +106,7 @@ def _fault(task: Task, reference: Reference, results: list[Execution]) -> tuple[
             raise RuntimeError(f"the sandbox failed on {task.id}: {result.error}")
         if result.error is not None:
             return "a call fails", f"{call.name}: {result.error}"
-        if text not in (result.text, heard(result.text)):  # a rollout's is cut and defused
+        if text not in (result.text, format_tool_result(result.text)):  # a rollout's is cut and defused
             return "a call gives another value", f"{call.name}: {result.text}, not {text}"
     if not results:
         said = boxed(str(reference.messages[-1].get("content") or ""))

@@ -12,7 +12,7 @@ from ..core import Call, InputError, Reference
 from ..runs.run import Run
 from ..sandbox.toolbox import Toolbox
 from ..task import Metric, Pair, Task
-from .check_references import Rejected
+from .check_references import RejectedRow
 from .contamination import RULE, overlapping
 
 COLUMNS = ["id", "suite", "split", "question", "answer", "metric", "toolbox", "messages", "calls"]
@@ -31,7 +31,7 @@ def check_ids(pairs: Sequence[Pair]) -> None:
 def save_tasks(
     run: Run,
     pairs: Iterable[Pair],
-    rejected: Iterable[Rejected] = (),
+    rejected: Iterable[RejectedRow] = (),
     name: str = "tasks",
     sources: Iterable[Mapping[str, Any]] = (),
     teacher: Mapping[str, Any] | None = None,

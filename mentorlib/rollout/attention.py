@@ -61,7 +61,7 @@ def supported(model: PreTrainedModel) -> bool:
 
 
 @contextmanager
-def shared_prompts(*models: Any) -> Iterator[None]:
+def packed_attention(*models: Any) -> Iterator[None]:
     """Let models understand layouts; their own attention is back afterwards."""
     models = tuple(filter(supported, models))
     before = [model.config._attn_implementation for model in models]
@@ -74,8 +74,8 @@ def shared_prompts(*models: Any) -> Iterator[None]:
             model.set_attn_implementation(name)
 
 
-def understands(model: Any) -> bool:
-    """Whether the model is within ``shared_prompts``."""
+def is_packed(model: Any) -> bool:
+    """Whether the model is within ``packed_attention``."""
     return bool(getattr(model, "module", model).config._attn_implementation == NAME)
 
 
@@ -85,7 +85,7 @@ def forward(model: Any, ids: Tensor, positions: Tensor, layout: Layout, **kwargs
     return model(input_ids=ids[None], position_ids=positions[None], attention_mask=mask, layout=layout, **kwargs)
 
 
-def laid(pieces: Iterable[tuple[int, Sequence[int]]], device: torch.device) -> tuple[Tensor, Tensor]:
+def pack(pieces: Iterable[tuple[int, Sequence[int]]], device: torch.device) -> tuple[Tensor, Tensor]:
     """Ids and positions of a packed sequence, from (position of the first token, token ids) of its pieces in order."""
     pieces = list(pieces)
     ids = [token for _, piece in pieces for token in piece]
@@ -127,7 +127,7 @@ def _alike(sizes: Sequence[int]) -> Iterator[Sequence[int]]:
             start = i
 
 
-def common(prompts: Sequence[Sequence[int]]) -> int:
+def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
     """How many tokens all prompts begin with, so that each keeps one of its own; 0 where sharing them would not pay."""
     if len(prompts) < 2:
         return 0
@@ -136,7 +136,7 @@ def common(prompts: Sequence[Sequence[int]]) -> int:
     return min(shared, least) if shared >= 32 else 0
 
 
-class Packed:
+class PackedGroups:
     """What all share, then groups one after another, each the rest of its prompt and then its rows.
 
     A token sees what all share, its group's prompt and its own row, up to itself.
@@ -191,7 +191,7 @@ class Packed:
         return torch.stack([pad(row, (0, 0, 0, longest - row.size(1))) for row in x.split(list(rows), dim=1)])
 
 
-class Prefill(Packed):
+class Prefill(PackedGroups):
     """Prompts' rests one after another; keeps the keys and values of each layer for ``Decoding``."""
 
     def __init__(self, prompts: Sequence[int], start: int = 0):
@@ -228,7 +228,7 @@ class Decoding:
         own = (len(prompt_of), key.size(0), 64, key.size(2))  # rows, heads, places (grows), size
         self.start = [[x[:, : prefill.start] for x in both] for both in prefill.kept]
         self.prompts = [
-            [Packed._padded(x[:, prefill.start :], sizes, max(sizes)) for x in both] for both in prefill.kept
+            [PackedGroups._padded(x[:, prefill.start :], sizes, max(sizes)) for x in both] for both in prefill.kept
         ]
         self.own = [[x.new_zeros(own) for x in both] for both in prefill.kept]
         self.queries = prefill.queries

@@ -28,14 +28,14 @@ from urllib.parse import urlsplit
 import openai
 import tenacity
 
-from ..core import END, InputError, Message, Stop, Trajectory, heard, parse_call, parse_turn, raw_calls
+from ..core import END, InputError, Message, Stop, Trajectory, format_tool_result, parse_call, parse_turn, raw_calls
 from ..runs.files import Row
-from ..runs.run import KEY, Run, check_address
+from ..runs.run import KEY, Run, reject_credentials
 from ..sandbox.pool import Sandbox
 from ..sandbox.toolbox import call_many
 from ..sandbox.validate import check_value
 from ..task import SYSTEM, Task
-from .loop import stop_of
+from .loop import stop_reason
 
 HELLO = 15.0  # seconds of patience where nothing that listens to us has been met yet: more likely a wrong address
 TRIES = 8  # of a request that a server known to answer meets with HTTP 500 each time: it is what the server fails on
@@ -78,7 +78,7 @@ class Endpoint:
             parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError(f"{url!r}: not a server's address: give one like http://localhost:8000/v1")
-        check_address(url)
+        reject_credentials(url)
         if not model:
             raise InputError(f"{url}: which model? give its name at that server")
         if concurrency < 1:
@@ -456,7 +456,7 @@ class _Conversation:
             self.stop = "length"
             return
         self.response += END
-        self.stop = stop_of(text, last=self.turns >= self.max_turns, run=self.task.metric != "calls")
+        self.stop = stop_reason(text, last=self.turns >= self.max_turns, run=self.task.metric != "calls")
         if self.stop is not None:
             return
         raw = raw_calls(text)
@@ -464,7 +464,7 @@ class _Conversation:
         if any(e.fault == "sandbox" for e in executions):
             self.stop = "infrastructure"
             return
-        results = [heard(e.text) for e in executions]
+        results = [format_tool_result(e.text) for e in executions]
         self.messages += [{"role": "tool", "content": result} for result in results]
         blocks = "".join(f"\n<tool_response>\n{result}\n</tool_response>" for result in results)
         self.response += f"\n<|im_start|>user{blocks}{END}\n<|im_start|>assistant\n"

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core import InputError
-from .attention import Decoding, Prefill, common, compact, forward, laid, shared_prompts, supported
+from .attention import Decoding, Prefill, common_prefix, compact, forward, pack, packed_attention, supported
 
 OnTurns = Callable[[list[tuple[int, list[int]]]], list[list[int] | None]]
 
@@ -101,7 +101,7 @@ class TorchEngine:
         # On a GPU float32 weights are cast to bfloat16 once for the whole run: decoding waits for memory.
         kind = self.model.device.type
         try:
-            with shared_prompts(self.model), torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
+            with packed_attention(self.model), torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
                 return self._run(prompts, on_turns, temperature, max_tokens, seed, first)
         finally:
             self.model.train(was_training)
@@ -183,11 +183,11 @@ class TorchEngine:
         device = self.model.device
         unique = list(dict.fromkeys(map(tuple, prompts)))
         index = {prompt: i for i, prompt in enumerate(unique)}
-        start = common(unique)
+        start = common_prefix(unique)
         layout = Prefill([len(prompt) - start for prompt in unique], start)
         pieces = [(0, unique[0][:start]), *((start, prompt[start:]) for prompt in unique)]
         last = torch.tensor([len(piece) for _, piece in pieces], device=device).cumsum(0)[1:] - 1
-        logits = forward(self.model, *laid(pieces, device), layout, use_cache=False, logits_to_keep=last).logits[0]
+        logits = forward(self.model, *pack(pieces, device), layout, use_cache=False, logits_to_keep=last).logits[0]
         prompt_of = torch.tensor([index[tuple(prompt)] for prompt in prompts], device=device)
         return Decoding(layout, prompt_of), logits[prompt_of]
 

@@ -7,7 +7,7 @@ infrastructure (we failed: never a reward). All calls of the rows that close a t
 
 from typing import Any
 
-from ..core import Message, Reference, Stop, Trajectory, heard, parse_turn, raw_calls
+from ..core import Message, Reference, Stop, Trajectory, format_tool_result, parse_turn, raw_calls
 from ..sandbox.pool import Sandbox
 from ..sandbox.toolbox import call_many
 from ..task import SYSTEM, Task
@@ -16,7 +16,7 @@ from .engine import Engine, Sampled
 from .grading import grade
 
 
-def stop_of(text: str, last: bool, run: bool = True) -> Stop | None:
+def stop_reason(text: str, last: bool, run: bool = True) -> Stop | None:
     """How a closed turn ends its trajectory; None where its calls are to be run: not after the last turn allowed.
 
     Without ``run`` the calls are the answer: there is nothing to run.
@@ -28,7 +28,7 @@ def stop_of(text: str, last: bool, run: bool = True) -> Stop | None:
     return "answered" if "\\boxed" in text else "gave_up"
 
 
-def rollout(
+def run_rollouts(
     engine: Engine,
     tasks: list[Task],
     sandbox: Sandbox,
@@ -72,7 +72,7 @@ def rollout(
             messages[row].append(message)
             closing[row] = ids
             last = sum(m["role"] == "assistant" for m in messages[row]) >= max_turns
-            stop = stop_of(text, last=last, run=tasks[row].metric != "calls")
+            stop = stop_reason(text, last=last, run=tasks[row].metric != "calls")
             if stop is None:
                 waiting.append((row, raw_calls(text)))
             else:
@@ -85,7 +85,7 @@ def rollout(
             if any(e.fault == "sandbox" for e in mine):
                 stops[row] = "infrastructure"
                 continue
-            results = [heard(e.text) for e in mine]
+            results = [format_tool_result(e.text) for e in mine]
             messages[row] += [{"role": "tool", "content": text} for text in results]
             following[row] = encode(tokenizer, tool_turn(tokenizer, results))
         return [following.get(row) for row, _ in closed]
@@ -120,7 +120,7 @@ def _last_turn(ids: list[int], mask: list[int]) -> list[int]:
     return ids[len(ids) - n :]
 
 
-def row_of(task: Task, reference: Reference, trajectory: Trajectory, **more: Any) -> dict[str, Any]:
+def trajectory_row(task: Task, reference: Reference, trajectory: Trajectory, **more: Any) -> dict[str, Any]:
     """A trajectory as it is stored: one JSON object, readable without the objects it came from.
 
     ``tokens`` (their texts) and ``logprobs`` (natural log, to 3 decimals; null where the token was not sampled) have

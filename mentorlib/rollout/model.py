@@ -11,7 +11,7 @@ from .chat import tool_turn
 NANO = Path(__file__).parents[1] / "students" / "nano"
 
 
-def load_student(
+def load_model(
     name: str = "nano", dtype: torch.dtype = torch.float32
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a student: "nano" (shipped), a model folder (a run's ``model/``), or a hub name such as "Qwen/Qwen3-1.7B".

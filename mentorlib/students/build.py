@@ -11,10 +11,10 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from trl.chat_template_utils import qwen3_instruct_2507_chat_template
 
-from ..rollout.attention import Packed, forward, laid, shared_prompts
+from ..rollout.attention import PackedGroups, forward, pack, packed_attention
 from ..rollout.chat import encode, encode_chat, prompt_ids, render
-from ..task import SYSTEM, ask
-from .corpus import Lesson, lessons
+from ..task import SYSTEM, chat_prompt
+from .corpus import Lesson, pretraining_examples
 
 Encoded = tuple[list[int], list[tuple[list[int], list[int]]]]  # what is shared; (ids, mask) of each chat's rest
 
@@ -143,7 +143,7 @@ def rendered(lessons: Iterable[Lesson]) -> Iterator[str]:
     plain = make_tokenizer(["x"])
     for schemas, asked in lessons:
         for i, (question, answer) in enumerate(asked):
-            yield render(plain, ask(question) + answer, schemas if i == 0 else [], opening=False)
+            yield render(plain, chat_prompt(question) + answer, schemas if i == 0 else [], opening=False)
 
 
 def make_model(
@@ -179,16 +179,16 @@ def encode_lesson(tokenizer: PreTrainedTokenizerBase, lesson: Lesson) -> Encoded
     """
     schemas, asked = lesson
     (opening,) = encode(tokenizer, "\n<|im_start|>user\n")
-    shared = prompt_ids(tokenizer, ask("?"), schemas)
+    shared = prompt_ids(tokenizer, chat_prompt("?"), schemas)
     rows = []
     for question, answer in asked:
-        ids, mask = encode_chat(tokenizer, ask(question, system=""), answer, [])
+        ids, mask = encode_chat(tokenizer, chat_prompt(question, system=""), answer, [])
         start = ids.index(opening) + 1
         rows.append((ids[start:], mask[start:]))
     return shared[: shared.index(opening) + 1], rows
 
 
-class _Float(Packed):
+class _Float(PackedGroups):
     """Packed, in float32 also under autocast: a CPU's bfloat16 attention is slow on the way back."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
@@ -219,7 +219,7 @@ def _loss(model: Qwen3ForCausalLM, batch: list[Encoded], prompt_weight: float) -
     weight = torch.tensor(weights, device=model.device)
     counted = weight.nonzero()[:, 0]
     with torch.autocast(model.device.type, torch.bfloat16):
-        hidden = forward(model.model, *laid(pieces, model.device), layout, use_cache=False).last_hidden_state[0]
+        hidden = forward(model.model, *pack(pieces, model.device), layout, use_cache=False).last_hidden_state[0]
         logits = model.lm_head(hidden[torch.tensor(sources, device=model.device)[counted]])
     each = cross_entropy(logits.float(), torch.tensor(targets, device=model.device)[counted], reduction="none")
     return (each * weight[counted]).sum() / weight.sum()
@@ -278,10 +278,13 @@ def pretrain(
         for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         losses = saved["losses"]
-    with shared_prompts(model):
+    with packed_attention(model):
         for step in range(len(losses), steps):
             early = max(0.0, 1 - step / copying)
-            batch = [encode_lesson(tokenizer, x) for x in lessons(lessons_a_step, f"{seed}/{step}", early, careless)]
+            batch = [
+                encode_lesson(tokenizer, x)
+                for x in pretraining_examples(lessons_a_step, f"{seed}/{step}", early, careless)
+            ]
             loss = _loss(model, batch, prompt_weight=0.3 * early)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

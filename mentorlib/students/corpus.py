@@ -671,7 +671,7 @@ def _solve(rng: random.Random, problem: calculator.Problem, offered: list[str], 
     return speaker.messages
 
 
-def lessons(n: int, seed: str, early: float = 0.0, careless: float = 1.0) -> list[Lesson]:
+def pretraining_examples(n: int, seed: str, early: float = 0.0, careless: float = 1.0) -> list[Lesson]:
     """n lessons: 36% on the calculator, 22% chains, 14% look-ups, the rest on invented tools.
 
     Args:

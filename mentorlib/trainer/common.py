@@ -21,7 +21,7 @@ from transformers import (
 
 from ..core import InputError
 from ..rewards.reward import CONTROLS, REWARDS
-from ..runs.progress import Report
+from ..runs.progress import ProgressCallback
 from ..runs.run import Run
 
 # TRL tells its makers of every trainer, which nobody here asked for. It does so in a thread, whose look-ups can
@@ -66,7 +66,7 @@ def save_model(model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase
 class _Progress(TrainerCallback):
     """Log each step into the run's metrics and tell the caller."""
 
-    def __init__(self, run: Run, report: Report | None, keep: dict[str, str]):
+    def __init__(self, run: Run, report: ProgressCallback | None, keep: dict[str, str]):
         self.run, self.report, self.keep, self.last = run, report, keep, time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:

@@ -31,10 +31,10 @@ from ..core import InputError
 from ..rewards.reward import CONTROLS, named
 from ..rewards.table import NEEDS_CALLS, NEEDS_RESULTS, TABLE
 from ..rewards.trl import as_trl
-from ..rollout.attention import Packed, common, forward, laid, shared_prompts, understands
+from ..rollout.attention import PackedGroups, common_prefix, forward, is_packed, pack, packed_attention
 from ..rollout.engine import Engine, TorchEngine, TurnEngine
-from ..rollout.loop import rollout, row_of
-from ..runs.progress import Report
+from ..rollout.loop import run_rollouts, trajectory_row
+from ..runs.progress import ProgressCallback
 from ..runs.run import Run
 from ..sandbox.pool import Sandbox
 from ..task import SYSTEM, Pair
@@ -64,7 +64,7 @@ def train_grpo(
     report_to: str = "",
     system: str = SYSTEM,
     seed: int = 0,
-    report: Report | None = None,
+    report: ProgressCallback | None = None,
 ) -> PreTrainedModel:
     """GRPO with a named reward; every rollout is kept in the run's rollouts.jsonl.
 
@@ -151,10 +151,10 @@ def train_grpo(
         "grad_norm": "grad_norm",
         "reward": "reward",
         "reward_std": "reward_std",
-        "frac_reward_zero_std": "dead_groups",
+        "frac_reward_zero_std": "zero_variance_groups",
         "completions/mean_length": "tokens",
     }
-    counted = {f"ours/{k}": k for k in _COUNTED} | {f"{reward}/{k}": f"term/{k}" for k in TABLE[reward][1]}
+    counted = {f"rollout/{k}": k for k in _COUNTED} | {f"{reward}/{k}": f"term/{k}" for k in TABLE[reward][1]}
     trainer.remove_callback(PrinterCallback)  # our report says the same in one line
     trainer.add_callback(_Progress(run, report, names | counted))
     for torn in (p for p in (run.path / "checkpoints").glob("checkpoint-*") if not (p / "trainer_state.json").exists()):
@@ -165,7 +165,7 @@ def train_grpo(
     for name in ("rollouts.jsonl", "metrics.jsonl"):  # what was done after the last checkpoint is done again
         if trainer.is_world_process_zero() and (run.path / name).exists():
             run.write_rows(name, [r for r in run.read_rows(name) if r["step"] <= last])
-    with shared_prompts(*(m for m in (trainer.model, trainer.ref_model) if m is not None)):
+    with packed_attention(*(m for m in (trainer.model, trainer.ref_model) if m is not None)):
         trainer.train(resume_from_checkpoint=bool(last) or None)
     return _trained(trainer, run)
 
@@ -205,7 +205,7 @@ class _Sampler:
 
     def __call__(self, prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
         pairs = [self.known[prompt[-1]["task_id"]] for prompt in prompts]
-        trajectories = rollout(
+        trajectories = run_rollouts(
             self.engine(trainer),
             [task for task, _ in pairs],
             self.sandbox,
@@ -249,7 +249,7 @@ class _Trainer(GRPOTrainer):
         The stock method reads every row from the start of its prompt and pads all to the longest. Values at padded
         places are zeros here; the loss masks them.
         """
-        if compute_aux_loss or not understands(model):
+        if compute_aux_loss or not is_packed(model):
             return super()._get_per_token_logps_and_entropies(
                 model,
                 input_ids,
@@ -272,7 +272,7 @@ class _Trainer(GRPOTrainer):
             members = [list(group) for _, group in itertools.groupby(rows, lambda row: ids[row][starts[row] : width])]
             # The prompt's last token opens each row, since it predicts the row's first.
             prompts = [ids[group[0]][starts[group[0]] : width - 1] for group in members]
-            start = common(prompts)
+            start = common_prefix(prompts)
             pieces = [(0, prompts[0][:start], -1)]  # (position, tokens, row that it is, or -1)
             for group, prompt in zip(members, prompts, strict=True):
                 pieces.append((start, prompt[start:], -1))
@@ -287,8 +287,8 @@ class _Trainer(GRPOTrainer):
             with self.accelerator.autocast():
                 output = forward(
                     model,
-                    *laid([(at, x) for at, x, _ in pieces], input_ids.device),
-                    Packed(groups, start),
+                    *pack([(at, x) for at, x, _ in pieces], input_ids.device),
+                    PackedGroups(groups, start),
                     shift_labels=torch.tensor([labels], device=input_ids.device),
                     fused_lm_head=True,
                 )
@@ -327,7 +327,7 @@ class _Trainer(GRPOTrainer):
                 "weights": score.weights,
                 "advantage": advantage,
             }
-            rows.append(row_of(task, reference, trajectory, **extra))
+            rows.append(trajectory_row(task, reference, trajectory, **extra))
         rows = gather_object(rows)
         if self.accelerator.is_main_process:
             self.run.append_rows("rollouts.jsonl", rows)
@@ -339,5 +339,5 @@ class _Trainer(GRPOTrainer):
             **{stop: stops[stop] / len(rows) for stop in _COUNTED[2:]},
         }
         for name, value in counted.items():
-            self._metrics["train"][f"ours/{name}"].append(value)
+            self._metrics["train"][f"rollout/{name}"].append(value)
         return output

@@ -21,9 +21,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..core import InputError
 from ..data.parquet import load_tasks
-from ..rollout.model import load_student
-from ..runs.processes import end_with_parent
-from ..runs.progress import Report
+from ..rollout.model import load_model
+from ..runs.processes import die_with_parent
+from ..runs.progress import ProgressCallback
 from ..runs.run import Run
 from ..sandbox.pool import Sandbox
 from ..task import Pair
@@ -35,8 +35,8 @@ _STEP, _WRONG = "mentor step ", "mentor: "  # how lines begin that a launched pr
 # accelerate launch, which is killed with the kernel that started it, as its processes are with it.
 _LAUNCH = """
 import runpy
-from mentorlib.runs.processes import end_with_parent
-end_with_parent()
+from mentorlib.runs.processes import die_with_parent
+die_with_parent()
 runpy.run_module("accelerate.commands.launch", run_name="__main__", alter_sys=True)
 """
 STOP = "stop"  # a file of this name in the run's folder ends launched training after the step at hand
@@ -56,7 +56,7 @@ def train(
     launcher: str = "",
     processes: int = 1,
     accelerate_config: str = "",
-    report: Report | None = None,
+    report: ProgressCallback | None = None,
     **both: Any,
 ) -> PreTrainedModel:
     """Train by name: "none" gives the student back, "sft" and "gkd" call train_sft, "grpo" calls train_grpo.
@@ -91,14 +91,14 @@ def train(
         return train_grpo(run, model, tokenizer, pairs, sandbox, **grpo, report=report, **both)
     guide = None
     if method == "gkd":
-        guide, words = load_student(teacher)
+        guide, words = load_model(teacher)
         if words.get_vocab() != tokenizer.get_vocab():
             raise InputError(f"teacher={teacher}: its tokenizer is not the student's; gkd compares token by token")
     return train_sft(run, model, tokenizer, pairs, teacher=guide, **sft, report=report, **both)
 
 
 def _launch(
-    run: Run, settings: dict[str, Any], processes: int, accelerate_config: str, report: Report | None
+    run: Run, settings: dict[str, Any], processes: int, accelerate_config: str, report: ProgressCallback | None
 ) -> PreTrainedModel:
     """Run ``accelerate launch`` to its end, telling report each step; give the model that it saved."""
     run.write_json("launch.json", settings)
@@ -131,7 +131,7 @@ def _launch(
         raise InputError(wrong)
     if process.returncode:
         raise RuntimeError(f"accelerate launch ended with code {process.returncode}: {''.join(said)}")
-    return load_student(str(run.path / "model"))[0]
+    return load_model(str(run.path / "model"))[0]
 
 
 def main(folder: str) -> None:
@@ -142,7 +142,7 @@ def main(folder: str) -> None:
     run = Run.open(folder)
     settings = json.loads((run.path / "launch.json").read_text(encoding="utf-8"))
     pairs = load_tasks(run.params["data"], suite=run.params["suite"], split="train")
-    model, tokenizer = load_student(run.params["student"])
+    model, tokenizer = load_model(run.params["student"])
 
     def report(step: int, steps: int, metrics: dict[str, Any]) -> bool:
         print(_STEP + json.dumps([step, steps, metrics]), flush=True)
@@ -157,7 +157,7 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    end_with_parent()
+    die_with_parent()
     try:
         main(sys.argv[1])
     except InputError as error:

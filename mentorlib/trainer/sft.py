@@ -25,7 +25,7 @@ with warnings.catch_warnings():  # each import says that this part of TRL may ch
     warnings.simplefilter("ignore")
     from trl.experimental.gkd import GKDConfig, GKDTrainer
 
-from ..runs.progress import Report
+from ..runs.progress import ProgressCallback
 from .common import _common, _lora, _Progress, _sizes, _trained
 
 
@@ -70,7 +70,7 @@ def train_sft(
     report_to: str = "",
     system: str = SYSTEM,
     seed: int = 0,
-    report: Report | None = None,
+    report: ProgressCallback | None = None,
 ) -> PreTrainedModel:
     """Supervised fine-tuning on the teacher's references, loss on the assistant's tokens only (the paper's SFT).
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from mentorlib.core import InputError
-from mentorlib.data.check_references import Rejected
+from mentorlib.data.check_references import RejectedRow
 from mentorlib.data.parquet import load_tasks, save_tasks
 from mentorlib.data.suites import generate
 from mentorlib.runs.run import Run
@@ -13,7 +13,9 @@ from mentorlib.runs.run import Run
 @pytest.fixture
 def run(tmp_path):
     run = Run("data", root=tmp_path)
-    save_tasks(run, generate("calculator", 5) + generate("unseen", 3, split="eval"), [Rejected("f:1", "no answer", "")])
+    save_tasks(
+        run, generate("calculator", 5) + generate("unseen", 3, split="eval"), [RejectedRow("f:1", "no answer", "")]
+    )
     return run
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from source_rows import BFCL, HOTPOT, PARQUET, POSSIBLE, TOOLS
 
 from mentorlib.core import InputError
-from mentorlib.data.check_references import verify
+from mentorlib.data.check_references import verify_references
 from mentorlib.data.sources import bfcl, gsm8k, math500, mentor, multihop, own, read
 from mentorlib.data.sources.rows import Unusable, convert
 from mentorlib.sandbox.toolbox import Toolbox
@@ -58,7 +58,7 @@ def test_a_sound_row_becomes_a_verified_pair(name, sandbox):
     row, make = MAKERS[name]
     pairs, rejected = convert([("f:1", row)], make)
     assert len(pairs) == 1 and not rejected
-    assert verify(pairs, sandbox) == (pairs, [])
+    assert verify_references(pairs, sandbox) == (pairs, [])
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -85,7 +85,7 @@ def test_no_broken_row_is_lost_or_raises(name):
 )
 def test_the_real_files_are_read_whole(source, file, rows, evaluated, sandbox, shared):
     pairs, rejected, (card,) = read([f"{source}:{shared / 'data' / file}"])
-    assert card["rows"] == rows and not rejected and len(verify(pairs, sandbox)[0]) == evaluated
+    assert card["rows"] == rows and not rejected and len(verify_references(pairs, sandbox)[0]) == evaluated
 
 
 GSM8K, MATH = MAKERS["gsm8k"][0], MAKERS["math500"][0]
@@ -218,7 +218,7 @@ def test_mentors_parquet_runs_its_tools_only_in_the_sandbox(tmp_path, sandbox):
     pairs, rejected = mentor.read(tmp_path / "train.parquet")
     assert [r.reason for r in rejected] == ["the teacher used a tool that is not offered", "the teacher used no tool"]
     assert all(t.toolbox.isolate for t, _ in pairs)
-    kept, failed = verify(pairs, sandbox)
+    kept, failed = verify_references(pairs, sandbox)
     assert [t.id for t, _ in kept] == ["train.parquet:1"] and failed[0].reason == "the tools do not load"
     assert not marker.exists()
     assert kept[0][0].toolbox.call('{"name": "area", "arguments": {"width": 3}}', sandbox).text == "6"
@@ -263,7 +263,7 @@ def test_own_tasks(tmp_path, sandbox):
         "the question stands twice",
         "a tool that is not in tools.py",
     ]
-    assert len(verify(pairs, sandbox)[0]) == 10
+    assert len(verify_references(pairs, sandbox)[0]) == 10
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mentorlib.core import InputError
-from mentorlib.data.check_references import verify
+from mentorlib.data.check_references import verify_references
 from mentorlib.data.sources import read
 from mentorlib.data.sources.gsm8k import find
 from mentorlib.data.sources.gsm8k import read as gsm8k
@@ -30,7 +30,7 @@ def test_rows_convert_or_are_named(tmp_path, sandbox):
     assert [r.reason for r in rejected] == ["not JSON", *(reason for reason, _ in BAD)]
     ((task, reference),) = pairs
     assert task.answer == "10" and reference.tools == ["add", "multiply"]
-    kept, refused = verify(pairs, sandbox)
+    kept, refused = verify_references(pairs, sandbox)
     assert len(kept) == 1 and not refused
 
 

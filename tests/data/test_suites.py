@@ -12,8 +12,8 @@ import bm25s
 import numpy as np
 import pytest
 
-from mentorlib.core import Call, Execution, InputError, Reference, heard
-from mentorlib.data.check_references import verify
+from mentorlib.core import Call, Execution, InputError, Reference, format_tool_result
+from mentorlib.data.check_references import verify_references
 from mentorlib.data.parquet import load_tasks
 from mentorlib.data.suites import (
     CALCULATOR,
@@ -30,7 +30,7 @@ from mentorlib.data.suites.calculator import BOXES, FUNCTIONS, NAMES, THINGS, dr
 from mentorlib.data.suites.retrieval import draw_problem as draw_world
 from mentorlib.data.tools.retrieval import best, scores
 from mentorlib.sandbox.toolbox import Toolbox
-from mentorlib.students.corpus import lessons
+from mentorlib.students.corpus import pretraining_examples
 from mentorlib.task import Task
 
 WORD_PROBLEMS = ["calculator", "longer", "longest", "wording", "distractors", "no_tool"]  # their keys are comparable
@@ -39,7 +39,7 @@ WORD_PROBLEMS = ["calculator", "longer", "longest", "wording", "distractors", "n
 @pytest.mark.parametrize("suite", SUITES)
 def test_references_execute_to_their_answers(suite, sandbox):
     pairs = generate(suite, 60, seed=3, split="eval")
-    kept, rejected = verify(pairs, sandbox)
+    kept, rejected = verify_references(pairs, sandbox)
     assert len(kept) == 60 and not rejected
     assert all(set(r.tools) <= set(t.toolbox.names) for t, r in pairs)
 
@@ -48,7 +48,7 @@ def test_a_forged_result_is_rejected(sandbox):
     task, reference = generate("calculator", 1)[0]
     result = next(m for m in reference.messages if m["role"] == "tool")
     result["content"] = "123456"
-    kept, rejected = verify([(task, reference)], sandbox)
+    kept, rejected = verify_references([(task, reference)], sandbox)
     assert not kept and rejected[0].reason == "a call gives another value"
 
 
@@ -90,7 +90,7 @@ def test_other_names_do_not_make_another_problem(suite):
 
 def test_unseen_tools_are_unseen():
     """No tool of the unseen and retrieval rungs, by name or description, in pretraining or among the calculator's."""
-    schemas = [s["function"] for tools, _ in lessons(1000, "a test") for s in tools]
+    schemas = [s["function"] for tools, _ in pretraining_examples(1000, "a test") for s in tools]
     schemas += [s["function"] for s in CALCULATOR.schemas]
     kept = [s["function"] for s in [*UNSEEN.schemas, *RETRIEVAL.subset(["search"]).schemas]]
     assert len(schemas) > 1000 and len(kept) == 15
@@ -117,7 +117,7 @@ def test_the_dial_makes_tasks_harder():
 
 def test_a_noisy_teacher_makes_needless_calls_and_is_right(sandbox):
     pairs = generate("calculator", 60, noise=0.5)
-    kept, _ = verify(pairs, sandbox)
+    kept, _ = verify_references(pairs, sandbox)
     assert len(kept) == 60
     plain = {t.question: r for t, r in generate("calculator", 60)}
     assert sum(len(r.calls) for _, r in pairs) > 1.2 * sum(len(r.calls) for r in plain.values())
@@ -211,7 +211,7 @@ def test_a_found_text_is_the_answer_only_if_it_says_it(sandbox):
     forged = [(t, r) for t, r in pairs if other[t.id] != t.answer]
     for task, _ in forged:
         object.__setattr__(task, "answer", other[task.id])
-    kept, rejected = verify(forged, sandbox)
+    kept, rejected = verify_references(forged, sandbox)
     assert not kept and {r.reason for r in rejected} == {"the last value is not the answer"}
 
 
@@ -234,7 +234,7 @@ def test_a_wrong_answer_without_a_call_is_rejected(sandbox):
     (task, reference), (_, other) = generate("no_tool", 2)
     assert reference.answer != other.answer
     reference.messages[:] = other.messages
-    kept, rejected = verify([(task, reference)], sandbox)
+    kept, rejected = verify_references([(task, reference)], sandbox)
     assert not kept and rejected[0].reason == "the answer given is not the task's"
 
 
@@ -243,10 +243,10 @@ def test_a_result_as_a_rollout_shows_it_is_the_call_s(sandbox):
     source = 'def read() -> str:\n    """Read."""\n    return "<|" + "a" * 3000\n'
     task = Task("t", "Read.", "3", Toolbox.from_source("t", source), "t")
     shown = Execution(value="<|" + "a" * 3000).text
-    for text, fits in ((shown, True), (heard(shown), True), (heard(shown) + "!", False)):
+    for text, fits in ((shown, True), (format_tool_result(shown), True), (format_tool_result(shown) + "!", False)):
         messages = messages_of([("read", {}, "")], "3")
         messages[1]["content"] = text
-        _, rejected = verify([(task, Reference("t", messages, [Call("read", {})], "3"))], sandbox)
+        _, rejected = verify_references([(task, Reference("t", messages, [Call("read", {})], "3"))], sandbox)
         assert (rejected[0].reason == "a call gives another value") is not fits
 
 

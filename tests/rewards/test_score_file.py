@@ -12,7 +12,7 @@ from mentorlib.lab import analysis
 from mentorlib.rewards.reward import REWARDS
 from mentorlib.rewards.score_file import score_file
 from mentorlib.rewards.table import CALCULATOR_TOOLS
-from mentorlib.rollout.loop import row_of
+from mentorlib.rollout.loop import trajectory_row
 
 
 def write(path: Path, rows: list[Any]) -> Path:
@@ -91,12 +91,12 @@ def test_score_file_official_reads_the_prompt(tmp_path: Path) -> None:
 
 
 def test_score_file_takes_rollouts(tmp_path: Path) -> None:
-    """Rows as rollout.row_of stores them, so that a run's rollouts can be scored as they are."""
+    """Rows as rollout.trajectory_row stores them, so that a run's rollouts can be scored as they are."""
     rows = []
     for task, reference in generate("unseen", 5, seed=3):
         text = call(reference.calls[0].name, json.dumps(reference.calls[0].arguments)) + NEXT
         trajectory = Trajectory.from_response(f"{text}\\boxed{{{task.answer}}}{END}")
-        rows.append(row_of(task, reference, trajectory, step=1, total=0.0))
+        rows.append(trajectory_row(task, reference, trajectory, step=1, total=0.0))
     source, out = write(tmp_path / "rollouts.jsonl", rows), tmp_path / "out.jsonl"
     assert score_file(source, out) == {"rows": 5, "scored": 5, "rejected": 0, "unjudged": 0, "in_part": 0}
     for row in map(json.loads, out.read_text().splitlines()):

@@ -7,8 +7,17 @@ from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
 
-from mentorlib.rollout.attention import Decoding, Packed, Prefill, common, compact, forward, shared_prompts, supported
-from mentorlib.rollout.model import load_student
+from mentorlib.rollout.attention import (
+    Decoding,
+    PackedGroups,
+    Prefill,
+    common_prefix,
+    compact,
+    forward,
+    packed_attention,
+    supported,
+)
+from mentorlib.rollout.model import load_model
 
 sizes = st.integers(0, 9)
 groups = st.lists(st.tuples(sizes, st.lists(sizes, max_size=5).map(sorted)), min_size=1, max_size=4)
@@ -32,7 +41,7 @@ def test_packed_is_attention_with_a_mask(start, groups):
         return
     torch.manual_seed(0)
     q, k, v = (torch.randn(heads, len(mask), 8, requires_grad=True) for heads in (4, 2, 2))
-    ours = Packed(groups, start).attend(0, q, k, v, 0.3)
+    ours = PackedGroups(groups, start).attend(0, q, k, v, 0.3)
     wide_k, wide_v = (x.repeat_interleave(2, 0) for x in (k, v))
     wanted = scaled_dot_product_attention(q[None], wide_k[None], wide_v[None], attn_mask=mask, scale=0.3)[0].transpose(
         0, 1
@@ -89,9 +98,9 @@ def test_compact_keeps_what_is_kept(kept):
 
 def test_common():
     start = list(range(50))
-    assert common([[*start, 1], [*start, 2, 3]]) == 50
-    assert common([start, [*start, 2]]) == 49  # each keeps a token of its own
-    assert common([[*start, 1]]) == common([[1, 2], [1, 3]]) == 0
+    assert common_prefix([[*start, 1], [*start, 2, 3]]) == 50
+    assert common_prefix([start, [*start, 2]]) == 49  # each keeps a token of its own
+    assert common_prefix([[*start, 1]]) == common_prefix([[1, 2], [1, 3]]) == 0
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "llama"])
@@ -100,15 +109,15 @@ def test_models_give_the_same_packed(kind):
     torch.manual_seed(0)
     config = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     model = (
-        load_student("nano")[0]
+        load_model("nano")[0]
         if kind == "qwen3"
         else LlamaForCausalLM(LlamaConfig(vocab_size=100, num_key_value_heads=2, **config))
     )
     assert supported(model)
     prompt, rows = [5, 6, 7], [[8], [9, 10]]
     positions = torch.tensor([0, 1, 2, 3, 3, 4])
-    with torch.no_grad(), shared_prompts(model):
-        packed = forward(model, torch.tensor([5, 6, 7, 8, 9, 10]), positions, Packed([(3, [1, 2])])).logits[0]
+    with torch.no_grad(), packed_attention(model):
+        packed = forward(model, torch.tensor([5, 6, 7, 8, 9, 10]), positions, PackedGroups([(3, [1, 2])])).logits[0]
     assert model.config._attn_implementation == "sdpa"
     with torch.no_grad():
         alone = [model(torch.tensor([prompt + row])).logits[0] for row in rows]

@@ -16,14 +16,14 @@ from tiny import executed
 
 from mentorlib.core import InputError, Trajectory, parse_call, raw_calls
 from mentorlib.data.suites import CALCULATOR, generate
-from mentorlib.lab.analysis.recompute import verify
+from mentorlib.lab.analysis.recompute import verify_run
 from mentorlib.lab.batch.parameters import check_parameters
 from mentorlib.rollout.endpoint import Endpoint, _again, _Conversation, _Passing, _read, _seconds, _turn
 from mentorlib.rollout.engine import TorchEngine
-from mentorlib.rollout.evaluate import evaluate
+from mentorlib.rollout.evaluation import evaluate
 from mentorlib.rollout.grading import grade
-from mentorlib.rollout.loop import rollout
-from mentorlib.rollout.model import load_student
+from mentorlib.rollout.loop import run_rollouts
+from mentorlib.rollout.model import load_model
 from mentorlib.runs.run import Run
 from mentorlib.sandbox.toolbox import Toolbox
 from mentorlib.trainer.common import check_method
@@ -59,7 +59,7 @@ def seen(trajectories):
 
 @pytest.fixture(scope="module")
 def local(tasks, sandbox):
-    return rollout(TorchEngine(*load_student("nano")), tasks, sandbox, temperature=0.0)
+    return run_rollouts(TorchEngine(*load_model("nano")), tasks, sandbox, temperature=0.0)
 
 
 def test_a_served_model_does_what_it_does_in_this_process(server, tasks, sandbox, local, tmp_path):
@@ -361,7 +361,7 @@ def test_retry_after_is_seconds_or_a_date():
 
 def test_a_served_model_is_evaluated_as_any(server, pairs, sandbox, tmp_path):
     served = evaluate(endpoint(f"{server}/v1", tmp_path), pairs, sandbox)
-    local = evaluate(TorchEngine(*load_student("nano")), pairs, sandbox)
+    local = evaluate(TorchEngine(*load_model("nano")), pairs, sandbox)
     only_here = {"tokens", "logprobs"}  # which a server does not give
     assert served == [{key: value for key, value in row.items() if key not in only_here} for row in local]
 
@@ -391,4 +391,4 @@ def test_notebooks_take_an_address(server, tmp_path):
     execute("02_train", run="served", method="none", student=at, served=str(NANO), **where)
     run = Run.open("served", tmp_path)
     assert len(run.read_rows("eval/calculator.jsonl")) == 3 and not (run.path / "model").exists()
-    assert all(check["ok"] for check in verify(run))
+    assert all(check["ok"] for check in verify_run(run))

@@ -10,7 +10,7 @@ import numpy
 import pytest
 
 from mentorlib.core import Call, InputError, parse_call
-from mentorlib.lab.analysis.recompute import verify
+from mentorlib.lab.analysis.recompute import verify_run
 from mentorlib.runs.run import Run
 from mentorlib.runs.query import query_rows
 from mentorlib.runs.files import read_rows
@@ -215,7 +215,7 @@ def test_results_carry_their_rows_and_verify(tmp_path):
     assert run.results["accuracy"] == {
         "value": 0.5, "ci": [0.1, 0.9], "n": 2, "rows": "eval/a.jsonl", "query": "mean(correct)"
     }  # fmt: skip
-    assert [(c["key"], c["ok"]) for c in verify(run)] == [("accuracy", True), ("seconds", None), ("wrong", False)]
+    assert [(c["key"], c["ok"]) for c in verify_run(run)] == [("accuracy", True), ("seconds", None), ("wrong", False)]
     with pytest.raises(InputError, match="go together"):
         run.record("half", 1, rows="eval/a.jsonl")
 

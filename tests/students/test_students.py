@@ -11,30 +11,30 @@ from mentorlib.data.suites.calculator import WORDING
 from mentorlib.data.suites.retrieval import TOWNS
 from mentorlib.rollout.chat import encode_chat
 from mentorlib.rollout.engine import TorchEngine
-from mentorlib.rollout.evaluate import evaluate
-from mentorlib.rollout.model import load_student
+from mentorlib.rollout.evaluation import evaluate
+from mentorlib.rollout.model import load_model
 from mentorlib.students.build import encode_lesson
-from mentorlib.students.corpus import MORE_WORDING, _problem, lessons
-from mentorlib.task import ask
+from mentorlib.students.corpus import MORE_WORDING, _problem, pretraining_examples
+from mentorlib.task import chat_prompt
 
 
 @pytest.fixture(scope="module")
 def nano():
-    return load_student("nano")
+    return load_model("nano")
 
 
 def test_a_lesson_is_tokenised_as_its_chats_alone(nano):
     _, tokenizer = nano
-    for lesson in lessons(12, "a test"):
+    for lesson in pretraining_examples(12, "a test"):
         shared, rows = encode_lesson(tokenizer, lesson)
         for (question, answer), (ids, mask) in zip(lesson[1], rows, strict=True):
-            whole = encode_chat(tokenizer, ask(question), answer, lesson[0])
+            whole = encode_chat(tokenizer, chat_prompt(question), answer, lesson[0])
             assert whole == (shared + ids, [0] * len(shared) + mask)
 
 
 def test_lessons_keep_the_evaluation_out():
     """No kept tool by name or description, no held-out sentence, town or document, no question of a suite."""
-    drawn = lessons(1500, "a test")
+    drawn = pretraining_examples(1500, "a test")
     schemas = [s["function"] for tools, _ in drawn for s in tools]
     kept = [s["function"] for s in (*UNSEEN.schemas, *RETRIEVAL.subset(["search"]).schemas)]
     assert not {s["name"] for s in schemas} & {s["name"] for s in kept}
@@ -62,7 +62,7 @@ def test_word_problems_of_lessons_have_at_most_four_calls():
 
 
 def test_the_same_seed_draws_the_same_lessons():
-    assert lessons(5, "x") == lessons(5, "x") != lessons(5, "y")
+    assert pretraining_examples(5, "x") == pretraining_examples(5, "x") != pretraining_examples(5, "y")
 
 
 @pytest.mark.parametrize(

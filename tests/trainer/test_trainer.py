@@ -21,9 +21,9 @@ from mentorlib.core import InputError
 from mentorlib.data.parquet import save_tasks
 from mentorlib.data.suites import CALCULATOR, generate
 from mentorlib.rollout import engine
-from mentorlib.rollout.attention import common
+from mentorlib.rollout.attention import common_prefix
 from mentorlib.rollout.chat import prompt_ids
-from mentorlib.rollout.model import NANO, load_student
+from mentorlib.rollout.model import NANO, load_model
 from mentorlib.runs.run import Run
 from mentorlib.sandbox.pool import Sandbox
 from mentorlib.trainer import grpo as trainer_module
@@ -40,7 +40,7 @@ def pairs():
 
 @pytest.mark.parametrize(("lora_rank", "micro_batch"), [(0, 0), (4, 0), (0, 4)])
 def test_grpo_keeps_every_rollout(tmp_path, pairs, sandbox, lora_rank, micro_batch):
-    model, tokenizer = load_student("nano")
+    model, tokenizer = load_model("nano")
     before = model.model.layers[0].mlp.up_proj.weight.detach().clone()
     run = Run("grpo", root=tmp_path)
     settings = {
@@ -61,13 +61,13 @@ def test_grpo_keeps_every_rollout(tmp_path, pairs, sandbox, lora_rank, micro_bat
             assert abs(sum(r["advantage"] for r in mine)) < 1e-3
     assert len(run.read_rows("metrics.jsonl")) == 2
     save_model(trained, tokenizer, run.path / "model")
-    again, _ = load_student(str(run.path / "model"))
+    again, _ = load_model(str(run.path / "model"))
     assert not torch.equal(before, again.model.layers[0].mlp.up_proj.weight)
 
 
 @pytest.mark.parametrize("micro_batch", [0, 4])
 def test_sft_lowers_the_loss(tmp_path, pairs, micro_batch):
-    model, tokenizer = load_student("nano")
+    model, tokenizer = load_model("nano")
     run = Run("sft", root=tmp_path)
     train_sft(run, model, tokenizer, pairs, steps=8, batch_size=8, learning_rate=1e-3, micro_batch=micro_batch)
     losses = [m["loss"] for m in run.read_rows("metrics.jsonl")]
@@ -81,14 +81,14 @@ def test_training_reports_to_nobody(tmp_path, pairs, monkeypatch):
     told = []
     monkeypatch.setattr(_telemetry.constants, "is_offline_mode", lambda: False)
     monkeypatch.setattr(_telemetry, "_start_telemetry_thread", lambda: told.append("started"))
-    train_sft(Run("quiet", root=tmp_path), *load_student("nano"), pairs, steps=1, batch_size=2)
+    train_sft(Run("quiet", root=tmp_path), *load_model("nano"), pairs, steps=1, batch_size=2)
     assert told == []
 
 
 @pytest.fixture(scope="module")
 def teacher():
     """nano with other weights: a teacher that knows little, but surely something else."""
-    model, _ = load_student("nano")
+    model, _ = load_model("nano")
     torch.manual_seed(1)
     with torch.no_grad():
         for weights in model.parameters():
@@ -97,14 +97,14 @@ def teacher():
 
 
 def test_gkd_learns_the_teachers_probabilities(tmp_path, pairs, teacher):
-    student, tokenizer = load_student("nano")
+    student, tokenizer = load_model("nano")
     settings = {"batch_size": 8, "learning_rate": 1e-3}
     run = Run("gkd", root=tmp_path)
     train_sft(run, student, tokenizer, pairs, steps=8, teacher=teacher, **settings)
     losses = [m["loss"] for m in run.read_rows("metrics.jsonl")]
     assert losses[-1] < losses[0] / 2
     run = Run("same", root=tmp_path)
-    train_sft(run, load_student("nano")[0], tokenizer, pairs, steps=1, teacher=load_student("nano")[0], **settings)
+    train_sft(run, load_model("nano")[0], tokenizer, pairs, steps=1, teacher=load_model("nano")[0], **settings)
     (metrics,) = run.read_rows("metrics.jsonl")
     assert abs(metrics["loss"]) < 1e-6 and metrics["grad_norm"] < 1e-3
 
@@ -121,7 +121,7 @@ def launched(root, pairs, name, **settings):
     if not (root / "data").exists():
         save_tasks(Run("data", root=root), pairs)
     run = Run(name, root=root, student="nano", data=str(root / "data"), suite="calculator")
-    student, tokenizer = load_student("nano")
+    student, tokenizer = load_model("nano")
     sizes = {"groups": 2, "group_size": 2, "max_tokens": 64}
     with Sandbox() as sandbox:
         both = {"sft": {"batch_size": 4}, "grpo": sizes, "steps": 3, "learning_rate": 1e-4} | settings
@@ -133,7 +133,7 @@ def launched(root, pairs, name, **settings):
 def test_two_processes_train_as_one(tmp_path, pairs, teacher, method, lora_rank):
     settings = {"method": method, "lora_rank": lora_rank, "steps": 20}
     if method == "gkd":
-        save_model(teacher, load_student("nano")[1], tmp_path / "teacher")
+        save_model(teacher, load_model("nano")[1], tmp_path / "teacher")
         settings["teacher"] = str(tmp_path / "teacher")
     told = []
     alone, wanted = launched(tmp_path, pairs, "alone", **settings)
@@ -190,7 +190,7 @@ def test_a_launched_process_tells_its_steps_and_stops_when_told(tmp_path, pairs,
     launch.main(str(run.path))
     assert [m["step"] for m in run.read_rows("metrics.jsonl")] == [1]
     assert capsys.readouterr().out.count("mentor step [1, 3, {") == 1
-    load_student(str(run.path / "model"))
+    load_model(str(run.path / "model"))
 
 
 def test_launching_names_what_is_wrong(tmp_path, pairs):
@@ -208,7 +208,7 @@ def test_launching_names_what_is_wrong(tmp_path, pairs):
 
 def test_processes_share_whole_groups(tmp_path, pairs, sandbox, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
-    model, tokenizer = load_student("nano")
+    model, tokenizer = load_model("nano")
     run = Run("three", root=tmp_path)
     with pytest.raises(InputError, match="3 processes cannot share a step's 4 groups"):
         train_grpo(run, model, tokenizer, pairs, sandbox, groups=4, group_size=3)
@@ -217,7 +217,7 @@ def test_processes_share_whole_groups(tmp_path, pairs, sandbox, monkeypatch):
 
 
 def test_bad_settings_are_one_line(tmp_path, pairs, sandbox):
-    model, tokenizer = load_student("nano")
+    model, tokenizer = load_model("nano")
     run = Run("bad", root=tmp_path)
     with pytest.raises(InputError, match="unknown reward 'nice'"):
         train_grpo(run, model, tokenizer, pairs, sandbox, reward="nice")
@@ -243,7 +243,7 @@ def test_trl_speaks_to_vllm_as_we_expect():
 
 
 def test_a_trajectory_longer_than_the_context_does_not_stop_training(tmp_path, pairs, sandbox):
-    model, tokenizer = load_student("nano")
+    model, tokenizer = load_model("nano")
     (task, reference), *others = pairs
     mixed = [(replace(task, question="1 " * 3_000), reference), *others]
     run = Run("long", root=tmp_path)
@@ -279,19 +279,19 @@ def test_packing_changes_no_number(tmp_path, pairs, sandbox, monkeypatch, same_t
         return got
 
     monkeypatch.setattr(trainer_module._Trainer, "_get_per_token_logps_and_entropies", both)
-    model, tokenizer = load_student("nano")
+    model, tokenizer = load_model("nano")
     settings = {"steps": 1, "groups": 5, "group_size": 4, "max_tokens": 128, "lora_rank": lora_rank}
     train_grpo(Run("same", root=tmp_path), model, tokenizer, pairs, sandbox, **settings)
     assert compared
     prompts = [prompt_ids(tokenizer, t.prompt(), list(t.toolbox.schemas)) for t, _ in pairs]
-    assert (common(prompts) > 0) == same_tools
+    assert (common_prefix(prompts) > 0) == same_tools
 
 
 def test_a_killed_run_goes_on_as_if_nothing_happened(tmp_path, pairs, sandbox, monkeypatch):
     settings = {"steps": 4, "groups": 2, "group_size": 4, "learning_rate": 1e-3, "max_tokens": 96, "save_steps": 2}
 
     def train(name, report=None):
-        model, tokenizer = load_student("nano")
+        model, tokenizer = load_model("nano")
         run = Run(name, root=tmp_path)
         trained = train_grpo(run, model, tokenizer, pairs, sandbox, report=report, **settings)
         save_model(trained, tokenizer, run.path / "model")
@@ -328,7 +328,7 @@ def test_a_killed_run_goes_on_as_if_nothing_happened(tmp_path, pairs, sandbox, m
 @pytest.mark.slow
 def test_memory_does_not_grow_over_500_steps(tmp_path, pairs, sandbox, monkeypatch):
     """Every step has the same shapes: torch's math libraries keep something for each new shape, which is not ours."""
-    _, tokenizer = load_student("nano")
+    _, tokenizer = load_model("nano")
     config = AutoConfig.from_pretrained(NANO, num_hidden_layers=1, layer_types=["full_attention"], hidden_size=32)
     model = AutoModelForCausalLM.from_config(config)
     used = {}

@@ -10,10 +10,10 @@ from typing import Any
 
 from ...core import InputError
 from ...task import Pair
-from ..check_references import Rejected
+from ..check_references import RejectedRow
 from . import bfcl, gsm8k, math500, mentor, multihop, own
 
-Read = Callable[[Path, int], tuple[list[Pair], list[Rejected]]]
+Read = Callable[[Path, int], tuple[list[Pair], list[RejectedRow]]]
 
 # name -> (how it is read: path, how many rows to hold out; what its card says)
 SOURCES: dict[str, tuple[Read, dict[str, str]]] = {
@@ -30,7 +30,7 @@ SOURCES: dict[str, tuple[Read, dict[str, str]]] = {
 
 def read(
     sources: Sequence[str], n_eval: int = 500, fetched: str | Path = "runs"
-) -> tuple[list[Pair], list[Rejected], list[dict[str, Any]]]:
+) -> tuple[list[Pair], list[RejectedRow], list[dict[str, Any]]]:
     """Read sources, each written ``name:path``; ``gsm8k`` alone is looked for in ../shared/data and on the hub.
 
     Args:
@@ -46,7 +46,7 @@ def read(
         InputError: an unknown source, one without a path, or one that cannot be read.
     """
     pairs: list[Pair] = []
-    rejected: list[Rejected] = []
+    rejected: list[RejectedRow] = []
     cards: list[dict[str, Any]] = []
     for source in sources:
         name, _, path = source.partition(":")

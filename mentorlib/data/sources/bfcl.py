@@ -12,7 +12,7 @@ from ...core import InputError, Reference
 from ...rollout.bfcl_match import first_calls, mismatch
 from ...sandbox.toolbox import Toolbox
 from ...task import Pair, Task
-from ..check_references import Rejected
+from ..check_references import RejectedRow
 from .rows import Unusable, check_text, convert, json_lines, text_of
 
 ABOUT = {
@@ -119,7 +119,7 @@ def _check_allowed(allowed: Any, depth: int = 16) -> None:
                     _check_allowed(part, depth - 1)
 
 
-def read(path: str | Path, n_eval: int = 0) -> tuple[list[Pair], list[Rejected]]:
+def read(path: str | Path, n_eval: int = 0) -> tuple[list[Pair], list[RejectedRow]]:
     """Read the four categories of a folder as BFCL has it: evaluation tasks, and the rows rejected by name.
 
     Args:
@@ -131,7 +131,7 @@ def read(path: str | Path, n_eval: int = 0) -> tuple[list[Pair], list[Rejected]]
     """
     path = Path(path)
     pairs: list[Pair] = []
-    rejected: list[Rejected] = []
+    rejected: list[RejectedRow] = []
     for suite, category in CATEGORIES.items():
         name = f"BFCL_v4_{category}.json"
         what = f"the folder that holds BFCL's {name}"

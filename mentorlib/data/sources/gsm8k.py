@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ...core import Call, Execution, InputError, Reference, shown
+from ...core import Call, Execution, InputError, Reference, display_number
 from ...task import Pair, Task
-from ..check_references import Rejected, number, same_number
+from ..check_references import RejectedRow, number, same_number
 from ..suites import CALCULATOR, messages_of
 from .rows import Unusable, hold_out, json_lines, text_of, usable
 
@@ -56,7 +56,7 @@ def _calls(expression: str) -> tuple[list[tuple[str, dict[str, Any], Any]], Any]
     def walk(node: ast.expr) -> Any:
         match node:
             case ast.Constant(value=int() | float() as value):
-                return shown(float(value)) if isinstance(value, float) else value
+                return display_number(float(value)) if isinstance(value, float) else value
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return -walk(operand)
             case ast.UnaryOp(op=ast.UAdd(), operand=operand):
@@ -65,7 +65,7 @@ def _calls(expression: str) -> tuple[list[tuple[str, dict[str, Any], Any]], Any]
                 name = _OPERATORS[type(op)]
                 a, b = walk(left), walk(right)
                 try:
-                    value = shown(_COMPUTE[name](a, b))
+                    value = display_number(_COMPUTE[name](a, b))
                 except (ZeroDivisionError, OverflowError) as e:
                     raise Unusable("an annotation does not compute", expression) from e
                 made.append((name, {"a": a, "b": b}, value))
@@ -156,7 +156,7 @@ def find(folder: Path) -> Path:
     return here if here.exists() else fetched
 
 
-def read(path: str | Path, n_eval: int = 500) -> tuple[list[Pair], list[Rejected]]:
+def read(path: str | Path, n_eval: int = 500) -> tuple[list[Pair], list[RejectedRow]]:
     """Read GSM8K's jsonl: usable pairs (the last n_eval of them with split "eval") and the rows rejected by name.
 
     Raises:
@@ -168,7 +168,7 @@ def read(path: str | Path, n_eval: int = 500) -> tuple[list[Pair], list[Rejected
     return hold_out(pairs, n_eval), rejected
 
 
-def read_test(path: str | Path, n_eval: int = 0) -> tuple[list[Pair], list[Rejected]]:
+def read_test(path: str | Path, n_eval: int = 0) -> tuple[list[Pair], list[RejectedRow]]:
     """Read a GSM8K jsonl to evaluate on, such as its test.jsonl: suite gsm8k_test, all of it held out.
 
     A row whose annotations make no reference is a task all the same.

@@ -5,7 +5,7 @@ from typing import Any
 
 from ...core import Reference
 from ...task import Pair, Task
-from ..check_references import Rejected
+from ..check_references import RejectedRow
 from ..suites import CALCULATOR
 from .rows import json_lines, text_of, usable
 
@@ -27,7 +27,7 @@ def math500_pair(row: dict[str, Any], where: str) -> Pair:
     return task, Reference(where, [{"role": "assistant", "content": solution}], [], answer)
 
 
-def read(path: str | Path, n_eval: int = 0) -> tuple[list[Pair], list[Rejected]]:
+def read(path: str | Path, n_eval: int = 0) -> tuple[list[Pair], list[RejectedRow]]:
     """Read MATH-500's jsonl: evaluation tasks, and the rows rejected by name. All rows are held out.
 
     Raises:

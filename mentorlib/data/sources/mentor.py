@@ -14,7 +14,7 @@ from ...core import Call, InputError, Reference
 from ...runs.files import plain
 from ...sandbox.toolbox import Toolbox
 from ...task import Pair, Task
-from ..check_references import Rejected
+from ..check_references import RejectedRow
 from .rows import Unusable, check_text, convert, hold_out, text_of
 
 ABOUT = {
@@ -86,7 +86,7 @@ def _parsed(value: Any) -> Any:
         return None
 
 
-def read(path: str | Path, n_eval: int = 500) -> tuple[list[Pair], list[Rejected]]:
+def read(path: str | Path, n_eval: int = 500) -> tuple[list[Pair], list[RejectedRow]]:
     """Read MENTOR's parquet: usable pairs (the last n_eval of them with split "eval") and the rows rejected by name.
 
     Raises:

@@ -13,7 +13,7 @@ from ...core import Call, InputError, Reference
 from ...sandbox.pool import MAX_SOURCE
 from ...sandbox.toolbox import Toolbox
 from ...task import Pair, Task
-from ..check_references import Rejected
+from ..check_references import RejectedRow
 from ..suites import messages_of
 from ..tools import retrieval
 from .rows import Unusable, convert, json_lines, json_list, text_of, usable
@@ -106,7 +106,7 @@ def bamboogle_pair(row: dict[str, Any], where: str, toolbox: Toolbox = CLOSED_BO
     return task, Reference(where, messages_of([], answer), [], answer)
 
 
-def read_hotpot(path: str | Path, n_eval: int = 0) -> tuple[list[Pair], list[Rejected]]:
+def read_hotpot(path: str | Path, n_eval: int = 0) -> tuple[list[Pair], list[RejectedRow]]:
     """Read a JSON list of HotpotQA's rows: evaluation tasks, and the rows rejected by name. All rows are held out.
 
     Raises:
@@ -115,7 +115,7 @@ def read_hotpot(path: str | Path, n_eval: int = 0) -> tuple[list[Pair], list[Rej
     return _read(path, hotpot_pair, "HotpotQA's JSON list of {question, answer, supporting_facts, context}")
 
 
-def read_bamboogle(path: str | Path, n_eval: int = 0) -> tuple[list[Pair], list[Rejected]]:
+def read_bamboogle(path: str | Path, n_eval: int = 0) -> tuple[list[Pair], list[RejectedRow]]:
     """Read Bamboogle's rows: evaluation tasks, and the rows rejected by name. All rows are held out.
 
     Args:
@@ -127,7 +127,7 @@ def read_bamboogle(path: str | Path, n_eval: int = 0) -> tuple[list[Pair], list[
         InputError: no such file, not such a file, no row of it is usable, or the documents are too long.
     """
     path, toolbox = Path(path), CLOSED_BOOK
-    rejected: list[Rejected] = []
+    rejected: list[RejectedRow] = []
     if path.is_dir():
         file, path = path / "documents.jsonl", path / "bamboogle.json"
         documents, rejected = convert(json_lines(file, "a folder with bamboogle.json and documents.jsonl"), _document)
@@ -143,5 +143,5 @@ def _document(row: dict[str, Any], where: str) -> str:
     return ": ".join(text_of(row, key) for key in ("title", "text") if key == "text" or key in row)
 
 
-def _read(path: str | Path, make: Any, what: str) -> tuple[list[Pair], list[Rejected]]:
+def _read(path: str | Path, make: Any, what: str) -> tuple[list[Pair], list[RejectedRow]]:
     return usable(path, json_list(Path(path), what), make, f"usable: give the path of {what}")

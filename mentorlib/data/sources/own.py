@@ -10,7 +10,7 @@ from typing import Any
 from ...core import Execution, InputError, Reference
 from ...sandbox.toolbox import Toolbox
 from ...task import Pair, Task
-from ..check_references import Rejected
+from ..check_references import RejectedRow
 from ..suites import SUITES
 from .rows import Unusable, convert, hold_out, json_lines, read_text, text_of
 
@@ -55,7 +55,7 @@ def own_pair(row: dict[str, Any], where: str, suite: str, toolbox: Toolbox) -> P
     return task, Reference(task.id, [], [], answer)
 
 
-def read(path: str | Path, n_eval: int = 500) -> tuple[list[Pair], list[Rejected]]:
+def read(path: str | Path, n_eval: int = 500) -> tuple[list[Pair], list[RejectedRow]]:
     """Read a folder's tasks: usable ones (the last n_eval, a fifth at most, with split "eval"), and the rows rejected.
 
     The suite has the folder's name.

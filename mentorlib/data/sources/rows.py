@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ...core import InputError
 from ...task import Pair
-from ..check_references import Rejected
+from ..check_references import RejectedRow
 
 MAX_TEXT = 100_000  # characters of a question or an answer: more is a file that slipped into a row
 
@@ -73,13 +73,13 @@ def json_list(path: Path, what: str) -> list[tuple[str, Any]]:
     return [(f"{path.name}:{number}", row) for number, row in enumerate(rows, start=1)]
 
 
-def convert(rows: Iterable[tuple[str, Any]], make: Callable[[Row, str], T]) -> tuple[list[T], list[Rejected]]:
+def convert(rows: Iterable[tuple[str, Any]], make: Callable[[Row, str], T]) -> tuple[list[T], list[RejectedRow]]:
     """Make each row a pair (or what ``make`` makes of it and its place), or reject it by name: none is lost.
 
     ``make`` raises Unusable for a row that it cannot use.
     """
     made: list[T] = []
-    rejected: list[Rejected] = []
+    rejected: list[RejectedRow] = []
     for where, row in rows:
         try:
             if isinstance(row, Unusable):
@@ -89,13 +89,13 @@ def convert(rows: Iterable[tuple[str, Any]], make: Callable[[Row, str], T]) -> t
             check_text(row)
             made.append(make(row, where))
         except Unusable as e:
-            rejected.append(Rejected(where, e.args[0], e.args[1], _beginning(row)))
+            rejected.append(RejectedRow(where, e.args[0], e.args[1], _beginning(row)))
     return made, rejected
 
 
 def usable(
     path: str | Path, rows: list[tuple[str, Any]], make: Callable[[Row, str], T], like: str
-) -> tuple[list[T], list[Rejected]]:
+) -> tuple[list[T], list[RejectedRow]]:
     """``convert`` of a file's rows; InputError, saying what they are not, if none can be used."""
     made, rejected = convert(rows, make)
     if not made:

@@ -26,7 +26,9 @@ CALCULATOR = Toolbox.from_functions("calculator", calculator_tools.TOOLS)
 UNSEEN = Toolbox.from_functions("unseen", list(unseen.FUNCTIONS.values()))
 RETRIEVAL = Toolbox.from_functions("retrieval", [*retrieval_tools.TOOLS, *calculator_tools.TOOLS])
 
-Drawn = tuple[str, list[tuple[str, dict[str, Any], Any]], Any, Toolbox, Any]  # question, calls, answer, tools, key
+DrawnProblem = tuple[
+    str, list[tuple[str, dict[str, Any], Any]], Any, Toolbox, Any
+]  # question, calls, answer, tools, key
 
 
 def split_of(key: Any) -> str:
@@ -44,7 +46,7 @@ def _problem(rng: random.Random, several: bool | None = None, **dial: Any) -> ca
 
 def _word_problem(
     rng: random.Random, varied: bool = False, noise: float = 0.0, several: bool | None = None, **dial: Any
-) -> Drawn:
+) -> DrawnProblem:
     """A word problem and how its teacher solves it.
 
     ``varied``: a teacher without preferences, that takes any right way to each step. ``noise``: the chance, at each
@@ -66,13 +68,13 @@ def _word_problem(
     return problem.question, calls, problem.answer, CALCULATOR.subset(problem.tools), problem.key
 
 
-def _unseen(rng: random.Random, **dial: Any) -> Drawn:
+def _unseen(rng: random.Random, **dial: Any) -> DrawnProblem:
     question, name, arguments, offered = unseen.draw_problem(rng, **dial)
     result = unseen.FUNCTIONS[name](**arguments)
     return question, [(name, arguments, result)], result, UNSEEN.subset(offered), (name, list(arguments.values()))
 
 
-def _retrieval(rng: random.Random, **dial: Any) -> Drawn:
+def _retrieval(rng: random.Random, **dial: Any) -> DrawnProblem:
     question, hops, answer, documents, key = retrieval.draw_problem(rng, **dial)
     offered = ["search", *rng.sample(CALCULATOR.names, 4)]
     rng.shuffle(offered)
@@ -81,13 +83,13 @@ def _retrieval(rng: random.Random, **dial: Any) -> Drawn:
     return question, [("search", {"query": query}, found) for query, found in hops], answer, toolbox, key
 
 
-def _no_tool(rng: random.Random, **dial: Any) -> Drawn:
+def _no_tool(rng: random.Random, **dial: Any) -> DrawnProblem:
     question, answer, offered, key = no_tool.draw_problem(rng, **dial)
     return question, [], answer, CALCULATOR.subset(offered), key
 
 
 # Each draws one problem from a source of chance; its other arguments are the suite's dial.
-SUITES: dict[str, Callable[..., Drawn]] = {
+SUITES: dict[str, Callable[..., DrawnProblem]] = {
     "calculator": _word_problem,  # in domain: one to four calls, five tools offered
     "longer": partial(_word_problem, calls=(5, 6)),
     "longest": partial(_word_problem, calls=(7, 8)),  # no rung of the ladder: where the student hardly ever succeeds

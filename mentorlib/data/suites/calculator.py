@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...core import shown
+from ...core import display_number
 from ..tools import calculator as tools
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {f.__name__: f for f in tools.TOOLS}
@@ -72,7 +72,7 @@ def run_plan(plan: Plan, value: Any = None) -> tuple[list[tuple[str, dict[str, A
     done: list[tuple[str, dict[str, Any], Any]] = []
     for name, arguments in plan:
         bound = bind(arguments, value, [r for _, _, r in done])
-        done.append((name, bound, shown(FUNCTIONS[name](**bound))))
+        done.append((name, bound, display_number(FUNCTIONS[name](**bound))))
     return done, done[-1][2] if done else value
 
 
@@ -95,7 +95,7 @@ def needless(rng: random.Random, offered: list[str], value: Any) -> list[tuple[s
     values = {"a": value, "b": other, "x": value, "digits": other, "numbers": [value, other]}
     arguments = {parameter: values[parameter] for parameter in inspect.signature(FUNCTIONS[name]).parameters}
     try:
-        return [(name, arguments, shown(FUNCTIONS[name](**arguments)))]
+        return [(name, arguments, display_number(FUNCTIONS[name](**arguments)))]
     except (ValueError, ArithmeticError):
         return []
 

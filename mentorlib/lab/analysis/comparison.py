@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ...core import InputError
-from .stats import _by, crossed, holm, mcnemar, wilson
+from .stats import by_group, holm, mcnemar, two_way_clustered, wilson
 
 
 def domains(rows: pd.DataFrame, in_domain: Sequence[str]) -> pd.DataFrame:
@@ -65,7 +65,7 @@ def accuracy(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.
             | {"word_f1": judged["word_f1"].astype(float).mean() if "word_f1" in judged else math.nan}
         )
 
-    return _by(rows, by, one, ["accuracy", "low", "high", "n", "tasks", "unjudged", "runs", "sd_runs", "word_f1"])
+    return by_group(rows, by, one, ["accuracy", "low", "high", "n", "tasks", "unjudged", "runs", "sd_runs", "word_f1"])
 
 
 def paired(rows: pd.DataFrame, against: str = "base", by: str = "suite") -> pd.DataFrame:
@@ -109,7 +109,11 @@ def paired(rows: pd.DataFrame, against: str = "base", by: str = "suite") -> pd.D
             matched = matched and all(name.startswith("grpo-") for name in (method, against))
             before, after = theirs.mean(1) > 0.5, ours.mean(1) > 0.5
             fixed, broke = int((~before & after).sum()), int((before & ~after).sum())
-            gains = crossed(ours - theirs, np.zeros((len(index), 1))) if matched else crossed(ours, theirs)
+            gains = (
+                two_way_clustered(ours - theirs, np.zeros((len(index), 1)))
+                if matched
+                else two_way_clustered(ours, theirs)
+            )
             row = {by: value, "method": method, "against": against, **gains}
             row |= {"runs": ours.shape[1], "tasks": len(index), "fixed": fixed, "broke": broke}
             if max(ours.shape[1], theirs.shape[1]) == 1:

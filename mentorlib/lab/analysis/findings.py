@@ -33,7 +33,7 @@ def rewards(rows: pd.DataFrame, parted: pd.DataFrame, swaps: pd.DataFrame) -> st
 def errors(rows: pd.DataFrame, pairs: pd.DataFrame) -> str:
     """What notebook 04 found, as Markdown. In: rows of ``evaluations``, and ``paired`` of them."""
     lines = []
-    for method, own in rows[~rows["outcome"].isin(["correct", "ours"])].groupby("method", sort=False):
+    for method, own in rows[~rows["outcome"].isin(["correct", "infrastructure failure"])].groupby("method", sort=False):
         counts = own["outcome"].value_counts()
         lines.append(f"`{method}` fails most by *{counts.index[0]}*: {counts.iloc[0]} of its {len(own)} failures.")
     for (method, against), own in pairs.groupby(["method", "against"], sort=False):
@@ -43,7 +43,7 @@ def errors(rows: pd.DataFrame, pairs: pd.DataFrame) -> str:
             f"of `{against}`; "
             f"the difference holds after Holm's correction on {sure} of {len(own)} suites."
         )
-    ours = int((rows["outcome"] == "ours").sum())
+    ours = int((rows["outcome"] == "infrastructure failure").sum())
     return _list([*lines, f"{ours} of {len(rows):,} rows are ours and count for no one."])
 
 

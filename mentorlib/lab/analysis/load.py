@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ...core import InputError
-from ...runs.files import read_rows, uncollected
+from ...runs.files import gc_paused, read_rows
 from ...runs.run import Run
 from .outcomes import _derive
 
@@ -61,7 +61,7 @@ def trajectories(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.Data
     return pd.concat(kept, ignore_index=True)
 
 
-def thin(rows: pd.DataFrame, groups: int) -> pd.DataFrame:
+def subsample_groups(rows: pd.DataFrame, groups: int) -> pd.DataFrame:
     """At most ``groups`` whole groups of ``rollouts``, evenly spread over the steps of each run, to bound the work.
 
     Rows of ``evaluations`` have no groups: each counts as one.
@@ -147,7 +147,7 @@ def _short(value: Any) -> str:
     return str(value).rstrip("/").removesuffix("/model").rsplit("/", 1)[-1].removesuffix(".parquet")
 
 
-@uncollected()
+@gc_paused()
 def _read(runs: Sequence[str], root: str | Path, pattern: str) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for run in methods(runs, root).itertuples():

@@ -18,7 +18,7 @@ OUTCOMES = {
     "malformed call": "a tool call that is not JSON, or is not closed",
     "gave up": "the last turn holds neither a call nor an answer",
     "ran out": "the turns or the tokens were used up",
-    "ours": "the sandbox failed, or the answer could not be judged: no fault of the policy, left out of accuracy",
+    "infrastructure failure": "the sandbox failed or the answer could not be judged: left out of accuracy",
 }
 
 
@@ -48,7 +48,7 @@ def outcome(row: Mapping[str, Any]) -> str:
     teacher's); wrong tool (another set of tools than the teacher's); wrong argument (what is left).
     """
     if row["stop"] == "infrastructure" or row["correct"] is None or row["correct"] != row["correct"]:
-        return "ours"
+        return "infrastructure failure"
     if row["correct"]:
         return "correct"
     if any(call["name"] not in row["tools"] for call in row["calls"]):

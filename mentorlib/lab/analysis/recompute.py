@@ -31,23 +31,23 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {
     "paired_domains": lambda held, made, runs, inside, against: comparison.paired_domains(
         comparison.domains(held(), inside), against
     ),
-    "other_ways": lambda held, made, runs, groups: tool_use.other_ways(_thin(made, held, groups)),
+    "other_ways": lambda held, made, runs, groups: tool_use.off_reference(_thin(made, held, groups)),
     "tool_jsd": lambda held, made, runs: tool_use.tool_jsd(held()),
     "tool_use": lambda held, made, runs: tool_use.tool_use(held()),
-    "nowhere": lambda held, made, runs: tool_use.nowhere(held()),
+    "nowhere": lambda held, made, runs: tool_use.ungrounded_calls(held()),
     "shares": lambda held, made, runs: comparison.shares(held()),
     "tuning": lambda held, made, runs, suites: comparison.tuning(held(), runs(), suites),
     "speed": lambda held, made, runs, **a: training.speed(made(), **a),
-    "exploits": lambda held, made, runs: exploits.summary(exploits.meter(made())),
-    "partings": lambda held, made, runs, groups: reward_effects.parting_share(*_both(made, held, groups)),
+    "exploits": lambda held, made, runs: exploits.exploit_summary(exploits.exploit_rates(made())),
+    "partings": lambda held, made, runs, groups: reward_effects.version_difference_share(*_both(made, held, groups)),
     "counterfactual": lambda held, made, runs, groups: reward_effects.counterfactual(
-        reward_effects.rescore(load.thin(made(), groups))
+        reward_effects.rescore(load.subsample_groups(made(), groups))
     ),
 }
 
 
 def _thin(made: Rows, held: Rows, groups: int) -> pd.DataFrame:
-    return load.thin(made() if len(made()) else held(), groups)
+    return load.subsample_groups(made() if len(made()) else held(), groups)
 
 
 def _both(made: Rows, held: Rows, groups: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -99,7 +99,7 @@ def record_table(
     run.record_many(entries)
 
 
-def verify(run: Run) -> list[dict[str, Any]]:
+def verify_run(run: Run) -> list[dict[str, Any]]:
     """Compute every result of a run again. One {key, value, recomputed, ok} a result; ok is None without a query."""
     tables = _Tables(run)
     checked = []

@@ -71,7 +71,7 @@ def stored(row: Mapping[str, Any]) -> tuple[Trajectory, Reference]:
     return Trajectory(task, list(row["messages"]), str(row["response"]), row["stop"]), reference
 
 
-def partings(official: pd.DataFrame, corrected: pd.DataFrame) -> pd.DataFrame:
+def version_differences(official: pd.DataFrame, corrected: pd.DataFrame) -> pd.DataFrame:
     """Where the release and the mended reward pay differently. In: two results of ``rescore`` on the same rows.
 
     Out, a row for each parting trajectory and reward, the widest first: row, run, reward, official, corrected
@@ -94,12 +94,12 @@ def partings(official: pd.DataFrame, corrected: pd.DataFrame) -> pd.DataFrame:
     return parted.iloc[parted["change"].abs().to_numpy().argsort(kind="stable")[::-1]].reset_index(drop=True)
 
 
-def parting_share(official: pd.DataFrame, corrected: pd.DataFrame) -> pd.DataFrame:
+def version_difference_share(official: pd.DataFrame, corrected: pd.DataFrame) -> pd.DataFrame:
     """How often the release and the mended rewards pay differently. In: two results of ``rescore`` on the same rows.
 
     Out, a row for each reward and one for ``any``: reward, share (of trajectories), low, high (Wilson), n.
     """
-    parted, n = partings(official, corrected), corrected["row"].nunique()
+    parted, n = version_differences(official, corrected), corrected["row"].nunique()
     counts = {reward: own["row"].nunique() for reward, own in parted.groupby("reward")}
     counts = {"any": parted["row"].nunique()} | {r: counts.get(r, 0) for r in dict.fromkeys(official["reward"])}
     return pd.DataFrame(

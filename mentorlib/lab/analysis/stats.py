@@ -22,7 +22,7 @@ def wilson(k: float, n: float) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
 
 
-def crossed(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+def two_way_clustered(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
     """The difference in mean of two arrays (tasks x runs) over the same tasks: difference, its intervals and p.
 
     Tasks and runs are crossed, so that their variances add up, less what both count: the rest that neither explains
@@ -76,7 +76,7 @@ def crossed(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
     }
 
 
-def _rng(seed: int, *place: Any) -> np.random.Generator:
+def place_rng(seed: int, *place: Any) -> np.random.Generator:
     """Chance of its own for each place in a table, so that an interval does not hang on what else is in the table."""
     return np.random.default_rng([seed, zlib.crc32(json.dumps(place, default=str).encode())])
 
@@ -95,7 +95,7 @@ def holm(p: np.ndarray) -> np.ndarray:
     return out
 
 
-def _by(rows: pd.DataFrame, by: Sequence[str], one: Any, columns: Sequence[str]) -> pd.DataFrame:
+def by_group(rows: pd.DataFrame, by: Sequence[str], one: Any, columns: Sequence[str]) -> pd.DataFrame:
     found = [
         dict(zip(by, key, strict=True)) | one(group).to_dict() for key, group in rows.groupby(list(by), sort=False)
     ]

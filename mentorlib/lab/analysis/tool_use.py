@@ -10,7 +10,7 @@ import pandas as pd
 from ...core import Call
 from ...rewards.table import call_key
 from .outcomes import counted
-from .stats import _by, _rng, jsd, wilson
+from .stats import by_group, jsd, place_rng, wilson
 
 # ---- tool use against the teacher's
 
@@ -32,10 +32,10 @@ def tool_use(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.
             | {"teacher_calls": group["teacher_tools"].map(len).mean(), "n": len(group)}
         )
 
-    return _by(rows, by, one, ["precision", "recall", "f1", "invented", "calls", "teacher_calls", "n"])
+    return by_group(rows, by, one, ["precision", "recall", "f1", "invented", "calls", "teacher_calls", "n"])
 
 
-def other_ways(rows: pd.DataFrame) -> pd.DataFrame:
+def off_reference(rows: pd.DataFrame) -> pd.DataFrame:
     """How often a right answer took another way than the teacher: where none does, rewards that look at the way agree.
 
     In: stored rows. Out, a row a method: n (right answers whose teacher's calls are known), tools and calls (shares of
@@ -70,7 +70,7 @@ def tool_jsd(
     """
 
     def one(group: pd.DataFrame) -> pd.Series:
-        rng = _rng(seed, *(group[column].iloc[0] for column in by))
+        rng = place_rng(seed, *(group[column].iloc[0] for column in by))
         tasks = group.groupby(["suite", "task_id"])
         student = [Counter(c["name"] for calls in g["calls"] for c in calls) for _, g in tasks]
         teacher = [Counter(name for name in g["teacher_tools"].iloc[0]) for _, g in tasks]
@@ -90,7 +90,7 @@ def tool_jsd(
             | {"floor": float(np.nanmean(floor)) if np.isfinite(floor).any() else math.nan, "tasks": n}
         )
 
-    return _by(rows, by, one, ["jsd", "low", "high", "floor", "tasks"])
+    return by_group(rows, by, one, ["jsd", "low", "high", "floor", "tasks"])
 
 
 PATHS = {
@@ -102,7 +102,7 @@ PATHS = {
     "teacher's tools otherwise, wrong": "#B34A00",
     "other tools, wrong": "#E69F00",
     "no call, wrong": "#F7DFA6",
-    "ours": "#000000",
+    "infrastructure failure": "#000000",
 }
 END, NONE, ELSE = "(end)", "(no call)", "(other)"
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
@@ -136,8 +136,8 @@ def path(row: Mapping[str, Any]) -> str:
     "teacher's calls" are the same calls with the same arguments in any order; "teacher's tools otherwise" the same
     set of tools with other arguments, or more or fewer calls.
     """
-    if row["outcome"] == "ours":
-        return "ours"
+    if row["outcome"] == "infrastructure failure":
+        return "infrastructure failure"
     end = "right" if row["outcome"] == "correct" else "wrong"
     calls = row["calls"]
     if not calls:
@@ -196,7 +196,7 @@ def transitions(rows: pd.DataFrame, by: Sequence[str] = ("method",)) -> pd.DataF
 # ---- arguments from nowhere
 
 
-def ungrounded(row: Mapping[str, Any]) -> list[tuple[int, str, str, Any]]:
+def ungrounded_arguments(row: Mapping[str, Any]) -> list[tuple[int, str, str, Any]]:
     """Arguments that come from nowhere: (call, from 0; tool; argument; value) of a stored row.
 
     A number has a source if it, its negative or, where the question speaks of percent, a hundredth of it stands in the
@@ -261,14 +261,16 @@ def _sourced(leaf: Any, known: list[float], heard: list[str]) -> bool:
     return str(leaf).lower() in said or (bool(words) and all(word.removesuffix("s") in said for word in words))
 
 
-def nowhere(rows: pd.DataFrame) -> pd.DataFrame:
+def ungrounded_calls(rows: pd.DataFrame) -> pd.DataFrame:
     """Calls whose arguments come from nowhere, by suite and method. In: rows of ``evaluations``.
 
     Out: suite, method, calls, n (calls with an argument from nowhere), share, low, high (95% Wilson; calls of one row
     are not independent, so it is somewhat narrow), rows (trajectories with such a call), alarms (the share among calls
     of rows whose calls are the teacher's, which are right: how often the rule cries wolf; NaN without such rows).
     """
-    each = [(len({call for call, *_ in ungrounded(row)}), len(row["calls"])) for row in rows.to_dict("records")]
+    each = [
+        (len({call for call, *_ in ungrounded_arguments(row)}), len(row["calls"])) for row in rows.to_dict("records")
+    ]
     marked = rows.assign(n=[n for n, _ in each], made=[made for _, made in each])
     marked = marked.assign(same=[path(row).startswith("teacher's calls") for row in rows.to_dict("records")])
     found = []

@@ -15,7 +15,7 @@ import nbformat
 import yaml
 
 from ...core import InputError
-from ...runs.run import check_address
+from ...runs.run import reject_credentials
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def check_parameters(notebook: str | Path, given: Mapping[str, Any], text: bool 
                 f"{notebook}: parameter {name} takes {parameter.type}{about}, not {shown:.80}; "
                 f"for example {name}={parameter.default!r}"
             )
-        check_address(fitting[0])
+        reject_credentials(fitting[0])
         checked[name] = fitting[0]
     return checked
 

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from ...core import InputError
 from ...runs.files import write_text
-from ...runs.progress import lasting
+from ...runs.progress import format_duration
 from .plan import REPORTS, Stage, plan, stage_keys
 from .study_page import write_page
 
@@ -171,7 +171,7 @@ def _run(
         spoke = time.monotonic()
         done = sum(value == "done" for value in state.values())
         left = _time_left(stages, state, expected, started, workers)
-        about = f"about {lasting(left)} left" if left else "nothing left to run"
+        about = f"about {format_duration(left)} left" if left else "nothing left to run"
         sys.stdout.write(f"[{study['name']}] {text} ({done} of {len(stages)} stages done, {about})\n")
         sys.stdout.flush()
 
@@ -219,10 +219,10 @@ def _run(
                 if code:
                     errors[name] = (code, error)
                     _note(stage, {"key": keys[name], "seconds": seconds, "error": error})
-                    say(f"{name} failed after {lasting(seconds)}: {error}")
+                    say(f"{name} failed after {format_duration(seconds)}: {error}")
                 else:
                     _note(stage, {"key": keys[name], "seconds": seconds, "done": keys[name], "plain": plain[name]})
-                    say(f"{name} done in {lasting(seconds)}")
+                    say(f"{name} done in {format_duration(seconds)}")
             if ended:
                 write_text(folder / "timings.json", json.dumps(expected, indent=1) + "\n")
             elif time.monotonic() > spoke + 30:

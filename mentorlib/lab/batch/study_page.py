@@ -22,7 +22,7 @@ from markupsafe import Markup
 
 from ...core import InputError
 from ...runs.files import file_hash, write_text
-from ...runs.progress import lasting
+from ...runs.progress import format_duration
 from ...runs.provenance import git_revision, versions
 from ...runs.run import Run
 from .. import analysis, figures
@@ -170,7 +170,10 @@ def _story(stages: "Sequence[Stage]", state: Mapping[str, str]) -> dict[str, Any
         "outcomes": counts[[o for o in analysis.outcomes.OUTCOMES if o in counts]].loc[
             list(dict.fromkeys(methods["method"]))
         ],
-        "ours": ours[ours["outcome"] == "ours"].groupby("method", sort=False).size().to_dict(),
+        "infrastructure": ours[ours["outcome"] == "infrastructure failure"]
+        .groupby("method", sort=False)
+        .size()
+        .to_dict(),
         "rows": len(ours),
     }
 
@@ -318,5 +321,5 @@ def _number(value: Any) -> str:
 _JINJA = jinja2.Environment(
     loader=jinja2.FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
-_JINJA.filters.update(number=_number, lasting=lasting, percent=analysis.text.percent)
+_JINJA.filters.update(number=_number, format_duration=format_duration, percent=analysis.text.percent)
 _JINJA.globals.update(behind=_behind, link=_link, colour=figures.base.colour, meanings=analysis.outcomes.OUTCOMES)

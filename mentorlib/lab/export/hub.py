@@ -148,9 +148,9 @@ the run states none): they cover the choice of tasks, not the luck of a training
 ## Use
 
 ```python
-from mentorlib import load_student
+from mentorlib import load_model
 
-model, tokenizer = load_student("OWNER/NAME")  # or transformers' AutoModelForCausalLM and AutoTokenizer
+model, tokenizer = load_model("OWNER/NAME")  # or transformers' AutoModelForCausalLM and AutoTokenizer
 ```
 
 It writes tool calls in its chat template's format. Validate each against your tool's schema, and run it confined.

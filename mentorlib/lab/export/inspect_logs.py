@@ -10,7 +10,7 @@ from typing import Any
 from ...core import InputError
 from ...runs.files import Row, read_rows, write_text
 from ...runs.run import Run
-from ...task import ask
+from ...task import chat_prompt
 
 # --- Inspect: one log a suite, and one of the training rollouts ---
 
@@ -102,7 +102,7 @@ def _sample(row: Row, epoch: int, model: str) -> dict[str, Any]:
 
 def _messages(row: Row) -> Iterator[dict[str, Any]]:
     """A row's conversation from the question on, each tool call with an id that its result repeats."""
-    yield from ask(row["question"])
+    yield from chat_prompt(row["question"])
     waiting: list[dict[str, Any]] = []
     for place, message in enumerate(row["messages"]):
         if message["role"] == "tool":

@@ -13,7 +13,10 @@ def outcomes(table: pd.DataFrame) -> go.Figure:
     if table.empty:
         return empty("No outcomes: there are no rows", "run notebook 02_train first")
     failed = (
-        table[~table["outcome"].isin(["correct", "ours"])].groupby("outcome")["n"].sum().sort_values(ascending=False)
+        table[~table["outcome"].isin(["correct", "infrastructure failure"])]
+        .groupby("outcome")["n"]
+        .sum()
+        .sort_values(ascending=False)
     )
     if failed.empty:
         title = "Nothing failed: every judged row is correct"

@@ -19,7 +19,7 @@ def payoffs(scored: pd.DataFrame) -> go.Figure:
     """What each reward pays, on average, for each outcome of the same trajectories, of ``rescoring.rescore``."""
     if scored.empty:
         return empty("No scores: there are no rows to score", "give runs with rollouts.jsonl or eval/*.jsonl")
-    scored = scored[scored["outcome"] != "ours"].dropna(subset=["total"]).astype({"total": float})
+    scored = scored[scored["outcome"] != "infrastructure failure"].dropna(subset=["total"]).astype({"total": float})
     wide = scored.pivot_table(index="outcome", columns="reward", values="total", aggfunc="mean")
     wide = wide.reindex([o for o in reversed(list(OUTCOMES)) if o in wide.index])[list(dict.fromkeys(scored["reward"]))]
     counts = scored.groupby("outcome")["row"].nunique()
@@ -56,7 +56,7 @@ def payoffs(scored: pd.DataFrame) -> go.Figure:
     return dress(fig, title, 180 + 42 * len(wide))
 
 
-def partings(parted: pd.DataFrame, rows: int, rewards: Sequence[str] = ()) -> go.Figure:
+def version_differences(parted: pd.DataFrame, rows: int, rewards: Sequence[str] = ()) -> go.Figure:
     """How often release and corrected reward differ, by outcome, of ``rescoring.partings`` on ``rows`` rows."""
     if parted.empty:
         return empty(

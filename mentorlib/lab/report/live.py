@@ -18,7 +18,7 @@ from IPython.display import clear_output
 from plotly.subplots import make_subplots
 
 from ...core import InputError
-from ...runs.progress import Report, lasting
+from ...runs.progress import ProgressCallback, format_duration
 from ...runs.run import Run
 from ..analysis.text import percent
 from ..figures.base import STOP_COLOURS, dress, empty, shade, text
@@ -33,7 +33,7 @@ class Live:
         report: told each step too, such as ``progress.printer``.
     """
 
-    def __init__(self, run: Run, report: "Report | None" = None, every: float = 1.0):
+    def __init__(self, run: Run, report: "ProgressCallback | None" = None, every: float = 1.0):
         self.run, self.report, self.every = run, report, every
         self._stop = False
         self._drawn = -every
@@ -89,7 +89,7 @@ def figure(metrics: pd.DataFrame, steps: int, left: float = 0.0) -> go.Figure:
         ("rollouts answered correctly", [("accuracy", "correct", "#009E73")], ".0%"),
         ("tokens predicted correctly", [("token_accuracy", "token accuracy", "#009E73")], ".0%"),
         ("loss", [("loss", "loss", "#0072B2")], ".3f"),
-        ("groups that teach nothing", [("dead_groups", "groups without spread", "#0072B2")], ".0%"),
+        ("groups that teach nothing", [("zero_variance_groups", "groups without spread", "#0072B2")], ".0%"),
         ("tool calls a rollout", [("calls", "calls", "#E69F00")], ".1f"),
         ("tokens sampled a rollout", [("tokens", "tokens", "#CC79A7")], ".0f"),
         ("how rollouts ended", [(name, f"ended: {name}", STOP_COLOURS[name]) for name in stops], ".0%"),
@@ -139,7 +139,7 @@ def _title(metrics: pd.DataFrame, done: int, steps: int, left: float) -> str:
     early, late = metrics[key].head(n).mean(), metrics[key].tail(n).mean()
     said = f"{percent(early)} → {percent(late)}" if key != "loss" else f"{early:.3f} → {late:.3f}"
     if left > 0:
-        where = f"Step {done} of {steps}, {lasting(left)} left"
+        where = f"Step {done} of {steps}, {format_duration(left)} left"
     else:
         where = f"{done} steps" if done >= steps else f"Ended after step {done} of {steps}"
     return f"{where}: {what} {said}"

@@ -18,10 +18,10 @@ from typing import Any
 import pandas as pd
 
 from ...core import InputError
-from ...runs.files import uncollected, write_text
+from ...runs.files import gc_paused, write_text
 from ..analysis.exploits import exploits
 from ..analysis.load import evaluations, methods, rollouts
-from ..analysis.tool_use import ungrounded
+from ..analysis.tool_use import ungrounded_arguments
 from ..figures.base import OUTCOME_COLOURS
 
 LIMIT = 20_000  # characters of one text on the page; the rest is in the file
@@ -32,7 +32,7 @@ FROM_NOWHERE = "from nowhere"
 _TEMPLATE = Path(__file__).with_name("viewer.template")
 
 
-@uncollected()
+@gc_paused()
 def write(
     file: str | Path,
     rows: pd.DataFrame | Iterable[pd.DataFrame],
@@ -141,7 +141,7 @@ def _line(row: Mapping[str, Any], shown: Mapping[str, Any]) -> dict[str, Any]:
 def _detail(row: Mapping[str, Any]) -> dict[str, Any]:
     """What the page shows of a row, with texts cut at LIMIT."""
     nowhere: dict[int, list[str]] = {}
-    for call, _, argument, _ in ungrounded(row):
+    for call, _, argument, _ in ungrounded_arguments(row):
         nowhere.setdefault(call, []).append(argument)
     calls = row.get("teacher_calls")
     teacher = calls if isinstance(calls, list) else [{"name": n, "arguments": None} for n in row["teacher_tools"]]

@@ -143,11 +143,11 @@ def test_outcomes(kind: str, outcome: str) -> None:
     row = synthetic.row(kind, Random(0), 3)
     assert analysis.outcomes.outcome(row) == outcome
     assert outcome in analysis.outcomes.OUTCOMES
-    assert analysis.outcomes.outcome(row | {"stop": "infrastructure"}) == "ours"
+    assert analysis.outcomes.outcome(row | {"stop": "infrastructure"}) == "infrastructure failure"
     assert (
         analysis.outcomes.outcome(row | {"correct": None})
         == analysis.outcomes.outcome(row | {"correct": math.nan})
-        == "ours"
+        == "infrastructure failure"
     )
 
 
@@ -266,10 +266,10 @@ def test_other_ways_to_a_right_answer() -> None:
             [],
         ],
     )
-    (found,) = analysis.tool_use.other_ways(rows).to_dict("records")
+    (found,) = analysis.tool_use.off_reference(rows).to_dict("records")
     assert found == {"method": "sft", "n": 4, "tools": 0.25, "calls": 0.5}
-    assert analysis.tool_use.other_ways(rows.iloc[4:]).empty
-    assert analysis.tool_use.other_ways(
+    assert analysis.tool_use.off_reference(rows.iloc[4:]).empty
+    assert analysis.tool_use.off_reference(
         rows.drop(columns="teacher_calls", errors="ignore")
     ).empty  # of an older library
 
@@ -286,27 +286,27 @@ def test_chance_is_seldom_called_an_effect(runs: int, spread: float) -> None:
     p = []
     for _ in range(200):
         logits = rng.logistic(size=(150, 1))
-        p.append(analysis.stats.crossed(method(logits), method(logits))["p"])
+        p.append(analysis.stats.two_way_clustered(method(logits), method(logits))["p"])
     assert np.mean(np.array(p) < 0.05) < 0.08 and np.mean(np.array(p) < 0.004) < 0.035
 
 
 def test_crossed_by_hand() -> None:
     """Two tasks; of two runs one scores 0.1, against none: variance of tasks 0, of runs 1/400; t = 1 at 1 degree."""
-    found = analysis.stats.crossed(np.array([[0.1, 0.0], [0.1, 0.0]]), np.zeros((2, 1)))
+    found = analysis.stats.two_way_clustered(np.array([[0.1, 0.0], [0.1, 0.0]]), np.zeros((2, 1)))
     assert found["difference"] == found["low_tasks"] == found["high_tasks"] == 0.05
     assert np.isclose(found["high_runs"], 0.05 + 12.7062 * 0.05) and np.isclose(found["high"], found["high_runs"])
     assert np.isclose(found["p"], 0.5)
-    wide = analysis.stats.crossed(np.array([[1.0, 0.0], [1.0, 0.0]]), np.zeros((2, 1)))
+    wide = analysis.stats.two_way_clustered(np.array([[1.0, 0.0], [1.0, 0.0]]), np.zeros((2, 1)))
     assert (wide["low"], wide["high"], wide["low_runs"], wide["high_runs"]) == (-1, 1, -1, 1)
 
 
 def test_tasks_that_do_not_vary_are_not_certain() -> None:
     unseen = 1 - 0.025 ** (1 / 3)
-    same = analysis.stats.crossed(np.ones((3, 2)), np.ones((3, 2)))
+    same = analysis.stats.two_way_clustered(np.ones((3, 2)), np.ones((3, 2)))
     assert (same["low"], same["high"], same["p"]) == pytest.approx((-unseen, unseen, 1))
-    all_fixed = analysis.stats.crossed(np.ones((3, 2)), np.zeros((3, 1)))
+    all_fixed = analysis.stats.two_way_clustered(np.ones((3, 2)), np.zeros((3, 1)))
     assert (all_fixed["low"], all_fixed["high"], all_fixed["p"]) == pytest.approx((1 - unseen, 1, 0.25))
-    one = analysis.stats.crossed(np.ones((1, 2)), np.zeros((1, 1)))
+    one = analysis.stats.two_way_clustered(np.ones((1, 2)), np.zeros((1, 1)))
     assert (one["difference"], one["high"], one["p"]) == (1, 1, 1) and one["low"] == pytest.approx(0.025)
     assert analysis.comparison.paired(frame({"base": [False], "sft": [True]}))["p"].tolist() == [1.0]
 
@@ -345,10 +345,10 @@ def test_tool_use(rows: pd.DataFrame) -> None:
 
 
 def test_thin_keeps_whole_groups(rollouts: pd.DataFrame, rows: pd.DataFrame) -> None:
-    kept = analysis.load.thin(rollouts, 6)
+    kept = analysis.load.subsample_groups(rollouts, 6)
     assert (kept.groupby(["run", "step", "group"]).size() == 4).all()
     assert kept.groupby("run")["step"].agg(["min", "max"]).drop_duplicates().values.tolist() == [[0, 5]]
-    assert len(analysis.load.thin(rows, 50)) == 50
+    assert len(analysis.load.subsample_groups(rows, 50)) == 50
 
 
 def test_cost(root: Path, rows: pd.DataFrame, rollouts: pd.DataFrame) -> None:

@@ -19,7 +19,7 @@ def test_lessons(root: Path, rows: pd.DataFrame, rollouts: pd.DataFrame) -> None
     assert "Seeds a trained method: 2." in said and "luck" not in said
     assert "fails most by" in analysis.findings.errors(rows, pairs)
     scored = analysis.reward_effects.rescore(rollouts)
-    parted = analysis.reward_effects.partings(analysis.reward_effects.rescore(rollouts, "official"), scored)
+    parted = analysis.reward_effects.version_differences(analysis.reward_effects.rescore(rollouts, "official"), scored)
     assert "Fewest dead groups" in analysis.findings.rewards(
         rollouts, parted, analysis.reward_effects.counterfactual(scored)
     )

@@ -9,7 +9,7 @@ import synthetic
 from mentorlib.cli import main
 from mentorlib.core import InputError
 from mentorlib.lab import analysis
-from mentorlib.lab.analysis.recompute import record_table, verify
+from mentorlib.lab.analysis.recompute import record_table, verify_run
 from mentorlib.runs.run import Run
 
 
@@ -33,7 +33,7 @@ def test_every_number_of_a_table_comes_out_again(compared: Run) -> None:
     entry = compared.results["difference/longer/sft"]
     assert entry["query"] == "paired(against='base').difference where suite == 'longer' and method == 'sft'"
     assert entry["n"] == 12 and entry["ci"][0] <= entry["value"] <= entry["ci"][1]
-    checked = verify(compared)
+    checked = verify_run(compared)
     assert len(checked) > 20 and {c["ok"] for c in checked if c["key"] != "stated"} == {True}
     assert checked[-1] == {"key": "stated", "value": 3, "recomputed": None, "ok": None}
 
@@ -43,7 +43,7 @@ def test_drift_is_found(compared: Run, part: str, capsys: pytest.CaptureFixture[
     changed = compared.results["jsd/calculator/sft"]
     changed[part] = 0.123 if part == "value" else [0.1, 0.2]
     compared.record_many({"jsd/calculator/sft": changed})
-    assert [c["key"] for c in verify(compared) if c["ok"] is False] == ["jsd/calculator/sft"]
+    assert [c["key"] for c in verify_run(compared) if c["ok"] is False] == ["jsd/calculator/sft"]
     assert main(["verify", str(compared.path)]) == 1
     assert "jsd/calculator/sft says" in capsys.readouterr().out
 
@@ -54,7 +54,7 @@ def test_a_changed_trajectory_is_found(compared: Run) -> None:
     for row in rows:
         row["correct"] = True
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert "difference/longer/sft" in {c["key"] for c in verify(compared) if c["ok"] is False}
+    assert "difference/longer/sft" in {c["key"] for c in verify_run(compared) if c["ok"] is False}
 
 
 def test_a_query_that_is_no_table_is_refused(compared: Run) -> None:
@@ -67,4 +67,4 @@ def test_a_query_that_is_no_table_is_refused(compared: Run) -> None:
     entry = compared.results["area/grpo-exact"] | {"query": "open('x').value where method == 'a'"}
     compared.record_many({"bad": entry})
     with pytest.raises(InputError, match="no such table"):
-        verify(compared)
+        verify_run(compared)

@@ -78,11 +78,11 @@ def test_partings_show_what_was_mended(rollouts: pd.DataFrame) -> None:
         analysis.reward_effects.rescore(rollouts, "official"),
         analysis.reward_effects.rescore(rollouts),
     )
-    parted = analysis.reward_effects.partings(official, corrected)
+    parted = analysis.reward_effects.version_differences(official, corrected)
     assert {"malformed call", "gave up"} <= set(parted["outcome"])
     assert (parted["change"].abs().diff().dropna() <= 1e-12).all()
     assert np.allclose(parted["change"], parted["corrected"] - parted["official"])
-    assert analysis.reward_effects.partings(official, official).empty
+    assert analysis.reward_effects.version_differences(official, official).empty
 
 
 def test_rescore_refuses_unknown_names(rollouts: pd.DataFrame) -> None:

@@ -42,16 +42,16 @@ def test_the_furthest_from_the_teacher_may_be_what_a_student_never_does() -> Non
 
 def test_arguments_from_nowhere() -> None:
     row = synthetic.row("right", Random(0), 1)
-    assert analysis.tool_use.ungrounded(row) == []
+    assert analysis.tool_use.ungrounded_arguments(row) == []
     wrong = synthetic.row("argument", Random(0), 1)
-    assert {argument for _, _, argument, _ in analysis.tool_use.ungrounded(wrong)} <= {
+    assert {argument for _, _, argument, _ in analysis.tool_use.ungrounded_arguments(wrong)} <= {
         "a",
         "b",
-    } and analysis.tool_use.ungrounded(wrong)
+    } and analysis.tool_use.ungrounded_arguments(wrong)
     row["question"] = "Twice as many in an hour, 5% more"
     for value, odd in ((2, 0), (60, 0), (0.05, 0), (77, 1), ("hours", 0), ("zebra", 1), ([2, 78], 1), (None, 0)):
         row["messages"][0]["tool_calls"][0]["function"]["arguments"] = {"x": value}
-        assert len(analysis.tool_use.ungrounded(row)) == odd, value
+        assert len(analysis.tool_use.ungrounded_arguments(row)) == odd, value
 
 
 def test_confusion_transitions_and_paths() -> None:
@@ -85,7 +85,7 @@ def test_figures_draw_and_say_so_when_empty(tmp_path: Path) -> None:
         (figures.tool_use.figure_confusion, analysis.tool_use.confusion(rows)),
         (figures.tool_use.figure_transitions, analysis.tool_use.transitions(rows)),
         (figures.tool_use.figure_jsd, analysis.tool_use.tool_jsd(rows)),
-        (figures.tool_use.figure_nowhere, analysis.tool_use.nowhere(rows)),
+        (figures.tool_use.figure_nowhere, analysis.tool_use.ungrounded_calls(rows)),
     ]
     for draw, table in tables:
         assert draw(table).data and any(c.isdigit() for c in draw(table).layout.title.text), draw

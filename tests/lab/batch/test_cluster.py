@@ -16,7 +16,7 @@ import pytest
 from tiny import notebook
 
 from mentorlib.lab.batch.study import StudyFailed, Submits, _command, run_study
-from mentorlib.runs.processes import alone_in
+from mentorlib.runs.processes import lock_folder
 
 PARAMETERS = 'run: str = "m"\nseed: int = 0\ndata: str = ""\nruns: list[str] = []\nfail: bool = False'
 STUDY = """
@@ -29,10 +29,10 @@ stages:
 SCRIPT = """
 import json, os, random, sys, time
 from pathlib import Path
-from mentorlib.runs.processes import alone_in, end_with_parent
-end_with_parent()
+from mentorlib.runs.processes import lock_folder, die_with_parent
+die_with_parent()
 folder, parameters = Path(sys.argv[1]), json.loads(sys.argv[2])
-lock = alone_in(folder)
+lock = lock_folder(folder)
 with open("starts", "a") as starts:
     starts.write(f"{parameters['run']} {os.getpid()} {os.getppid()}\\n")
 print("working", parameters["run"])
@@ -190,8 +190,8 @@ def test_an_interrupted_study_takes_its_stages_back(monkeypatch):
 
 
 def test_two_processes_do_not_fill_one_folder(tmp_path, capfd):
-    lock = alone_in(tmp_path / "out")
-    waiting = threading.Thread(target=lambda: alone_in(tmp_path / "out").close())
+    lock = lock_folder(tmp_path / "out")
+    waiting = threading.Thread(target=lambda: lock_folder(tmp_path / "out").close())
     waiting.start()
     waiting.join(0.5)
     assert waiting.is_alive() and "another process still fills" in capfd.readouterr().out

@@ -301,7 +301,7 @@ def test_the_page_says_what_it_lacks_and_counts_what_is_ours():
     )
     page = story("05_compare.ipynb", runs=runs)
     assert "No learning curves: none of these runs has training rollouts" in page
-    assert "1 of 72 trajectories" in page and 'outcome=ours">1 of sft</a>' in page
+    assert "1 of 72 trajectories" in page and 'outcome=infrastructure%20failure">1 of sft</a>' in page
     assert "Accuracy by method" not in story("05_compare.ipynb", runs=["sft"])  # one method: nothing to compare
 
 

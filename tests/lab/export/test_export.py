@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 
 from mentorlib.cli import main
 from mentorlib.core import InputError
-from mentorlib.lab.analysis.recompute import verify
+from mentorlib.lab.analysis.recompute import verify_run
 from mentorlib.lab.export.archive import load_archive, save_archive
 from mentorlib.lab.export.hub import push, save_hub
 from mentorlib.lab.export.inspect_logs import save_inspect
@@ -82,7 +82,7 @@ def test_a_run_travels_as_one_archive(run, capsys):
     assert capsys.readouterr().err.startswith("mentor: runs/mine exists: import under another name with --name")
     assert main(["import", "to/mine.tar.gz", "--name", "theirs"]) == 0
     theirs = Run.open("theirs")
-    assert theirs.info == run.info | {"name": "theirs"} and verify(theirs)[0]["ok"] is True
+    assert theirs.info == run.info | {"name": "theirs"} and verify_run(theirs)[0]["ok"] is True
     shutil.rmtree(run.path)
     assert load_archive("to/mine.tar.gz").info == run.info
     assert content(run.path) == before
@@ -157,7 +157,7 @@ def test_a_hard_link_a_cut_archive_and_one_too_large(run, monkeypatch):
 
 
 def test_a_student_goes_to_the_hub_with_its_card(run):
-    from mentorlib.rollout.model import NANO, load_student
+    from mentorlib.rollout.model import NANO, load_model
 
     with pytest.raises(InputError, match="has no model/"):
         save_hub(run, "out")
@@ -175,8 +175,8 @@ def test_a_student_goes_to_the_hub_with_its_card(run):
     (result,) = facts.eval_results
     assert facts.license == "apache-2.0" and facts.base_model is None  # nano is on no hub
     assert (result.dataset_name, result.metric_type, result.metric_value) == ("calculator", "accuracy", 0.5)
-    ours, tokenizer = load_student("out")
-    shipped, _ = load_student()
+    ours, tokenizer = load_model("out")
+    shipped, _ = load_model()
     assert all((a == b).all() for a, b in zip(ours.parameters(), shipped.parameters(), strict=True))
     assert tokenizer.chat_template
 

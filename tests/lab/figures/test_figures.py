@@ -29,7 +29,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, go.Figure]:
         "outcomes": figures.outcomes.outcomes(analysis.comparison.shares(rows)),
         "stops": figures.outcomes.stops(analysis.comparison.shares(rows, "stop")),
         "payoffs": figures.reward_effects.payoffs(scored),
-        "partings": figures.reward_effects.partings(analysis.reward_effects.partings(official, scored), len(rollouts)),
+        "partings": figures.reward_effects.version_differences(
+            analysis.reward_effects.version_differences(official, scored), len(rollouts)
+        ),
         "counterfactual": figures.reward_effects.counterfactual(analysis.reward_effects.counterfactual(scored)),
         "decomposition": figures.reward_effects.decomposition(analysis.reward_effects.decomposition(rollouts)),
         "terms": figures.reward_effects.terms(scored[scored["row"] == scored["row"].iloc[0]]),
@@ -82,11 +84,11 @@ def test_titles_compare_what_can_be_compared() -> None:
     ended = [("a", "calculator", "answered"), ("b", "calculator", "answered"), ("b", "unseen", "gave_up")]
     stops = pd.DataFrame([{"method": m, "suite": s, "stop": x, "n": 9, "share": 1.0} for m, s, x in ended])
     assert "from 100% (a) to 100% (a)" in figures.outcomes.stops(stops).layout.title.text.replace("</b><br><b>", " ")
-    paid = [(0, "correct", 1.0), (1, "gave up", 0.0), (2, "wrong tool", 0.1), (3, "ours", 4.0)]
+    paid = [(0, "correct", 1.0), (1, "gave up", 0.0), (2, "wrong tool", 0.1), (3, "infrastructure failure", 4.0)]
     scored = pd.DataFrame(
         [{"row": i, "reward": r, "outcome": o, "total": t} for i, o, t in paid for r in ("exact", "f1")]
     )
-    assert not any("ours" in name for name in figures.reward_effects.payoffs(scored).data[0].y)
+    assert not any("infrastructure failure" in name for name in figures.reward_effects.payoffs(scored).data[0].y)
 
 
 def test_text_from_data_is_escaped() -> None:
@@ -145,7 +147,7 @@ def strings(value: Any) -> Iterator[str]:
         lambda none: figures.outcomes.outcomes(none),
         lambda none: figures.outcomes.stops(none),
         lambda none: figures.reward_effects.payoffs(none),
-        lambda none: figures.reward_effects.partings(none, 7),
+        lambda none: figures.reward_effects.version_differences(none, 7),
         lambda none: figures.reward_effects.counterfactual(pd.DataFrame(columns=["reward", "trained"])),
         lambda none: figures.reward_effects.decomposition(none),
         lambda none: figures.reward_effects.terms(none),

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from faults import NANO
 
-from mentorlib import TorchEngine, load_student
+from mentorlib import TorchEngine, load_model
 from mentorlib.core import InputError, Reference, Trajectory
-from mentorlib.data.distill import agreement, distill, references
 from mentorlib.data.suites import CALCULATOR, generate, messages_of
+from mentorlib.data.teacher import agreement, distill, references
 from mentorlib.rollout.endpoint import Endpoint
 from mentorlib.runs.run import Run
 from mentorlib.task import Task
@@ -76,7 +76,7 @@ def test_a_teacher_does_what_is_drawn_and_what_has_no_reference_or_the_suites_na
         (replace(t, id=f"m{i}", suite="rooms"), Reference(f"m{i}", [], [], t.answer)) for i, (t, _) in enumerate(drawn)
     ]
     mine[1] = (replace(mine[1][0], split="eval"), mine[1][1])
-    pairs, teacher = drawn + other + mine, TorchEngine(*load_student("nano"))
+    pairs, teacher = drawn + other + mine, TorchEngine(*load_model("nano"))
 
     def taught(**which):
         run = Run(f"run-{len(which)}", tmp_path)

@@ -17,14 +17,14 @@ from ..rewards.answers import judge
 from ..rewards.corrected import final_answer
 from ..rollout.endpoint import Endpoint
 from ..rollout.engine import TorchEngine
-from ..rollout.evaluate import Policy, attempt
+from ..rollout.evaluation import Policy, sample_tasks
 from ..rollout.grading import grade
-from ..rollout.model import load_student
+from ..rollout.model import load_model
 from ..runs.files import Row
 from ..runs.run import Run
 from ..sandbox.pool import Sandbox
 from ..task import Pair, Task
-from .check_references import Rejected, verify
+from .check_references import RejectedRow, verify_references
 from .parquet import check_ids
 from .suites import SUITES
 
@@ -32,7 +32,7 @@ UNFINISHED = "unfinished: the server or the sandbox failed"
 
 
 def load_teacher(name: str, run: Run, *, model: str = "", **endpoint: Any) -> Policy | None:
-    """A teacher by name: "" is the suites' scripted one (None), an address an Endpoint, all else load_student's.
+    """A teacher by name: "" is the suites' scripted one (None), an address an Endpoint, all else load_model's.
 
     Args:
         name: "", an address such as http://localhost:8000/v1, "nano", a model folder or a hub name.
@@ -42,7 +42,7 @@ def load_teacher(name: str, run: Run, *, model: str = "", **endpoint: Any) -> Po
     """
     if not name:
         return None
-    return Endpoint(name, model, run, **endpoint) if "://" in name else TorchEngine(*load_student(name))
+    return Endpoint(name, model, run, **endpoint) if "://" in name else TorchEngine(*load_model(name))
 
 
 def distill(
@@ -58,7 +58,7 @@ def distill(
     max_tokens: int = 2048,
     seed: int = 0,
     report: Callable[..., None] | None = None,
-) -> tuple[list[Pair], list[Rejected], Row]:
+) -> tuple[list[Pair], list[RejectedRow], Row]:
     """Put the teacher's own references in place of the training tasks' ones; held-out tasks keep theirs.
 
     Held-out tasks are left alone so that no teacher makes them easier by failing the hard ones.
@@ -93,7 +93,7 @@ def distill(
         raise InputError(f"no training tasks of suite {unknown[0]!r} to teach: there are {', '.join(sorted(training))}")
     given = [pair for pair in pairs if not _asked(*pair, suites)]
     tasks = [task for task, reference in pairs if _asked(task, reference, suites) for _ in range(samples)]
-    trajectories = attempt(
+    trajectories = sample_tasks(
         teacher,
         tasks,
         sandbox,
@@ -119,7 +119,7 @@ def _asked(task: Task, reference: Reference, suites: Sequence[str]) -> bool:
 
 def references(
     tasks: list[Task], trajectories: list[Trajectory], sandbox: Sandbox
-) -> tuple[list[Pair], list[Rejected], list[Row]]:
+) -> tuple[list[Pair], list[RejectedRow], list[Row]]:
     """Keep the most direct right trajectory of each task (see the top of this file).
 
     Args:
@@ -134,7 +134,7 @@ def references(
     grouped: dict[str, list[tuple[Task, Trajectory]]] = {}
     for task, trajectory in zip(tasks, trajectories, strict=True):
         grouped.setdefault(task.id, []).append((task, trajectory))
-    faults: dict[str, Rejected] = {}
+    faults: dict[str, RejectedRow] = {}
     said: list[Pair] = []  # under each sample's own name, so that verify's reasons find their way back
     for name, (task, trajectory) in _named(grouped):
         fault = _fault(task, trajectory)
@@ -142,8 +142,8 @@ def references(
             reference = Reference(name, trajectory.messages, trajectory.calls, task.answer)
             said.append((replace(task, id=name), reference))
         else:
-            faults[name] = Rejected(name, *fault)
-    right, failed = verify(said, sandbox)
+            faults[name] = RejectedRow(name, *fault)
+    right, failed = verify_references(said, sandbox)
     faults |= {rejected.where: rejected for rejected in failed}
     found = {task.id: reference for task, reference in right}
     kept, rows = [], []
@@ -156,7 +156,7 @@ def references(
             kept.append((group[best][0], replace(found[names[best]], task_id=task_id)))
             for *_, i in solved:
                 if i != best:
-                    faults[names[i]] = Rejected(names[i], "right, but not the most direct", f"sample {best} is kept")
+                    faults[names[i]] = RejectedRow(names[i], "right, but not the most direct", f"sample {best} is kept")
         finished = [trajectory for _, trajectory in group if trajectory.stop != "infrastructure"]
         rows.append(
             {

@@ -9,12 +9,12 @@ from ..runs.run import Run
 from ..sandbox.pool import Sandbox
 from ..task import SYSTEM, Pair, Task
 from .engine import Engine
-from .loop import rollout, row_of
+from .loop import run_rollouts, trajectory_row
 
 Policy = Engine | Callable[..., list[Trajectory]]  # a model of ours, or what is called as ``rollout`` is (an Endpoint)
 
 
-def attempt(
+def sample_tasks(
     policy: Policy,
     tasks: list[Task],
     sandbox: Sandbox,
@@ -39,7 +39,7 @@ def attempt(
     done: dict[int, Trajectory] = {}
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
-        trajectories = rollout(policy, [tasks[i] for i in part], sandbox, seed=seed * 1_000_003 + start, **limits)
+        trajectories = run_rollouts(policy, [tasks[i] for i in part], sandbox, seed=seed * 1_000_003 + start, **limits)
         done |= zip(part, trajectories, strict=True)
         if report:
             report(len(done), len(tasks))
@@ -62,7 +62,7 @@ def evaluate(
     seed: int = 0,
     report: Callable[..., None] | None = None,
 ) -> list[Row]:
-    """Run a policy on tasks; rows as rollout.row_of gives them, with ``sample``.
+    """Run a policy on tasks; rows as rollout.trajectory_row gives them, with ``sample``.
 
     Args:
         policy: a model of ours (an Engine), or one behind a server (an Endpoint).
@@ -74,7 +74,7 @@ def evaluate(
         batch_size, seed, report: see attempt.
     """
     work = [(task, reference, sample) for task, reference in pairs for sample in range(samples)]
-    trajectories = attempt(
+    trajectories = sample_tasks(
         policy,
         [task for task, _, _ in work],
         sandbox,
@@ -86,7 +86,7 @@ def evaluate(
         seed=seed,
         report=report,
     )
-    rows = [row_of(t, r, done, sample=s) for (t, r, s), done in zip(work, trajectories, strict=True)]
+    rows = [trajectory_row(t, r, done, sample=s) for (t, r, s), done in zip(work, trajectories, strict=True)]
     if run is not None:
         run.write_rows(f"eval/{name or pairs[0][0].suite}.jsonl", rows)
     return rows

@@ -1,6 +1,5 @@
 """Trajectories are shown as text, whatever they hold; the browser filters; the playground reacts to an edit."""
 
-import re
 from pathlib import Path
 from random import Random
 
@@ -24,60 +23,6 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 def found(widget: w.Widget, kind: type) -> list:
     own = [widget] if isinstance(widget, kind) else []
     return own + [hit for child in getattr(widget, "children", ()) for hit in found(child, kind)]
-
-
-SPANS = ("details", "summary", "span", "hr")
-
-
-def hostile(kind: str = "box") -> dict:
-    row = synthetic.row(kind, Random(0), 1)
-    bad = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\u202e\u2066"
-    row["question"] = row["answer"] = row["task_id"] = row["suite"] = bad
-    row["messages"][0]["tool_calls"][0]["function"] = {"name": bad, "arguments": {bad: bad}}
-    row["messages"][1]["content"] = row["messages"][2]["content"] = bad
-    row["teacher_calls"] = [{"name": bad, "arguments": {"a": bad}}]
-    return row | {
-        "where": f"r/eval/{bad}.jsonl:1",
-        "tokens": [bad, bad],
-        "logprobs": [-0.5, None],
-        "method": bad,
-        "outcome": bad,
-        "reward": bad,
-        "total": 0.5,
-        "terms": {bad: 0.5},
-        "weights": {},
-        "reason": bad,
-    }
-
-
-def test_hostile_text_is_shown_and_does_nothing() -> None:
-    html = widgets.transcript_html(hostile())
-    tags = set(re.findall(r"<(/?\w+)", html))
-    assert tags <= {f"{end}{tag}" for end in ("", "/") for tag in ("article", "div", "pre", "small", "a", *SPANS)}
-    assert "&lt;script&gt;" in html and "\\u202e" in html
-    assert not {"\x1b", "\u202e", "\u2066"} & set(html)
-
-
-def test_a_two_megabyte_line_is_cut() -> None:
-    row = synthetic.row("right", Random(0), 1)
-    row["messages"][-1]["content"] = "x" * 2_000_000
-    html = widgets.transcript_html(row)
-    assert len(html) < 40_000 and "1,980,000 more characters" in html
-
-
-@pytest.mark.parametrize("kind", synthetic.KINDS)
-def test_every_kind_of_row_is_rendered(kind: str) -> None:
-    row = synthetic.row(kind, Random(0), 1)
-    html = widgets.transcript_html(row)
-    assert f"gold answer: {row['answer']}" in html and f"stop: {row['stop']}" in html
-    bare = {k: v for k, v in row.items() if k not in ("teacher_calls", "question")}
-    assert row["teacher_tools"][0] in widgets.transcript_html(bare)
-
-
-def test_a_row_without_a_score_is_shown() -> None:
-    for total in (None, float("nan")):
-        row = synthetic.row("right", Random(0), 1) | {"reward": "exact", "total": total, "terms": {"correct": 0.0}}
-        assert "exact: not scored" in widgets.transcript_html(row)
 
 
 def test_examples_show_each_failure(rows: pd.DataFrame) -> None:
@@ -112,7 +57,7 @@ def test_playground_reacts_to_an_edit() -> None:
     assert "right answer" in before
     assert before.count("width:120px") == len(REWARDS) and not found(
         play, w.Output
-    )  # paid in full, and no widget that batch fears
+    )  # the maximum under every reward, and no widget that hangs in batch
     editor.value = row["response"].replace(f"{{{row['answer']}}}", "{1}").replace("add", "<b>add")
     assert table.value != before and "wrong answer" in table.value and "<b>" not in table.value
     found(play, w.Button)[0].click()
@@ -121,5 +66,5 @@ def test_playground_reacts_to_an_edit() -> None:
 
 def test_rescored_reads_the_edited_text() -> None:
     row = synthetic.row("right", Random(0), 1)
-    cut = widgets.rescored(row, row["response"].removesuffix("<|im_end|>")).set_index("reward")
-    assert cut.loc["exact", "total"] == 0 < widgets.rescored(row).set_index("reward").loc["exact", "total"]
+    cut = widgets.score_response(row, row["response"].removesuffix("<|im_end|>")).set_index("reward")
+    assert cut.loc["exact", "total"] == 0 < widgets.score_response(row).set_index("reward").loc["exact", "total"]

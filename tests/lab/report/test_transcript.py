@@ -1,0 +1,95 @@
+"""One row as HTML and as text: shown whole, in order, and escaped."""
+
+import re
+from random import Random
+
+import pytest
+import synthetic
+
+from mentorlib.lab.report.transcript import transcript_html, transcript_parts, transcript_text
+
+SPANS = ("details", "summary", "span", "hr")
+
+
+def hostile(kind: str = "box") -> dict:
+    row = synthetic.row(kind, Random(0), 1)
+    bad = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\u202e\u2066"
+    row["question"] = row["answer"] = row["task_id"] = row["suite"] = bad
+    row["messages"][0]["tool_calls"][0]["function"] = {"name": bad, "arguments": {bad: bad}}
+    row["messages"][1]["content"] = row["messages"][2]["content"] = bad
+    row["teacher_calls"] = [{"name": bad, "arguments": {"a": bad}}]
+    return row | {
+        "where": f"r/eval/{bad}.jsonl:1",
+        "tokens": [bad, bad],
+        "logprobs": [-0.5, None],
+        "method": bad,
+        "outcome": bad,
+        "reward": bad,
+        "total": 0.5,
+        "terms": {bad: 0.5},
+        "weights": {},
+        "reason": bad,
+    }
+
+
+def test_hostile_text_is_shown_and_does_nothing() -> None:
+    html = transcript_html(hostile())
+    tags = set(re.findall(r"<(/?\w+)", html))
+    assert tags <= {f"{end}{tag}" for end in ("", "/") for tag in ("article", "div", "pre", "small", "a", *SPANS)}
+    assert "&lt;script&gt;" in html and "\\u202e" in html
+    assert not {"\x1b", "\u202e", "\u2066"} & set(html)
+
+
+def test_a_two_megabyte_line_is_cut() -> None:
+    row = synthetic.row("right", Random(0), 1)
+    row["messages"][-1]["content"] = "x" * 2_000_000
+    html = transcript_html(row)
+    assert len(html) < 40_000 and "1,980,000 more characters" in html
+
+
+@pytest.mark.parametrize("kind", synthetic.KINDS)
+def test_every_kind_of_row_is_rendered(kind: str) -> None:
+    row = synthetic.row(kind, Random(0), 1)
+    html = transcript_html(row)
+    assert re.search(rf"gold answer</small><pre [^>]*>{row['answer']}</pre>", html) and f"stop: {row['stop']}" in html
+    bare = {k: v for k, v in row.items() if k not in ("teacher_calls", "question")}
+    assert row["teacher_tools"][0] in transcript_html(bare)
+
+
+def test_a_row_without_a_score_is_shown() -> None:
+    for total in (None, float("nan")):
+        row = synthetic.row("right", Random(0), 1) | {"reward": "exact", "total": total, "terms": {"correct": 0.0}}
+        assert "exact: not scored" in transcript_html(row)
+
+
+def test_parts_come_in_order_with_the_teacher_s_calls_judged() -> None:
+    parts = transcript_parts(synthetic.row("argument", Random(0), 1))
+    assert [part.kind for part in parts] == [
+        *("facts", "question", "tools", "student", "call", "result", "student", "teacher", "answer")
+    ]
+    call, teacher = parts[4], parts[7]
+    assert call.note == "ungrounded argument" and any(marked for _, marked in call.segments)
+    assert teacher.note == "the student called it with other arguments" and teacher.good is False
+    right = {part.kind: part for part in transcript_parts(synthetic.row("right", Random(0), 1))}
+    assert right["teacher"].note == "the student made this call" and right["teacher"].good
+    assert right["teacher"].text == right["call"].text and not right["call"].note
+
+
+def test_as_text_a_row_has_a_line_for_each_part_and_cannot_steer_a_terminal() -> None:
+    text = transcript_text(synthetic.row("argument", Random(0), 1))
+    assert re.match(r"── wrong · calculator · calculator-1 · stop: answered · \d+ tokens · sample 0\n", text)
+    assert re.search(r"^call +\w+\(a=\d+, b=\d+\)  \(ungrounded argument\)$", text, re.MULTILINE)
+    assert re.search(r"^gold answer +-?\d+$", text, re.MULTILINE)
+    shown = transcript_text(hostile())
+    assert "\\u001b[31m\\u202e" in shown and not {"\x1b", "\u202e", "\u2066"} & set(shown)
+    only = transcript_text({"response": "two", "answer": "2", "teacher_tools": ["add"]})
+    assert only.splitlines() == [
+        *("── not judged", "student       two", "teacher call  add  (not called by the student)", "gold answer   2")
+    ]
+
+
+def test_tokens_beyond_the_limit_are_counted() -> None:
+    row = synthetic.row("right", Random(0), 1) | {"tokens": ["x"] * 5_000, "logprobs": [-0.5] * 5_000}
+    (student, _) = (part for part in transcript_parts(row) if part.kind == "student")
+    assert student.tokens is not None and len(student.tokens) == 4_001
+    assert student.tokens[-1] == ("… 1,000 more tokens", 0.0) and "1,000 more tokens" in transcript_html(row)

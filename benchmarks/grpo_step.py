@@ -62,7 +62,7 @@ def ours(pairs: list[Pair], sandbox: Sandbox, folder: str) -> tuple[list[float],
         max_turns=MAX_TURNS,
         max_tokens=MAX_TOKENS,
         **settings,
-        report=lambda *_: began.append(time.perf_counter()),
+        progress=lambda *_: began.append(time.perf_counter()),
     )
     tokens = sum(row["n_tokens"] for row in run.read_rows("rollouts.jsonl"))
     return [b - a for a, b in itertools.pairwise(began)][1:], tokens

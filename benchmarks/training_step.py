@@ -18,7 +18,7 @@ from mentorlib.data.suites import generate
 from mentorlib.trainer import grpo
 
 STEPS = 5
-ours = grpo._Trainer._get_per_token_logps_and_entropies
+ours = grpo.MentorTrainer._get_per_token_logps_and_entropies
 stock = GRPOTrainer._get_per_token_logps_and_entropies
 seconds: dict[str, list[float]] = {"ours": [], "stock": []}
 tokens: list[int] = []
@@ -41,7 +41,7 @@ def both(self: Any, model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int
 
 
 def main() -> None:
-    grpo._Trainer._get_per_token_logps_and_entropies = both  # type: ignore[method-assign]
+    grpo.MentorTrainer._get_per_token_logps_and_entropies = both  # type: ignore[method-assign]
     model, tokenizer = load_model("nano")
     with Sandbox() as sandbox, tempfile.TemporaryDirectory() as folder:
         pairs = generate("calculator", 200)

@@ -19,6 +19,8 @@ _WHERE = {  # name -> module
     "TorchEngine": "rollout.engine",
     "Endpoint": "rollout.endpoint",
     "load_model": "rollout.model",
+    "run_rollouts": "rollout.loop",
+    "evaluate": "rollout.evaluation",
     "load_tasks": "data.parquet",
     "distill": "data.teacher",
     "verify_references": "data.check_references",
@@ -26,6 +28,7 @@ _WHERE = {  # name -> module
     "train_sft": "trainer.sft",
     "train_grpo": "trainer.grpo",
     "Run": "runs.run",
+    "notebook_parameters": "runs.parameters",
     "run_notebook": "lab.batch.notebook",
     "run_study": "lab.batch.study",
 }

@@ -1,8 +1,21 @@
-"""The vocabulary: Call, Execution, Task, Reference, Trajectory, and how text becomes calls.
+"""The vocabulary of the library: plain data that every other file builds on, and how text becomes tool calls.
 
-Plain data with no heavy import, so that every other file can stand on it. A chat message is the dict
-that TRL and OpenAI use: ``{"role", "content"}``, an assistant's may hold ``tool_calls``
-(``[{"type": "function", "function": {"name", "arguments"}}]``) and a tool's the ``name`` it answers for.
+Glossary (the types that need a toolbox, Task and Pair, are in task.py):
+
+===============  ====================================================================================================
+Message          a chat message as TRL and OpenAI write it: ``{"role", "content"}``; an assistant's may hold
+                 ``tool_calls`` (``[{"type": "function", "function": {"name", "arguments"}}]``), a tool's its ``name``
+Call             one tool call: a name, and arguments by name
+Execution        the result of one call: a value or an error, and whose fault the error is
+Task, Pair       a question with its answer and toolbox; a task together with its reference
+Reference        what the teacher did on a task: messages, calls, answer
+Trajectory       what a policy did on a task: messages, token ids with their mask, and a stop reason
+Stop             how a trajectory ended: ``answered`` (a boxed answer), ``gave_up`` (neither call nor answer),
+                 ``turn_limit``, ``length`` (token limit), ``malformed`` (a call that cannot be run),
+                 ``infrastructure`` (the sandbox or server failed: never a reward)
+Score            a reward's terms, weights and total for one trajectory (rewards/)
+Group            the rollouts of one task in one GRPO step; with equal rewards it is a zero-variance group
+===============  ====================================================================================================
 """
 
 import json
@@ -13,13 +26,18 @@ from typing import Any, Literal
 
 Message = dict[str, Any]
 Stop = Literal["answered", "gave_up", "turn_limit", "length", "malformed", "infrastructure"]
-END = "<|im_end|>"
+
+END = "<|im_end|>"  # ChatML's end-of-turn token
+MAX_CALL = 65_536  # characters of JSON in one call
+MAX_NESTED = 100  # depth of objects and lists in a call; deeper ones could be parsed but not stored
+RESULT_LIMIT = 2_000  # characters of one tool result that a policy reads
+_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong: one line that names the file, row or key, and the mend.
+    """A mistake in something the user gave: one line that names the file, row or key, and the remedy.
 
-    The command line prints it without a traceback and exits with 2; a notebook shows its line alone, too.
+    The command line prints it without a traceback and exits with 2; a notebook shows the line alone, too.
     """
 
     def _render_traceback_(self) -> list[str]:  # IPython's hook
@@ -42,7 +60,7 @@ class Call:
 def display_number(value: Any) -> Any:
     """A number as a policy reads it: whole floats as integers, others to six decimals (8.0 -> 8, 5/3 -> 1.666667).
 
-    Seventeen digits of float noise cost a small student more than they tell it.
+    A float's seventeen digits cost a small student tokens and tell it nothing. Other values are returned as they are.
     """
     if not isinstance(value, float) or not math.isfinite(value):
         return value
@@ -52,10 +70,10 @@ def display_number(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Execution:
-    """What came of one tool call.
+    """The result of one tool call.
 
-    ``fault`` is None on success, "model" when the call or the tool's code was wrong (the policy reads
-    ``error`` and may mend it), "sandbox" when we failed: never punished, dropped from the loss.
+    ``fault`` is None on success; "model" when the call or the tool's code was wrong (the policy reads ``error`` and may
+    correct itself); "sandbox" for an infrastructure failure, which is never punished and is left out of the loss.
     """
 
     value: Any = None  # JSON: finite numbers, bounded size and depth
@@ -66,7 +84,7 @@ class Execution:
 
     @property
     def text(self) -> str:
-        """What the policy reads: ``error: …``, a text as it is, any other value as JSON (numbers by ``shown``)."""
+        """What the policy reads: ``error: …``, a string as it is, any other value as JSON (see display_number)."""
         if self.error is not None:
             return f"error: {self.error}"
         return self.value if isinstance(self.value, str) else json.dumps(display_number(self.value), ensure_ascii=False)
@@ -74,10 +92,10 @@ class Execution:
 
 @dataclass(frozen=True)
 class Reference:
-    """What the teacher did on a task. Kept only if executing its calls gives the gold answer.
+    """What the teacher did on a task. It is kept only if executing its calls gives the gold answer.
 
-    Where no more is known than which tools it used, there are calls without arguments and no messages; where nothing
-    is known, neither.
+    Where only the names of the teacher's tools are known, the calls have no arguments and there are no messages; where
+    nothing is known, there are neither.
     """
 
     task_id: str
@@ -92,24 +110,23 @@ class Reference:
 
     @property
     def results(self) -> list[str]:
-        """What the tools gave the teacher, as texts."""
+        """The texts of the tool results that the teacher read."""
         return [str(m["content"]) for m in self.messages if m["role"] == "tool"]
 
 
 def tool_messages(results: list[str]) -> list[Message]:
-    """Tool results as the messages of a reference: all of it that a reward reads beside the calls."""
+    """Tool results as messages of a reference: besides the calls, all that a reward reads of it."""
     return [{"role": "tool", "content": text} for text in results]
 
 
 @dataclass
 class Trajectory:
-    """What a policy did on a task, from the first sampled token to the stop.
+    """What a policy did on a task, from its first sampled token to the stop.
 
-    ``response`` is the decoded text after the prompt, special tokens and tool results included; it is
-    what the official rewards read. ``token_ids``, ``mask`` (1 = sampled, 0 = tool result or template)
-    and ``logprobs`` (0.0 where mask is 0) have one entry a token after the prompt; all three are empty
-    for a trajectory rebuilt from text or had from a server, which says only how many tokens it wrote (``counted``).
-    ``tokens`` is the text of each token by itself, for reading; half a character shows as U+FFFD.
+    ``response`` is the decoded text after the prompt, with special tokens and tool results: what the official rewards
+    read. ``token_ids``, ``mask`` (1 = sampled, 0 = tool result or template) and ``logprobs`` (natural log; 0.0 where
+    mask is 0) have one entry a token after the prompt, ``tokens`` is the text of each. All are empty for a trajectory
+    rebuilt from text or sampled by a server, which reports only how many tokens it sampled (``sampled_by_server``).
     """
 
     task_id: str
@@ -121,16 +138,16 @@ class Trajectory:
     mask: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
-    counted: int = 0
+    sampled_by_server: int = 0
 
     @property
     def n_tokens(self) -> int:
-        """Tokens that the policy wrote."""
-        return sum(self.mask) or self.counted
+        """How many tokens the policy sampled."""
+        return sum(self.mask) or self.sampled_by_server
 
     @property
     def calls(self) -> list[Call]:
-        """Every well-formed call, in order, of all assistant turns."""
+        """Every well-formed call of all assistant turns, in order."""
         return [
             Call(c["function"]["name"], c["function"]["arguments"])
             for m in self.messages
@@ -140,80 +157,73 @@ class Trajectory:
 
     @property
     def ended(self) -> bool:
-        """Whether the last turn closed with the end token (of whatever model) instead of being cut."""
+        """Whether the last turn closed with an end token instead of being cut by a limit."""
         return self.stop != "length"
 
     @classmethod
     def from_response(cls, response: str, task_id: str = "") -> "Trajectory":
-        """Rebuild a trajectory from the text after the prompt (ChatML, as Qwen3 writes it)."""
+        """Rebuild a trajectory from the text after the prompt (ChatML as Qwen3 writes it)."""
         messages: list[Message] = []
         for i, turn in enumerate(re.split(r"<\|im_start\|>(?=assistant\n|user\n)", response)):
-            if i and turn.startswith("user\n"):  # the first is the policy's, whatever it begins with
-                closed = turn[: turn.rfind("</tool_response>") + len("</tool_response>")]  # as in parse_turn
+            if i and turn.startswith("user\n"):  # the first turn is the policy's, however it begins
+                closed = turn[: turn.rfind("</tool_response>") + len("</tool_response>")]  # linear time, see raw_calls
                 results = re.findall(r"<tool_response>\n?(.*?)\n?</tool_response>", closed, re.DOTALL)
-                messages += [{"role": "tool", "content": text} for text in results]
+                messages += tool_messages(results)
             else:
                 messages.append(parse_turn(turn.removeprefix("assistant\n")))
-        last = messages[-1]
-        stop: Stop = (
-            "length"
-            if not response.endswith(END)
-            else "malformed"
-            if "<tool_call>" in str(last["content"])
-            else "turn_limit"
-            if last["role"] == "tool" or last.get("tool_calls")
-            else "answered"
-            if "\\boxed" in str(last["content"])
-            else "gave_up"
-        )
-        return cls(task_id, messages, response, stop)
+        return cls(task_id, messages, response, _stop_of_response(response, messages[-1]))
 
 
-_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
-MAX_CALL = 65_536  # characters of JSON in one call
-RESULT_LIMIT = 2_000  # characters of one tool result that a policy reads
-MAX_NESTED = 100  # objects and lists in each other in one call: deeper ones could be read, and not be stored
+def _stop_of_response(response: str, last: Message) -> Stop:
+    if not response.endswith(END):
+        return "length"
+    if "<tool_call>" in str(last["content"]):
+        return "malformed"
+    if last["role"] == "tool" or last.get("tool_calls"):
+        return "turn_limit"
+    return "answered" if "\\boxed" in str(last["content"]) else "gave_up"
 
 
 def parse_call(raw: str) -> Call | None:
-    """Read ``{"name": …, "arguments": {…}}``; None if it is anything else. Never raises."""
+    """Parse ``{"name": …, "arguments": {…}}``; None if the text is anything else. Never raises."""
     if len(raw) > MAX_CALL:
         return None
     try:
         call = json.loads(raw)
-        json.dumps(call, ensure_ascii=False).encode()  # half a surrogate pair is no text: no file or request takes it
+        json.dumps(call, ensure_ascii=False).encode()  # a lone surrogate cannot be written to a file or a request
     except (ValueError, RecursionError):
         return None
     if not isinstance(call, dict) or not isinstance(call.get("name"), str):
         return None
     arguments = call.get("arguments")
-    return Call(call["name"], arguments) if isinstance(arguments, dict) and not _nested(arguments) else None
+    return Call(call["name"], arguments) if isinstance(arguments, dict) and not _too_deep(arguments) else None
 
 
-def _nested(value: Any, room: int = MAX_NESTED) -> bool:
+def _too_deep(value: Any, depth: int = MAX_NESTED) -> bool:
     if not isinstance(value, dict | list):
         return False
-    return room == 0 or any(_nested(item, room - 1) for item in (value.values() if isinstance(value, dict) else value))
+    items = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_too_deep(item, depth - 1) for item in items)
 
 
 def format_tool_result(text: str, limit: int = RESULT_LIMIT) -> str:
-    """A tool result as it enters the chat: control tokens defused, a long one cut visibly."""
+    """A tool result as it enters the chat: control tokens escaped, and a long text cut with a note of its length."""
     text = text.replace("<|", "< |")
     return text if len(text) <= limit else f"{text[:limit]} … (cut, {len(text)} characters in all)"
 
 
 def raw_calls(text: str) -> list[str]:
     """The text inside each closed ``<tool_call>`` block of a turn, well-formed or not, in order."""
-    # Searched only up to the last closing tag: each opening tag without one would cost a scan of all the rest.
+    # Cut after the last closing tag: the pattern would scan the whole rest for every opening tag without one.
     head, tag, _ = text.rpartition("</tool_call>")
     return _CALL.findall(head + tag)
 
 
 def parse_turn(text: str) -> Message:
-    """Turn one assistant turn's text into a message.
+    """Parse the text of one assistant turn into a message.
 
-    Well-formed ``<tool_call>`` blocks become ``tool_calls``; malformed and unclosed ones stay in
-    ``content``, so that ``"<tool_call>" in content`` says that the policy miswrote a call.
+    Well-formed ``<tool_call>`` blocks become ``tool_calls``. Malformed and unclosed ones stay in ``content``, so that
+    ``"<tool_call>" in content`` means that the policy wrote a malformed call.
     """
     calls: list[dict[str, Any]] = []
 

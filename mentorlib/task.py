@@ -1,4 +1,4 @@
-"""The vocabulary that needs a toolbox: Task, and Pair (a task with its reference)."""
+"""The part of the vocabulary that needs a toolbox: Task, and Pair (a task with its reference)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,15 +12,15 @@ SYSTEM = "Solve the problem with the tools. Give the final answer in \\boxed{}."
 
 
 def chat_prompt(question: str, system: str = SYSTEM) -> list[Message]:
-    """A question as a chat."""
+    """A question as a chat with a system message."""
     return [{"role": "system", "content": system}, {"role": "user", "content": question}]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A question with a checkable answer and the tools that may be used on it.
+    """A question with a checkable answer, and the tools that may be used on it.
 
-    ``metric`` says what is checked: the answer, the answer's words, or the calls (see metrics.py).
+    ``metric`` says how it is graded (rollout/grading.py): by its final answer, by the answer's words, or by the calls.
     """
 
     id: str
@@ -32,7 +32,7 @@ class Task:
     metric: Metric = "answer"
 
     def prompt(self, system: str = SYSTEM) -> list[Message]:
-        """The chat that a policy is asked to go on with."""
+        """The messages before the first assistant turn."""
         return chat_prompt(self.question, system)
 
 

@@ -1,1 +1,1 @@
-"""SFT, logit distillation and GRPO through TRL."""
+"""SFT, logit distillation and GRPO through TRL: how a rollout becomes a loss starts in grpo.py."""

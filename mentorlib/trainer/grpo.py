@@ -1,15 +1,15 @@
-"""Training by TRL: SFTTrainer on references (GKDTrainer on a teacher's logits over them), GRPOTrainer on rewards. Ours
-is only the rollout it samples with, and the record of every rollout it saw.
+"""GRPO through TRL's GRPOTrainer: our rollouts in, every rollout kept with its score and advantage.
 
-Several processes (``launcher``) share a step: the same tasks, rollouts and loss as one process has, to rounding. Files
-are the first's to write.
+A step in reading order: ``RolloutFunction`` samples groups of trajectories (``rollout.loop``) and scores each once
+(``rewards.reward``); TRL normalises the scores within their groups to advantages; ``MentorTrainer`` records the rows,
+and computes log-probabilities from packed groups (``packed_logps``); TRL forms the loss and steps the optimizer.
 
-GRPO's settings follow MENTOR (arXiv 2510.18383) where they are known: KL 0.001, learning rate 1e-6 at 7-8B (a student
-of two million parameters wants 1e-4).
+Settings follow MENTOR (arXiv 2510.18383) where known: KL weight 0.001, learning rate 1e-6 at 7-8B parameters (the
+shipped student of two million needs 1e-4). Several processes (``launch``) share a step: they see the same tasks,
+rollouts and loss as one process, to rounding.
 """
 
 import importlib.util
-import itertools
 import math
 import shutil
 import warnings
@@ -20,25 +20,23 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from ..core import InputError
-from ..rewards.reward import CONTROLS, named
-from ..rewards.table import NEEDS_CALLS, NEEDS_RESULTS, TABLE
-from ..rewards.trl import as_trl
-from ..rollout.attention import PackedGroups, common_prefix, forward, is_packed, pack, packed_attention
+from ..rewards.reward import Reward, Score, get_reward, score_groups
+from ..rollout.attention import is_packed, packed_attention
 from ..rollout.engine import Engine, TorchEngine, TurnEngine
-from ..rollout.loop import run_rollouts, trajectory_row
+from ..rollout.loop import run_rollouts
+from ..rollout.record import trajectory_row
 from ..runs.progress import ProgressCallback
 from ..runs.run import Run
 from ..sandbox.pool import Sandbox
 from ..task import SYSTEM, Pair
-from .common import _common, _lora, _processes, _Progress, _sizes, _trained, check_method
+from .packed_logps import packed_logps
+from .setup import StepLogger, batch_sizes, lora_config, trained_model, trl_settings, world_size
+
+STOPS = ("answered", "gave_up", "turn_limit", "length", "malformed", "infrastructure")
 
 
 def train_grpo(
@@ -48,7 +46,7 @@ def train_grpo(
     pairs: list[Pair],
     sandbox: Sandbox,
     *,
-    reward: str = "exact",
+    reward: str | Reward = "exact",
     steps: int = 100,
     groups: int = 8,
     group_size: int = 8,
@@ -64,57 +62,51 @@ def train_grpo(
     report_to: str = "",
     system: str = SYSTEM,
     seed: int = 0,
-    report: ProgressCallback | None = None,
+    progress: ProgressCallback | None = None,
 ) -> PreTrainedModel:
-    """GRPO with a named reward; every rollout is kept in the run's rollouts.jsonl.
+    """Train with GRPO (arXiv 2402.03300); every rollout is kept in the run's rollouts.jsonl.
 
-    A step samples ``groups`` tasks ``group_size`` times each and makes one optimizer step on them (on-policy). A
-    trajectory that ended by a fault of ours has no reward and an advantage of zero.
+    A step samples ``groups`` tasks ``group_size`` times each and makes one on-policy optimizer step. A trajectory that
+    ended in an infrastructure failure has no reward and an advantage of zero.
 
     Args:
-        run: where metrics and rollouts go.
+        run: where metrics, rollouts and checkpoints go.
         model, tokenizer: the student; trained in place.
         pairs: tasks with references.
         sandbox: where the tools run.
-        reward: a name in REWARDS or CONTROLS.
+        reward: a name in REWARDS or CONTROLS, or a Reward.
         steps: optimizer steps.
         groups, group_size: tasks a step, rollouts a task (the paper uses groups of 10).
-        learning_rate: AdamW, constant after a short warm-up.
-        beta: weight of the KL term against the student as it was.
-        temperature, max_turns, max_tokens, system: see rollout.
+        learning_rate: of AdamW, constant after a short warm-up.
+        beta: weight of the KL term against the initial student.
+        temperature, max_turns, max_tokens, system: see run_rollouts.
         lora_rank: 0 trains all weights.
-        micro_batch: completions a backward pass (of each process); 0 takes all of a step at once.
-        save_steps: checkpoint every so many steps; a run killed and called again goes on from the last. 0: none.
-        vllm: "colocate" or "server" samples with vLLM through TRL (on a GPU with vLLM installed; not run on our
-            machines); "" samples with the student in this process.
-        report_to: "tensorboard" (into the run's tensorboard/), "trackio" or "wandb": TRL tells it every step too.
-        seed: of task order and sampling; each step samples from (seed, step), so that a resumed run repeats nothing.
-        report: told (step, steps, metrics) after each step; training ends there if it gives True.
+        micro_batch: rollouts a backward pass (of each process); 0 takes all of a step at once.
+        save_steps: checkpoint every so many steps (0: never); an interrupted run, called again, resumes from the last.
+        vllm: "colocate" or "server" samples with vLLM through TRL (needs a GPU; not run by our tests); "" samples with
+            the student in this process.
+        report_to: "tensorboard" (into the run's tensorboard/), "trackio" or "wandb": where TRL logs every step too.
+        seed: of task order and sampling; a step samples from (seed, step), so that a resumed run repeats nothing.
+        progress: called with (step, steps, metrics) after each step; training stops there if it returns True.
 
     Raises:
-        InputError: an unknown reward, one that asks more of the teacher than is known, or sizes that do not divide.
+        InputError: an unknown reward, a reference without what the reward compares, or sizes that do not divide.
     """
-    check_method("grpo", reward)
+    reward = get_reward(reward) if isinstance(reward, str) else reward
     if group_size < 2:
-        raise InputError(f"group_size={group_size}: a group needs 2 rollouts at least, to be compared")
-    sizes = _sizes(groups * group_size, micro_batch, group_size)
-    if vllm not in ("", "colocate", "server"):
-        raise InputError(f'vllm={vllm!r}: choose "colocate", "server", or "" for none')
-    if vllm == "server" and _processes() > 1:  # TRL's client waits for all processes at each turn, and expects as many
-        raise InputError("vllm=server serves one training process, for turns differ in number: use vllm=colocate")
-    if vllm and importlib.util.find_spec("vllm") is None:
-        raise InputError(f"vllm={vllm!r} needs vLLM: pip install 'trl[vllm]'")
-    if reward not in ("sparse", "none", *CONTROLS):
-        for task, reference in pairs:
-            by_name = reward not in (*NEEDS_CALLS, *NEEDS_RESULTS)
-            if not reference.messages and not (by_name and reference.calls):
-                has = "only the names of its teacher's tools" if reference.calls else "no teacher"
-                mend = "use sparse or none, or have a teacher do its tasks (docs/teacher.md)"
-                raise InputError(f"reward={reward}: suite {task.suite!r} has {has}: {mend}")
-    known = {task.id: (task, reference) for task, reference in pairs}
+        raise InputError(f"group_size={group_size}: a group needs at least 2 rollouts to compare")
+    sizes = batch_sizes(groups * group_size, micro_batch, group_size)
+    _check_vllm(vllm)
+    for task, reference in pairs:
+        if missing := reward.missing(reference):
+            fix = "use sparse or none, or have a teacher do its tasks (docs/teacher.md)"
+            raise InputError(f"reward={reward.name}: suite {task.suite!r} has {missing}: {fix}")
     data = Dataset.from_list(
         [{"prompt": [*t.prompt(system)[:-1], {**t.prompt(system)[-1], "task_id": t.id}]} for t, _ in pairs]
     )
+    settings = trl_settings(run, report_to)
+    if save_steps:
+        settings |= {"save_strategy": "steps", "save_steps": save_steps}
     arguments = GRPOConfig(
         **sizes,
         num_generations=group_size,
@@ -129,72 +121,79 @@ def train_grpo(
         seed=seed,
         use_vllm=bool(vllm),
         vllm_mode=vllm or "colocate",
-        **_common(run, report_to) | ({"save_strategy": "steps", "save_steps": save_steps} if save_steps else {}),
+        **settings,
     )
-    sampler = _Sampler(tokenizer, known, sandbox, max_turns, max_tokens, temperature, system, seed)
+    limits = {"max_turns": max_turns, "max_tokens": max_tokens, "temperature": temperature, "system": system}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*rollout_func.*")
-        trainer = _Trainer(
+        warnings.filterwarnings("ignore", message=".*rollout_func.*")  # TRL: experimental; the pinned version has it
+        trainer = MentorTrainer(
             model=model,
             args=arguments,
             train_dataset=data,
             processing_class=tokenizer,
-            reward_funcs=as_trl(reward),
-            rollout_func=sampler,
-            peft_config=_lora(lora_rank),
+            reward_funcs=CarriedReward(reward.name),
+            rollout_func=RolloutFunction(tokenizer, {t.id: (t, r) for t, r in pairs}, sandbox, reward, limits, seed),
+            peft_config=lora_config(lora_rank),
         )
     trainer.run, trainer.reward = run, reward
-    names = {
-        "loss": "loss",
-        "kl": "kl",
-        "entropy": "entropy",
-        "grad_norm": "grad_norm",
-        "reward": "reward",
-        "reward_std": "reward_std",
+    columns = {
+        **{name: name for name in ("loss", "kl", "entropy", "grad_norm", "reward", "reward_std")},
         "frac_reward_zero_std": "zero_variance_groups",
         "completions/mean_length": "tokens",
+        **{f"rollout/{name}": name for name in ("accuracy", "calls", *STOPS)},
+        **{f"{reward.name}/{term}": f"term/{term}" for term in reward.weights},
     }
-    counted = {f"rollout/{k}": k for k in _COUNTED} | {f"{reward}/{k}": f"term/{k}" for k in TABLE[reward][1]}
-    trainer.remove_callback(PrinterCallback)  # our report says the same in one line
-    trainer.add_callback(_Progress(run, report, names | counted))
-    for torn in (p for p in (run.path / "checkpoints").glob("checkpoint-*") if not (p / "trainer_state.json").exists()):
-        if trainer.is_world_process_zero():
-            shutil.rmtree(torn)  # killed while it was written; the state comes last
-    trainer.accelerator.wait_for_everyone()
-    last = max((int(p.name.split("-")[-1]) for p in (run.path / "checkpoints").glob("checkpoint-*")), default=0)
-    for name in ("rollouts.jsonl", "metrics.jsonl"):  # what was done after the last checkpoint is done again
-        if trainer.is_world_process_zero() and (run.path / name).exists():
-            run.write_rows(name, [r for r in run.read_rows(name) if r["step"] <= last])
+    trainer.remove_callback(PrinterCallback)  # StepLogger prints the same in one line
+    trainer.add_callback(StepLogger(run, progress, columns))
+    last = _prepare_resume(trainer, run)
     with packed_attention(*(m for m in (trainer.model, trainer.ref_model) if m is not None)):
         trainer.train(resume_from_checkpoint=bool(last) or None)
-    return _trained(trainer, run)
+    return trained_model(trainer, run)
 
 
-_COUNTED = ("accuracy", "calls", "answered", "gave_up", "turn_limit", "length", "malformed", "infrastructure")
+def _check_vllm(vllm: str) -> None:
+    if vllm not in ("", "colocate", "server"):
+        raise InputError(f'vllm={vllm!r}: choose "colocate", "server", or "" for none')
+    if vllm == "server" and world_size() > 1:  # TRL's client waits for every process at every turn
+        raise InputError("vllm=server serves one training process, since turns differ in number: use vllm=colocate")
+    if vllm and importlib.util.find_spec("vllm") is None:
+        raise InputError(f"vllm={vllm!r} needs vLLM: pip install 'trl[vllm]'")
+
+
+def _prepare_resume(trainer: GRPOTrainer, run: Run) -> int:
+    """The step of the last whole checkpoint (0: none); incomplete checkpoints and rows of later steps are removed."""
+    first_process = trainer.is_world_process_zero()
+    checkpoints = run.path / "checkpoints"
+    if first_process:
+        for folder in checkpoints.glob("checkpoint-*"):
+            if not (folder / "trainer_state.json").exists():  # it is written last: the run was killed while saving
+                shutil.rmtree(folder)
+    trainer.accelerator.wait_for_everyone()
+    last = max((int(p.name.split("-")[-1]) for p in checkpoints.glob("checkpoint-*")), default=0)
+    for name in ("rollouts.jsonl", "metrics.jsonl"):
+        if first_process and (run.path / name).exists():
+            run.write_rows(name, [r for r in run.read_rows(name) if r["step"] <= last])
+    return last
 
 
 @dataclass
-class _Sampler:
-    """TRL's rollout_func: prompts in, token ids out, with the trajectory and what a reward needs beside them."""
+class RolloutFunction:
+    """TRL's ``rollout_func``: prompts in; token ids, and for each rollout its trajectory, group and score, out."""
 
     tokenizer: PreTrainedTokenizerBase
-    known: dict[str, Pair]
+    pairs: dict[str, Pair]  # by task id
     sandbox: Sandbox
-    max_turns: int
-    max_tokens: int
-    temperature: float
-    system: str
+    reward: Reward
+    limits: dict[str, Any]
     seed: int
     __name__ = "mentorlib_rollout"
 
     def engine(self, trainer: GRPOTrainer) -> Engine:
-        """The student itself, or vLLM holding its weights (TRL keeps them in step)."""
+        """The student itself, or vLLM with its weights, which TRL keeps up to date."""
         model = trainer.accelerator.unwrap_model(trainer.model)
         if not trainer.use_vllm:
             if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-                raise InputError(
-                    "FSDP and DeepSpeed share out the weights, so that sampling needs vllm=colocate or server"
-                )
+                raise InputError("FSDP and DeepSpeed shard the weights, so that sampling needs vllm=colocate or server")
             return TorchEngine(model, self.tokenizer)
 
         def complete(prompts: list[list[int]]) -> tuple[list[list[int]], list[list[float]]]:
@@ -204,34 +203,42 @@ class _Sampler:
         return TurnEngine(complete, self.tokenizer, model.config.max_position_embeddings)
 
     def __call__(self, prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
-        pairs = [self.known[prompt[-1]["task_id"]] for prompt in prompts]
-        trajectories = run_rollouts(
-            self.engine(trainer),
-            [task for task, _ in pairs],
-            self.sandbox,
-            max_turns=self.max_turns,
-            max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            system=self.system,
-            seed=self.seed * 1_000_003 + trainer.state.global_step,
-            first=trainer.accelerator.process_index * len(pairs),
-        )
+        pairs = [self.pairs[prompt[-1]["task_id"]] for prompt in prompts]
+        tasks, references = [task for task, _ in pairs], [reference for _, reference in pairs]
+        first = trainer.accelerator.process_index * len(pairs)  # this process's part of the step's rollouts
+        group_size = int(trainer.num_generations or 1)
+        groups = [(first + i) // group_size for i in range(len(pairs))]
+        seed = self.seed * 1_000_003 + trainer.state.global_step
+        trajectories = run_rollouts(self.engine(trainer), tasks, self.sandbox, seed=seed, first=first, **self.limits)
         return {
             "prompt_ids": [t.prompt_ids for t in trajectories],
             "completion_ids": [t.token_ids for t in trajectories],
             "logprobs": [t.logprobs for t in trajectories],
             "env_mask": [t.mask for t in trajectories],
             "trajectory": trajectories,
-            "task": [task for task, _ in pairs],
-            "reference": [reference for _, reference in pairs],
+            "task": tasks,
+            "reference": references,
+            "group": groups,
+            "sample": [(first + i) % group_size for i in range(len(pairs))],
+            "score": score_groups(self.reward, trajectories, references, tasks, groups),
         }
 
 
-class _Trainer(GRPOTrainer):
-    """GRPOTrainer that keeps every rollout with its score and advantage, and computes a group's prompt once."""
+class CarriedReward:
+    """TRL's ``reward_func``: the totals that RolloutFunction computed; None, which TRL leaves out, where unjudged."""
+
+    def __init__(self, name: str):
+        self.__name__ = name  # TRL names its metrics by it
+
+    def __call__(self, prompts: list[Any], completions: list[Any], score: list[Score], **_: Any) -> list[float | None]:
+        return [one.total if one.judged else None for one in score]
+
+
+class MentorTrainer(GRPOTrainer):
+    """GRPOTrainer that records every rollout with its score and advantage, and computes a group's prompt once."""
 
     run: Run
-    reward: str
+    reward: Reward
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -244,100 +251,53 @@ class _Trainer(GRPOTrainer):
         compute_aux_loss: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """The stock method's numbers, from packed groups: no padding, and each different prompt once.
-
-        The stock method reads every row from the start of its prompt and pads all to the longest. Values at padded
-        places are zeros here; the loss masks them.
-        """
+        """The stock method's values from packed groups, where the model's attention takes them."""
+        batch = (model, input_ids, attention_mask, logits_to_keep)
         if compute_aux_loss or not is_packed(model):
             return super()._get_per_token_logps_and_entropies(
-                model,
-                input_ids,
-                attention_mask,
-                logits_to_keep,
-                batch_size,
-                compute_entropy,
-                compute_aux_loss,
-                **kwargs,
+                *batch, batch_size, compute_entropy, compute_aux_loss, **kwargs
             )
-        width = input_ids.size(1) - logits_to_keep
-        starts = (width - attention_mask[:, :width].sum(1)).tolist()
-        lengths = attention_mask[:, width:].sum(1).tolist()
-        ids = input_ids.tolist()
-        order = sorted(range(len(ids)), key=lambda row: (ids[row][starts[row] : width], lengths[row]))
-        logps: list[torch.Tensor] = [input_ids.new_empty(0)] * len(ids)
-        entropies = list(logps)
-        size = batch_size or len(ids)
-        for rows in (order[i : i + size] for i in range(0, len(ids), size)):
-            members = [list(group) for _, group in itertools.groupby(rows, lambda row: ids[row][starts[row] : width])]
-            # The prompt's last token opens each row, since it predicts the row's first.
-            prompts = [ids[group[0]][starts[group[0]] : width - 1] for group in members]
-            start = common_prefix(prompts)
-            pieces = [(0, prompts[0][:start], -1)]  # (position, tokens, row that it is, or -1)
-            for group, prompt in zip(members, prompts, strict=True):
-                pieces.append((start, prompt[start:], -1))
-                pieces += [(len(prompt), ids[row][width - 1 :][: lengths[row]], row) for row in group]
-            labels = [
-                label for _, x, row in pieces for label in (ids[row][width:][: len(x)] if row >= 0 else [-100] * len(x))
-            ]
-            groups = [
-                (len(prompt) - start, [lengths[row] for row in group])
-                for group, prompt in zip(members, prompts, strict=True)
-            ]
-            with self.accelerator.autocast():
-                output = forward(
-                    model,
-                    *pack([(at, x) for at, x, _ in pieces], input_ids.device),
-                    PackedGroups(groups, start),
-                    shift_labels=torch.tensor([labels], device=input_ids.device),
-                    fused_lm_head=True,
-                )
-            sizes = [len(x) for _, x, _ in pieces]
-            for values, into in ((output.log_probs, logps), (output.entropy, entropies)):
-                if values is not None:
-                    for (_, _, row), x in zip(pieces, values[0].split(sizes), strict=True):
-                        if row >= 0:
-                            into[row] = torch.nn.functional.pad(x, (0, logits_to_keep - len(x)))
-        return torch.stack(logps), torch.stack(entropies) if compute_entropy else None, None
+        logps, entropies = packed_logps(*batch, batch_size or len(input_ids), self.accelerator.autocast)
+        return logps, entropies if compute_entropy else None, None
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
-        rows = []
-        size = int(self.num_generations or 1)
-        first = self.accelerator.process_index * len(inputs)
-        reward = named(self.reward)
-        alone = [
-            reward(x["trajectory"], x["reference"], answer=x["task"].answer, valid_tools=x["task"].toolbox.names)
-            for x in inputs
-        ]
-        scores = [score for i in range(0, len(alone), size) for score in reward.in_group(alone[i : i + size])]
-        for i, (x, score, advantage) in enumerate(
-            zip(inputs, scores, output["advantages"].tolist(), strict=True), first
-        ):
-            task, reference, trajectory = x["task"], x["reference"], x["trajectory"]
-            kept = {} if not score.judged else {"total": score.total, "reason": score.reason}
-            extra = {
-                "step": self.state.global_step + 1,
-                "group": i // size,
-                "sample": i % size,
-                "reward": self.reward,
-                "total": None,
-                **kept,
-                "terms": score.terms,
-                "weights": score.weights,
-                "advantage": advantage,
-            }
-            rows.append(trajectory_row(task, reference, trajectory, **extra))
-        rows = gather_object(rows)
+        rollouts = zip(inputs, output["advantages"].tolist(), strict=True)
+        rows = gather_object([self._row(rollout, advantage) for rollout, advantage in rollouts])
         if self.accelerator.is_main_process:
             self.run.append_rows("rollouts.jsonl", rows)
-        stops = Counter(str(r["stop"]) for r in rows)
-        judged = [r["correct"] for r in rows if r["correct"] is not None]
-        counted = {
-            "accuracy": sum(judged) / len(judged) if judged else math.nan,  # all was ours
-            "calls": sum(len(r["calls"]) for r in rows) / len(rows),
-            **{stop: stops[stop] / len(rows) for stop in _COUNTED[2:]},
-        }
-        for name, value in counted.items():
-            self._metrics["train"][f"rollout/{name}"].append(value)
+        for name, value in self._rollout_metrics(rows).items():
+            self._metrics["train"][name].append(value)
         return output
+
+    def _row(self, rollout: dict[str, Any], advantage: float) -> dict[str, Any]:
+        score: Score = rollout["score"]
+        result = {"total": score.total, "reason": score.reason} if score.judged else {"total": None}
+        return trajectory_row(
+            rollout["task"],
+            rollout["reference"],
+            rollout["trajectory"],
+            step=self.state.global_step + 1,
+            group=rollout["group"],
+            sample=rollout["sample"],
+            reward=self.reward.name,
+            **result,
+            terms=score.terms,
+            weights=score.weights,
+            advantage=advantage,
+        )
+
+    def _rollout_metrics(self, rows: list[dict[str, Any]]) -> dict[str, float]:
+        """Means over a step's rollouts of all processes; NaN where no rollout could be judged."""
+        graded = [row["correct"] for row in rows if row["correct"] is not None]
+        judged = [row["terms"] for row in rows if row["total"] is not None]
+        stops = Counter(row["stop"] for row in rows)
+        return {
+            "rollout/accuracy": sum(graded) / len(graded) if graded else math.nan,
+            "rollout/calls": sum(len(row["calls"]) for row in rows) / len(rows),
+            **{f"rollout/{stop}": stops[stop] / len(rows) for stop in STOPS},
+            **{
+                f"{self.reward.name}/{term}": sum(terms[term] for terms in judged) / len(judged) if judged else math.nan
+                for term in self.reward.weights
+            },
+        }

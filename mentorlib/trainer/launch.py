@@ -1,16 +1,17 @@
-"""Train by name: in this process, or in several that ``accelerate launch`` starts on one machine or many.
+"""Train as a run's parameters say: in this process, or in several that ``accelerate launch`` starts.
 
-``python -m mentorlib.trainer.launch RUN`` is what each of those runs. It reads what to train from the run's folder
-(student, data and suite from run.json, the rest from launch.json), shares each step with the others, and the first
-process writes metrics, rollouts and the model, as if it were alone.
+``python -m mentorlib.trainer.launch RUN`` is what each launched process runs. It reads everything from the run's
+run.json, shares each step with the others, and the first process writes metrics, rollouts and the model.
 """
 
+import inspect
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,129 +28,146 @@ from ..runs.progress import ProgressCallback
 from ..runs.run import Run
 from ..sandbox.pool import Sandbox
 from ..task import Pair
-from .common import check_method, save_model
 from .grpo import train_grpo
+from .setup import check_training, save_model
 from .sft import train_sft
 
-_STEP, _WRONG = "mentor step ", "mentor: "  # how lines begin that a launched process says to the notebook
-# accelerate launch, which is killed with the kernel that started it, as its processes are with it.
+_STEP, _ERROR = "mentor step ", "mentor: "  # how a launched process's progress and error lines begin
+# accelerate launch in a process that is killed with the kernel that started it, as its own processes are with it.
 _LAUNCH = """
 import runpy
 from mentorlib.runs.processes import die_with_parent
 die_with_parent()
 runpy.run_module("accelerate.commands.launch", run_name="__main__", alter_sys=True)
 """
-STOP = "stop"  # a file of this name in the run's folder ends launched training after the step at hand
+STOP = "stop"  # a file of this name in the run's folder ends launched training after the current step
 
 
 def train(
-    method: str,
     run: Run,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     pairs: list[Pair],
     sandbox: Sandbox,
     *,
-    sft: dict[str, Any],
-    grpo: dict[str, Any],
-    teacher: str = "",
-    launcher: str = "",
-    processes: int = 1,
-    accelerate_config: str = "",
-    report: ProgressCallback | None = None,
-    **both: Any,
+    progress: ProgressCallback | None = None,
 ) -> PreTrainedModel:
-    """Train by name: "none" gives the student back, "sft" and "gkd" call train_sft, "grpo" calls train_grpo.
+    """Train by the parameters of a run, which have the names of train_sft's and train_grpo's arguments.
+
+    ``method`` "none" returns the student as it is, "sft" and "gkd" call train_sft (with a batch of groups x group_size,
+    unless there is a ``batch_size``), "grpo" calls train_grpo. ``teacher`` names the model that "gkd" learns.
+    ``launcher`` "accelerate" trains in ``processes`` processes, or as many as the file ``accelerate_config`` says (FSDP,
+    DeepSpeed, several machines); they load the run's ``student`` and ``data`` themselves. ``launcher`` "" trains here.
 
     Args:
-        method, run, model, tokenizer, pairs, sandbox: see train_sft and train_grpo.
-        sft, grpo: settings of the one and the other; ``both`` are of both.
-        teacher: the model folder whose next-token probabilities "gkd" learns.
-        launcher: "" trains here, the model in place; "accelerate" in ``processes`` processes, which load ``student``
-            and ``data`` of the run's parameters anew (the model given is left as it is).
-        accelerate_config: a file that ``accelerate config`` wrote (FSDP, DeepSpeed, several machines), which then says
-            how many processes there are.
-        report: see train_sft.
+        run: with these parameters; those of other kinds are ignored.
+        model, tokenizer, pairs, sandbox, progress: see train_grpo.
 
     Raises:
-        InputError: an unknown method or launcher, a missing file, a teacher of another vocabulary, or what the launched
-            processes found wrong.
+        InputError: an unknown method or launcher, a missing file, a teacher with another vocabulary, or an error that a
+            launched process reported.
     """
-    check_method(method, teacher=teacher)
+    launcher, config = run.params.get("launcher", ""), run.params.get("accelerate_config", "")
+    check_training(**run.params)
     if launcher not in ("", "accelerate"):
         raise InputError(f'launcher={launcher!r}: choose "accelerate", or "" to train in this process')
-    if accelerate_config and not Path(accelerate_config).is_file():
-        raise InputError(f"accelerate_config={accelerate_config}: no such file; `accelerate config` writes one")
+    if config and not Path(config).is_file():
+        raise InputError(f"accelerate_config={config}: no such file; `accelerate config` writes one")
+    if run.params.get("method", "none") != "none" and launcher:
+        torch.nn.Module.cpu(model)  # the launched processes need the GPU
+        torch.cuda.empty_cache()
+        return _launch(run, progress)
+    return _train_here(run, model, tokenizer, pairs, sandbox, progress)
+
+
+def _train_here(
+    run: Run,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: list[Pair],
+    sandbox: Sandbox,
+    progress: ProgressCallback | None,
+) -> PreTrainedModel:
+    method = run.params.get("method", "none")
     if method == "none":
         return model
-    if launcher:
-        torch.nn.Module.cpu(model)  # the GPU is the launched processes'
-        torch.cuda.empty_cache()
-        settings = {"method": method, "sft": sft, "grpo": grpo, "teacher": teacher, **both}
-        return _launch(run, settings, processes, accelerate_config, report)
     if method == "grpo":
-        return train_grpo(run, model, tokenizer, pairs, sandbox, **grpo, report=report, **both)
-    guide = None
+        settings = _arguments(train_grpo, run.params)
+        return train_grpo(run, model, tokenizer, pairs, sandbox, **settings, progress=progress)
+    settings = _arguments(train_sft, run.params) | {"teacher": None, "progress": progress}
+    if "batch_size" not in settings and "group_size" in run.params:
+        settings["batch_size"] = run.params["groups"] * run.params["group_size"]
     if method == "gkd":
-        guide, words = load_model(teacher)
-        if words.get_vocab() != tokenizer.get_vocab():
-            raise InputError(f"teacher={teacher}: its tokenizer is not the student's; gkd compares token by token")
-    return train_sft(run, model, tokenizer, pairs, teacher=guide, **sft, report=report, **both)
+        settings["teacher"], its_tokenizer = load_model(run.params["teacher"])
+        if its_tokenizer.get_vocab() != tokenizer.get_vocab():
+            raise InputError(
+                f"teacher={run.params['teacher']}: its tokenizer is not the student's, and gkd compares token by token"
+            )
+    return train_sft(run, model, tokenizer, pairs, **settings)
 
 
-def _launch(
-    run: Run, settings: dict[str, Any], processes: int, accelerate_config: str, report: ProgressCallback | None
-) -> PreTrainedModel:
-    """Run ``accelerate launch`` to its end, telling report each step; give the model that it saved."""
-    run.write_json("launch.json", settings)
+def _arguments(function: Callable[..., Any], params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that are keyword arguments of a function."""
+    known = inspect.signature(function).parameters.values()
+    return {p.name: params[p.name] for p in known if p.kind is p.KEYWORD_ONLY and p.name in params}
+
+
+def _launch(run: Run, progress: ProgressCallback | None) -> PreTrainedModel:
+    """Run ``accelerate launch`` to its end, passing each step on to ``progress``; the model that it saved."""
     (run.path / STOP).unlink(missing_ok=True)
-    where = ["--num_processes", str(processes), "--num_machines", "1", "--main_process_port", "0"]
-    where += ["--mixed_precision", "no", "--dynamo_backend", "no"]  # what accelerate takes, and says so at length
-    where += ["--multi_gpu"] if processes > 1 else []  # several processes, also on a machine without a GPU
-    where = ["--config_file", accelerate_config] if accelerate_config else where
-    command = [sys.executable, "-c", _LAUNCH, *where, "-m", __name__, str(run.path)]
-    said: deque[str] = deque(maxlen=30)
-    wrong = ""
+    processes = int(run.params.get("processes", 1))
+    options = ["--num_processes", str(processes), "--num_machines", "1", "--main_process_port", "0"]
+    options += [
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+    ]  # the defaults, without accelerate's notice of them
+    options += ["--multi_gpu"] if processes > 1 else []  # several processes, also on a machine without a GPU
+    if config := run.params.get("accelerate_config"):
+        options = ["--config_file", config]
+    command = [sys.executable, "-c", _LAUNCH, *options, "-m", __name__, str(run.path)]
+    last_lines: deque[str] = deque(maxlen=30)
+    error = ""
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True
     ) as process:
         assert process.stdout is not None
         try:
             for line in process.stdout:
-                _, step, told = line.partition(_STEP)
-                if not step:
-                    said.append(line)
-                    wrong = wrong or line.partition(_WRONG)[2].strip()
+                _, is_step, values = line.partition(_STEP)
+                if not is_step:
+                    last_lines.append(line)
+                    error = error or line.partition(_ERROR)[2].strip()
                     print(line, end="", flush=True)
-                elif report and report(*json.loads(told)) is True:
+                elif progress and progress(*json.loads(values)) is True:
                     (run.path / STOP).touch()
         except BaseException:
             os.killpg(process.pid, signal.SIGTERM)
             raise
     (run.path / STOP).unlink(missing_ok=True)
-    if process.returncode and wrong:
-        raise InputError(wrong)
+    if process.returncode and error:
+        raise InputError(error)
     if process.returncode:
-        raise RuntimeError(f"accelerate launch ended with code {process.returncode}: {''.join(said)}")
+        raise RuntimeError(f"accelerate launch ended with code {process.returncode}: {''.join(last_lines)}")
     return load_model(str(run.path / "model"))[0]
 
 
 def main(folder: str) -> None:
-    """One of the processes: train what the run's folder says, and save the model into it."""
-    disable_progress_bar()  # what is printed here is shown in the notebook
-    if torch.cuda.is_available():  # before any model is loaded: each process has a GPU of its own
+    """What one launched process does: train as the run says, and save the model into the run's folder."""
+    disable_progress_bar()  # this process's output is shown in the notebook
+    if torch.cuda.is_available():  # before a model is loaded: each process has its own GPU
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     run = Run.open(folder)
-    settings = json.loads((run.path / "launch.json").read_text(encoding="utf-8"))
     pairs = load_tasks(run.params["data"], suite=run.params["suite"], split="train")
     model, tokenizer = load_model(run.params["student"])
 
-    def report(step: int, steps: int, metrics: dict[str, Any]) -> bool:
+    def progress(step: int, steps: int, metrics: dict[str, Any]) -> bool:
         print(_STEP + json.dumps([step, steps, metrics]), flush=True)
         return (run.path / STOP).exists()
 
     with Sandbox() as sandbox:
-        trained = train(settings.pop("method"), run, model, tokenizer, pairs, sandbox, report=report, **settings)
+        trained = _train_here(run, model, tokenizer, pairs, sandbox, progress)
     if PartialState().is_main_process:
         save_model(trained, tokenizer, run.path / "model")
     if torch.distributed.is_initialized():
@@ -161,4 +179,4 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1])
     except InputError as error:
-        sys.exit(f"{_WRONG}{error}")
+        sys.exit(f"{_ERROR}{error}")

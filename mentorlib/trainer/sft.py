@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on references, and distillation of a teacher's logits over them."""
+"""Supervised fine-tuning on references (TRL's SFTTrainer) and distillation of a teacher's logits (GKDTrainer)."""
 
 import warnings
 from typing import Any
@@ -6,31 +6,25 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch.utils.data import Sampler
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    Trainer,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from ..core import InputError
 from ..rollout.chat import encode_chat
+from ..runs.progress import ProgressCallback
 from ..runs.run import Run
 from ..task import SYSTEM, Pair
+from .setup import StepLogger, batch_sizes, lora_config, trained_model, trl_settings
 
-with warnings.catch_warnings():  # each import says that this part of TRL may change, which the pinned version does not
+with warnings.catch_warnings():  # TRL warns that this module may change; the pinned version does not
     warnings.simplefilter("ignore")
     from trl.experimental.gkd import GKDConfig, GKDTrainer
 
-from ..runs.progress import ProgressCallback
-from .common import _common, _lora, _Progress, _sizes, _trained
 
-
-class _ByLength(Trainer):
-    """References of like length in a step, and the same in a step however many processes share it."""
+class _LengthGrouped(Trainer):
+    """Batches of references of similar length, the same batches however many processes share a step."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         return LengthGroupedSampler(
@@ -40,12 +34,12 @@ class _ByLength(Trainer):
         )
 
 
-class _Sft(_ByLength, SFTTrainer):
-    """Supervised fine-tuning."""
+class _Sft(_LengthGrouped, SFTTrainer):
+    pass
 
 
-class _Gkd(_ByLength, GKDTrainer):
-    """Distillation of logits; the stock loss forgets that gradients are averaged over processes."""
+class _Gkd(_LengthGrouped, GKDTrainer):
+    """GKDTrainer with its loss corrected for gradients that are averaged over processes."""
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -70,32 +64,32 @@ def train_sft(
     report_to: str = "",
     system: str = SYSTEM,
     seed: int = 0,
-    report: ProgressCallback | None = None,
+    progress: ProgressCallback | None = None,
 ) -> PreTrainedModel:
     """Supervised fine-tuning on the teacher's references, loss on the assistant's tokens only (the paper's SFT).
 
-    With a teacher model the student learns its probabilities of every next token there, and not only which token came
-    (TRL's GKDTrainer, arXiv 2306.13649, off-policy: lambda 0; the loss is the forward KL).
+    With a teacher model the student learns its next-token distribution at those tokens instead of the tokens alone
+    (GKD, arXiv 2306.13649, off-policy: lambda 0; the loss is the forward KL divergence).
 
     Args:
         run: where metrics go.
         model, tokenizer: the student; trained in place.
-        pairs: tasks with references; those longer than max_length tokens are left out, and counted in the results.
+        pairs: tasks with references. Those of more than max_length tokens are left out and counted in the results.
         steps, batch_size, learning_rate: of the optimizer (AdamW, linear decay).
         lora_rank: 0 trains all weights.
         micro_batch: references a backward pass (of each process); 0 takes all of a step at once.
-        teacher: a model of the student's tokenizer.
+        teacher: a model with the student's tokenizer.
         report_to: see train_grpo.
         system: the system message.
-        seed: of order and dropout.
-        report: told (step, steps, metrics) after each step; training ends there if it gives True.
+        seed: of data order and dropout.
+        progress: called with (step, steps, metrics) after each step; training stops there if it returns True.
 
     Raises:
-        InputError: no reference is short enough, or sizes that do not divide.
+        InputError: no reference is short enough, a reference without turns, or sizes that do not divide.
     """
-    sizes = _sizes(batch_size, micro_batch)
+    sizes = batch_sizes(batch_size, micro_batch)
     if not all(reference.messages for _, reference in pairs):
-        raise InputError(f"suite {pairs[0][0].suite!r} has no teacher's turns to imitate: train with method=grpo")
+        raise InputError(f"suite {pairs[0][0].suite!r} has no teacher turns to imitate: train with method=grpo")
     encoded = [encode_chat(tokenizer, t.prompt(system), r.messages, list(t.toolbox.schemas)) for t, r in pairs]
     encoded = [(ids, mask) for ids, mask in encoded if len(ids) <= max_length]
     if not encoded:
@@ -111,18 +105,18 @@ def train_sft(
         "max_steps": steps,
         "learning_rate": learning_rate,
         "max_length": None,
-        "dataloader_drop_last": len(encoded) >= batch_size,  # no step of fewer references, nor filled up for processes
+        "dataloader_drop_last": len(encoded) >= batch_size,  # every step has a full batch
         "seed": seed,
-        **_common(run, report_to),
+        **trl_settings(run, report_to),
     }
     parts: dict[str, Any] = {
         "model": model,
         "train_dataset": data,
         "processing_class": tokenizer,
-        "peft_config": _lora(lora_rank),
+        "peft_config": lora_config(lora_rank),
     }
     if teacher is None:
-        trainer: _ByLength = _Sft(args=SFTConfig(**settings), **parts)
+        trainer: _LengthGrouped = _Sft(args=SFTConfig(**settings), **parts)
     else:
         trainer = _Gkd(
             args=GKDConfig(**settings, lmbda=0.0, beta=0.0, temperature=1.0),
@@ -130,11 +124,11 @@ def train_sft(
             data_collator=DataCollatorForLanguageModeling(tokenizer.pad_token_id),
             **parts,
         )
-    names = {"loss": "loss", "mean_token_accuracy": "token_accuracy", "grad_norm": "grad_norm", "learning_rate": "lr"}
-    trainer.remove_callback(PrinterCallback)  # our report says the same in one line
-    trainer.add_callback(_Progress(run, report, names))
+    columns = {"loss": "loss", "mean_token_accuracy": "token_accuracy", "grad_norm": "grad_norm", "learning_rate": "lr"}
+    trainer.remove_callback(PrinterCallback)  # StepLogger prints the same in one line
+    trainer.add_callback(StepLogger(run, progress, columns))
     if trainer.is_world_process_zero():
         run.record("references_too_long", len(pairs) - len(encoded), n=len(pairs))
         run.write_rows("metrics.jsonl", [])
     trainer.train()
-    return _trained(trainer, run)
+    return trained_model(trainer, run)

@@ -19,7 +19,8 @@ from trl.generation.vllm_generation import VLLMGeneration
 
 from mentorlib.core import InputError
 from mentorlib.data.parquet import save_tasks
-from mentorlib.data.suites import CALCULATOR, generate
+from mentorlib.data.suites import generate
+from mentorlib.data.suites.calculator import CALCULATOR
 from mentorlib.rollout import engine
 from mentorlib.rollout.attention import common_prefix
 from mentorlib.rollout.chat import prompt_ids
@@ -28,7 +29,7 @@ from mentorlib.runs.run import Run
 from mentorlib.sandbox.pool import Sandbox
 from mentorlib.trainer import grpo as trainer_module
 from mentorlib.trainer import launch
-from mentorlib.trainer.common import save_model
+from mentorlib.trainer.setup import save_model
 from mentorlib.trainer.grpo import train_grpo
 from mentorlib.trainer.sft import train_sft
 
@@ -116,16 +117,16 @@ def readable(file):
         return b""
 
 
-def launched(root, pairs, name, **settings):
-    """Train nano by name on tasks that a run of that root keeps, as notebook 02 does; gives run and model."""
+def launched(root, pairs, name, progress=None, **settings):
+    """Train nano by a run's parameters on tasks that a run of that root keeps, as notebook 02 does: run and model."""
     if not (root / "data").exists():
         save_tasks(Run("data", root=root), pairs)
-    run = Run(name, root=root, student="nano", data=str(root / "data"), suite="calculator")
+    sizes = {"groups": 2, "group_size": 2, "max_tokens": 64, "steps": 3, "learning_rate": 1e-4}
+    where = {"student": "nano", "data": str(root / "data"), "suite": "calculator"}
+    run = Run(name, root=root, **where, **(sizes | settings))
     student, tokenizer = load_model("nano")
-    sizes = {"groups": 2, "group_size": 2, "max_tokens": 64}
     with Sandbox() as sandbox:
-        both = {"sft": {"batch_size": 4}, "grpo": sizes, "steps": 3, "learning_rate": 1e-4} | settings
-        return run, launch.train(both.pop("method"), run, student, tokenizer, pairs, sandbox, **both)
+        return run, launch.train(run, student, tokenizer, pairs, sandbox, progress=progress)
 
 
 @pytest.mark.slow
@@ -138,7 +139,7 @@ def test_two_processes_train_as_one(tmp_path, pairs, teacher, method, lora_rank)
     told = []
     alone, wanted = launched(tmp_path, pairs, "alone", **settings)
     two, got = launched(
-        tmp_path, pairs, "two", **settings, launcher="accelerate", processes=2, report=lambda *x: told.append(x)
+        tmp_path, pairs, "two", **settings, launcher="accelerate", processes=2, progress=lambda *x: told.append(x)
     )
     assert [step for step, _, _ in told] == list(range(1, 21))
     for a, b in zip(*(run.read_rows("metrics.jsonl") for run in (alone, two)), strict=True):
@@ -158,7 +159,7 @@ def test_launched_training_ends_with_who_launched_it(tmp_path, pairs):
     code = (
         "import sys; from test_trainer import *; from mentorlib.data.parquet import load_tasks\n"
         "root = Path(sys.argv[1]); settings = {'steps': 500, 'launcher': 'accelerate', 'processes': 2}\n"
-        "settings |= {'sft': {'batch_size': 64}}\n"
+        "settings |= {'batch_size': 64}\n"
         "launched(root, load_tasks(root / 'data'), 'long', method='sft', **settings)"
     )
     path = {"PYTHONPATH": os.pathsep.join(sys.path), **os.environ}
@@ -184,8 +185,9 @@ def test_launched_training_ends_with_who_launched_it(tmp_path, pairs):
 
 
 def test_a_launched_process_tells_its_steps_and_stops_when_told(tmp_path, pairs, capsys):
-    run, _ = launched(tmp_path, pairs, "told", method="none")
-    run.write_json("launch.json", {"method": "sft", "sft": {"batch_size": 2}, "grpo": {}, "steps": 3})
+    launched(tmp_path, pairs, "data-only", method="none")
+    where = {"student": "nano", "data": str(tmp_path / "data"), "suite": "calculator"}
+    run = Run("told", root=tmp_path, **where, method="sft", batch_size=2, steps=3)
     (run.path / launch.STOP).touch()
     launch.main(str(run.path))
     assert [m["step"] for m in run.read_rows("metrics.jsonl")] == [1]
@@ -195,15 +197,15 @@ def test_a_launched_process_tells_its_steps_and_stops_when_told(tmp_path, pairs,
 
 def test_launching_names_what_is_wrong(tmp_path, pairs):
     with pytest.raises(InputError, match='choose "accelerate"'):
-        launched(tmp_path, pairs, "bad", method="sft", launcher="torchrun")
+        launched(tmp_path, pairs, "bad1", method="sft", launcher="torchrun")
     with pytest.raises(InputError, match=r"none\.yaml: no such file"):
-        launched(tmp_path, pairs, "bad", method="sft", launcher="accelerate", accelerate_config="none.yaml")
+        launched(tmp_path, pairs, "bad2", method="sft", launcher="accelerate", accelerate_config="none.yaml")
     with pytest.raises(InputError, match="give teacher=FOLDER"):
-        launched(tmp_path, pairs, "bad", method="gkd")
+        launched(tmp_path, pairs, "bad3", method="gkd")
     with pytest.raises(InputError, match="is for method=gkd"):
-        launched(tmp_path, pairs, "bad", method="sft", teacher="nano")
+        launched(tmp_path, pairs, "bad4", method="sft", teacher="nano")
     with pytest.raises(InputError, match="micro_batch=3 must divide"):  # found by the launched process
-        launched(tmp_path, pairs, "bad", method="sft", launcher="accelerate", micro_batch=3)
+        launched(tmp_path, pairs, "bad5", method="sft", launcher="accelerate", micro_batch=3)
 
 
 def test_processes_share_whole_groups(tmp_path, pairs, sandbox, monkeypatch):
@@ -261,7 +263,7 @@ def test_packing_changes_no_number(tmp_path, pairs, sandbox, monkeypatch, same_t
     """Ours against TRL's stock method on the batches of a real step: log-probabilities, entropies, gradients."""
     if same_tools:  # prompts then share their beginning, and not only groups their prompts
         pairs = [(replace(task, toolbox=CALCULATOR), reference) for task, reference in pairs]
-    ours = trainer_module._Trainer._get_per_token_logps_and_entropies
+    ours = trainer_module.MentorTrainer._get_per_token_logps_and_entropies
     stock = GRPOTrainer._get_per_token_logps_and_entropies
     compared = []
 
@@ -278,7 +280,7 @@ def test_packing_changes_no_number(tmp_path, pairs, sandbox, monkeypatch, same_t
             compared.append(input_ids.shape)
         return got
 
-    monkeypatch.setattr(trainer_module._Trainer, "_get_per_token_logps_and_entropies", both)
+    monkeypatch.setattr(trainer_module.MentorTrainer, "_get_per_token_logps_and_entropies", both)
     model, tokenizer = load_model("nano")
     settings = {"steps": 1, "groups": 5, "group_size": 4, "max_tokens": 128, "lora_rank": lora_rank}
     train_grpo(Run("same", root=tmp_path), model, tokenizer, pairs, sandbox, **settings)
@@ -290,10 +292,10 @@ def test_packing_changes_no_number(tmp_path, pairs, sandbox, monkeypatch, same_t
 def test_a_killed_run_goes_on_as_if_nothing_happened(tmp_path, pairs, sandbox, monkeypatch):
     settings = {"steps": 4, "groups": 2, "group_size": 4, "learning_rate": 1e-3, "max_tokens": 96, "save_steps": 2}
 
-    def train(name, report=None):
+    def train(name, progress=None):
         model, tokenizer = load_model("nano")
         run = Run(name, root=tmp_path)
-        trained = train_grpo(run, model, tokenizer, pairs, sandbox, report=report, **settings)
+        trained = train_grpo(run, model, tokenizer, pairs, sandbox, progress=progress, **settings)
         save_model(trained, tokenizer, run.path / "model")
         return run, trained
 
@@ -309,7 +311,7 @@ def test_a_killed_run_goes_on_as_if_nothing_happened(tmp_path, pairs, sandbox, m
         train("cut", killed)
     (tmp_path / "cut/checkpoints/checkpoint-3").mkdir()  # killed while it was written
     with monkeypatch.context() as patched, pytest.raises(OSError, match="no space"):
-        patched.setattr(trainer_module, "_trained", full)
+        patched.setattr(trainer_module, "trained_model", full)
         train("cut")  # to the last step, and nothing saved
     assert [p.name for p in (tmp_path / "cut/checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
     cut, got = train("cut")
@@ -341,11 +343,11 @@ def test_memory_does_not_grow_over_500_steps(tmp_path, pairs, sandbox, monkeypat
 
     monkeypatch.setattr(engine, "sample", endless)
 
-    def report(step, steps, metrics):
+    def progress(step, steps, metrics):
         if step in (100, 500):
             gc.collect()
             used[step] = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
     sizes = {"steps": 500, "groups": 1, "group_size": 2, "max_tokens": 8}
-    train_grpo(Run("long", root=tmp_path), model, tokenizer, pairs[:1], sandbox, report=report, **sizes)
+    train_grpo(Run("long", root=tmp_path), model, tokenizer, pairs[:1], sandbox, progress=progress, **sizes)
     assert used[500] - used[100] < 8, used  # MiB

@@ -1,0 +1,163 @@
+"""JSON, JSON Lines and text files that survive a kill: replaced as a whole, or appended and synced to disk."""
+
+import dataclasses
+import gc
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..core import InputError
+
+Row = dict[str, Any]
+
+
+def write_text(file: Path, text: str) -> Path:
+    """Replace a text file as a whole (temporary file beside it, fsync, rename). Returns its path."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with open(descriptor, "wb") as handle:
+            handle.write(_encode(text))
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, file)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return file
+
+
+def append_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append rows to a JSON Lines file and sync it to disk. A last line that a kill cut short is removed first."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "a+b") as handle:
+        _repair_last_line(handle)
+        handle.write(_encode(json_lines(rows)))
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def read_rows(file: str | Path) -> list[Row]:
+    """The rows of a JSON Lines or parquet file. A last line that a kill cut short is left out.
+
+    Raises:
+        InputError: the file is missing, or a line (named by its number) is not a JSON object.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    if file.suffix == ".parquet":
+        import pandas
+
+        return jsonable(pandas.read_parquet(file).to_dict("records"))
+    rows = []
+    with open(file, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                if not line.endswith(b"\n"):
+                    break
+                row = None
+            if not isinstance(row, dict):
+                raise InputError(f"{file}, line {number}: not a JSON object; fix or remove the line")
+            rows.append(row)
+    return rows
+
+
+def read_json(file: Path) -> Any:
+    """The content of a run's JSON file. InputError if it is not JSON."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise InputError(f"{file}: not JSON; fix the file or remove the run's folder") from None
+
+
+def dumps_json(value: Any, indent: int | None = None) -> str:
+    """JSON text of anything that `jsonable` converts."""
+    return json.dumps(jsonable(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """JSON Lines text: one row a line."""
+    return "".join(dumps_json(row) + "\n" for row in rows)
+
+
+def jsonable(value: Any) -> Any:
+    """JSON's own types: arrays as lists, paths as strings, dataclasses as objects, NaN and infinities as None.
+
+    Raises:
+        TypeError: a value of another type.
+    """
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(v) for v in value]
+    if isinstance(value, set | frozenset):
+        return sorted(jsonable(v) for v in value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if hasattr(value, "tolist"):  # numpy and torch, arrays and scalars
+        return jsonable(value.tolist())
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int):
+        return int(value)
+    raise TypeError(f"{type(value).__name__} does not fit into JSON: {value!r:.80}")
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file, as "sha256:…"."""
+    with open(path, "rb") as handle:
+        return "sha256:" + hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+@contextmanager
+def gc_paused() -> Iterator[None]:
+    """Pause Python's garbage collector where many objects without reference cycles are made.
+
+    Halves the time to read the rows of a study.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _repair_last_line(handle: BinaryIO) -> None:
+    """Remove an incomplete last line; add the newline to one that lacks only that."""
+    size = end = handle.seek(0, os.SEEK_END)
+    tail = b""
+    while end and b"\n" not in tail:
+        start = max(0, end - 65_536)
+        handle.seek(start)
+        tail, end = handle.read(end - start) + tail, start
+    tail = tail.rpartition(b"\n")[2]
+    if tail:
+        try:
+            json.loads(tail)
+            handle.write(b"\n")
+        except ValueError:
+            handle.truncate(size - len(tail))
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes its JSON escape

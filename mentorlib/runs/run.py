@@ -1,0 +1,214 @@
+"""A run is a folder of parameters, provenance, metrics, rows and results.
+
+``runs/<name>/`` holds ``run.json`` (parameters, seed, versions, git revision, data hashes, status), ``metrics.jsonl``,
+rows as JSON Lines (``rollouts.jsonl``, ``eval/<suite>.jsonl``), ``results.json``, and what trainers and notebooks write:
+``checkpoints/`` (until training is done), ``model/``, ``notebook.ipynb``, ``report.html``. ``kill -9`` costs at most the
+row being written. One process writes a run at a time.
+"""
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..core import InputError
+from .files import Row, append_rows, dumps_json, file_hash, json_lines, jsonable, read_json, read_rows, write_text
+from .provenance import git_revision, versions
+from .query import query_rows
+
+API_KEY_VARIABLE = "OPENAI_API_KEY"  # the environment variable with an endpoint's key, which no file stores
+_ABSENT = object()
+
+
+class Run:
+    """Create ``root/name``, or reopen it when its parameters agree with ``params``.
+
+    Parameters are stored as JSON. Those that name an existing file are hashed into run.json's ``data``. Reopening a run
+    that ended removes its results, which are then recorded again.
+
+    Raises:
+        InputError: ``name`` cannot be a folder's name, a run of that name has other parameters (each is named), or a
+            parameter is an address that holds credentials.
+    """
+
+    def __init__(self, name: str, root: str | Path = "runs", **params: Any):
+        self.name, self.path = check_name(name), Path(root) / name
+        params = jsonable(params)
+        for value in params.values():
+            reject_credentials(value)
+        if (self.path / "run.json").exists():
+            self.info: dict[str, Any] = read_json(self.path / "run.json")
+            self._reopen(params)
+        elif self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file, not a run; choose another run name")
+        else:
+            self.info = {
+                "name": name,
+                "parameters": params,
+                "seed": params.get("seed"),
+                "status": "running",
+                "created": _now(),
+                "finished": None,
+                "python": platform.python_version(),
+                "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+                "versions": versions(),
+                "git": git_revision(),
+                "data": {v: file_hash(v) for v in params.values() if isinstance(v, str) and os.path.isfile(v)},
+            }
+        self._save()
+
+    def _reopen(self, params: dict[str, Any]) -> None:
+        old = self.info["parameters"]
+        if differ := [k for k in {**old, **params} if old.get(k, _ABSENT) != params.get(k, _ABSENT)]:
+            listed = ", ".join(f"{k} (was {_show(old, k)}, now {_show(params, k)})" for k in differ)
+            raise InputError(
+                f"{self.path} exists with other parameters: {listed}; choose another run name or remove the folder"
+            )
+        if self.info.pop("compares", None) or self.status != "running":  # its results are recorded again
+            (self.path / "results.json").unlink(missing_ok=True)
+        reopened = [*self.info.get("reopened", []), {"time": _now(), "git": git_revision()}]
+        self.info |= {"reopened": reopened, "status": "running", "finished": None}
+
+    @classmethod
+    def open(cls, name: str | Path, root: str | Path = "runs") -> "Run":
+        """Open an existing run for reading, by name or by its folder's path. InputError if there is none."""
+        path = Path(name) if (Path(name) / "run.json").exists() else Path(root) / name
+        if not (path / "run.json").exists():
+            known = sorted(p.parent.name for p in Path(root).glob("*/run.json"))
+            raise InputError(f"no run {str(name)!r} under {root}/; there are: {', '.join(known) or 'none'}")
+        run = cls.__new__(cls)
+        run.name, run.path, run.info = path.resolve().name, path, read_json(path / "run.json")
+        return run
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters it was created with."""
+        return self.info["parameters"]
+
+    @property
+    def status(self) -> str:
+        """ "running", "done" or "failed"."""
+        return self.info["status"]
+
+    def finish(self, status: str = "done") -> None:
+        """Set the final status: "done" or "failed". The checkpoints of a run that is done are removed."""
+        self.info |= {"status": status, "finished": _now()}
+        self._save()
+        checkpoints, obsolete = self.path / "checkpoints", self.path / "checkpoints.done"
+        if status == "done" and checkpoints.exists():
+            shutil.rmtree(obsolete, ignore_errors=True)
+            checkpoints.rename(obsolete)  # at once: training would resume from a half-removed folder
+            shutil.rmtree(obsolete, ignore_errors=True)
+
+    def uses(self, path: str | Path) -> Path:
+        """Record an input file's SHA-256 in run.json's ``data``. Returns its path. InputError if it is missing."""
+        if not os.path.isfile(path):
+            raise InputError(f"{path}: no such file")
+        self.info["data"][str(path)] = file_hash(path)
+        self._save()
+        return Path(path)
+
+    def log(self, step: int, **metrics: Any) -> None:
+        """Append one line to metrics.jsonl: step, time (ISO 8601, UTC) and the metrics."""
+        self.append_rows("metrics.jsonl", [{"step": step, "time": _now(), **metrics}])
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Replace a JSON file of the run as a whole. NaN and infinities become null."""
+        return write_text(self.path / name, dumps_json(value, indent=1) + "\n")
+
+    def append_rows(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append rows to a JSON Lines file of the run, as `files.append_rows`."""
+        append_rows(self.path / name, rows)
+
+    def write_rows(self, name: str, rows: Iterable[Mapping[str, Any]]) -> Path:
+        """Replace a JSON Lines file of the run as a whole: for rows that a resumed step would write again."""
+        return write_text(self.path / name, json_lines(rows))
+
+    def read_rows(self, name: str) -> list[Row]:
+        """The rows of a JSON Lines or parquet file of the run, as `files.read_rows`."""
+        return read_rows(self.path / name)
+
+    def record(
+        self,
+        key: str,
+        value: Any = None,
+        *,
+        ci: tuple[float, float] | None = None,
+        n: int | None = None,
+        rows: str | None = None,
+        query: str | None = None,
+    ) -> Any:
+        """Record a number in results.json. Returns its value.
+
+        Args:
+            key: the result's name, such as "accuracy/longer".
+            value: the number; if left out, it and ``n`` are computed from ``rows`` and ``query``.
+            ci: its interval (low, high).
+            n: the number of rows behind it.
+            rows: the file it is computed from, relative to the run's folder.
+            query: how it is computed, for `verify_run` to compute it again; see `query_rows`.
+
+        Raises:
+            InputError: only one of rows and query, no such file, or a wrong query.
+        """
+        if (rows is None) != (query is None):
+            raise InputError(f"result {key!r}: rows and query go together")
+        if rows is not None and query is not None and value is None:
+            value, counted = query_rows(self.read_rows(rows), query)
+            n = counted if n is None else n
+        self.record_many({key: {"value": value, "ci": ci, "n": n, "rows": rows, "query": query}})
+        return value
+
+    def record_many(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
+        """Record several results: key -> {value, ci, n, rows, query}."""
+        self.write_json("results.json", {**self.results, **entries})
+
+    def compares(self, runs: list[str]) -> None:
+        """Record in run.json which other runs the results compare. InputError if they compared other runs before."""
+        if self.info.setdefault("compares", runs) != runs:
+            raise InputError(f"{self.path}: its results are about other runs; record all of them of the same runs")
+        self._save()
+
+    @property
+    def results(self) -> dict[str, dict[str, Any]]:
+        """results.json: key -> {value, ci, n, rows, query}; empty when nothing was recorded."""
+        file = self.path / "results.json"
+        return read_json(file) if file.exists() else {}
+
+    def _save(self) -> None:
+        self.write_json("run.json", self.info)
+
+
+def check_name(name: Any) -> str:
+    """Return a run's name if it can be a folder's name. InputError if not."""
+    if not isinstance(name, str) or not name or name.startswith(".") or not set(name).isdisjoint('/\\:\0\n\t*?"<>|'):
+        raise InputError(f"run name {name!r}: use letters, digits, '-', '_' and '.', with no path separator")
+    return name
+
+
+def reject_credentials(value: Any) -> None:
+    """InputError for an address (or one in a list) with a user, password or query string: a run would store it."""
+    for text in value if isinstance(value, list) else [value]:
+        if not isinstance(text, str) or "://" not in text:
+            continue
+        try:
+            parts = urlsplit(text)
+        except ValueError:  # such as half an IPv6 address
+            continue
+        if parts.username or parts.password or parts.query:
+            raise InputError(
+                f"the address of {parts.hostname} holds a key, which a run would store: set {API_KEY_VARIABLE} instead"
+            )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _show(params: Mapping[str, Any], key: str) -> str:
+    return json.dumps(params[key]) if key in params else "absent"

@@ -22,7 +22,8 @@ from trl import GRPOConfig, GRPOTrainer
 
 from mentorlib import Sandbox, Task, load_model
 from mentorlib.core import display_number
-from mentorlib.data.suites import CALCULATOR, generate
+from mentorlib.data.suites import generate
+from mentorlib.data.suites.calculator import CALCULATOR
 from mentorlib.data.tools import calculator
 from mentorlib.rollout.engine import TorchEngine
 from mentorlib.rollout.loop import run_rollouts

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mentorlib.data.suites import CALCULATOR
+from mentorlib.data.suites.calculator import CALCULATOR
 from mentorlib.sandbox.pool import Sandbox
 from mentorlib.sandbox.toolbox import call_many
 

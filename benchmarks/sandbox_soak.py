@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from mentorlib.data.suites import CALCULATOR
+from mentorlib.data.suites.calculator import CALCULATOR
 from mentorlib.data.tools import calculator
 from mentorlib.sandbox.pool import Job, Sandbox
 

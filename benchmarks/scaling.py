@@ -19,7 +19,8 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from mentorlib import load_model
-from mentorlib.data.suites import CALCULATOR, generate
+from mentorlib.data.suites import generate
+from mentorlib.data.suites.calculator import CALCULATOR
 from mentorlib.data.tools import lists, text, units
 from mentorlib.rollout.attention import PackedGroups, forward, packed_attention
 from mentorlib.rollout.chat import prompt_ids

@@ -26,8 +26,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core import Call, Execution, Message
-from ..data.suites import CALCULATOR, RETRIEVAL, UNSEEN, calculator, split_of
-from ..data.suites.retrieval import TOWNS
+from ..data.suites import calculator
+from ..data.suites.calculator import CALCULATOR
+from ..data.suites.retrieval import RETRIEVAL, TOWNS
+from ..data.suites.unseen import UNSEEN
 
 Schema = dict[str, Any]
 Lesson = tuple[list[Schema], list[tuple[str, list[Message]]]]  # schemas, (question, answer) of each question
@@ -629,26 +631,26 @@ def _wrong_plan(mistake: str, step: calculator.Step) -> calculator.Plan:
     return plans[mistake]
 
 
-def _problem(rng: random.Random) -> calculator.Problem:
+def _problem(rng: random.Random) -> calculator.WordProblem:
     """A word problem of one to four calls, each as likely, of the pretraining split."""
     calls = rng.randint(1, 4)
     while True:
-        problem = calculator.draw_problem(rng, calls=(calls, calls), n_tools=0, wording=WORDING)
-        if split_of(problem.key) == "pretrain":
+        problem = calculator.draw(rng, calls=(calls, calls), n_tools=0, wording=WORDING)
+        if problem.split == "pretrain":
             return problem
 
 
 def calculator_lesson(rng: random.Random, questions: int, careless: float) -> Lesson:
     """Word problems of the pretraining split, solved sloppily; at least five tools are offered."""
     problems = [_problem(rng) for _ in range(questions)]
-    offered = sorted({tool for problem in problems for tool in problem.tools})
+    offered = sorted({tool for problem in problems for tool in problem.toolbox.names})
     rest = [name for name in calculator.FUNCTIONS if name not in offered]
     offered += rng.sample(rest, min(len(rest), max(rng.randint(0, 2), 5 - len(offered))))
     rng.shuffle(offered)
     return list(CALCULATOR.subset(offered).schemas), [(p.question, _solve(rng, p, offered, careless)) for p in problems]
 
 
-def _solve(rng: random.Random, problem: calculator.Problem, offered: list[str], careless: float) -> list[Message]:
+def _solve(rng: random.Random, problem: calculator.WordProblem, offered: list[str], careless: float) -> list[Message]:
     speaker = Demonstrator(rng, offered, careless)
     easy = len(problem.steps) <= 2
     value: Any = None

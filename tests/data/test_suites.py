@@ -1,33 +1,33 @@
-"""Suites: tasks are right by execution, splits never meet, and the teacher's path is one of several."""
+"""Suites: answers are right by execution, splits share no problem, and the teacher's path is one of several."""
 
-import importlib.util
+import ast
 import itertools
 import json
 import random
 import re
-import sys
 from pathlib import Path
 
 import bm25s
 import numpy as np
 import pytest
 
-from mentorlib.core import Call, Execution, InputError, Reference, format_tool_result
+from mentorlib.core import Execution, InputError, format_tool_result
+from mentorlib.data import suites
 from mentorlib.data.check_references import verify_references
-from mentorlib.data.parquet import load_tasks
-from mentorlib.data.suites import (
+from mentorlib.data.problem import SPLITS, reference_from_calls
+from mentorlib.data.suites import SUITES, calculator, generate, retrieval
+from mentorlib.data.suites.calculator import (
+    BOXES,
     CALCULATOR,
-    RETRIEVAL,
-    SPLITS,
-    SUITES,
-    UNSEEN,
-    generate,
-    messages_of,
+    FUNCTIONS,
+    NAMES,
+    THINGS,
+    right_paths,
+    run_plan,
     several_paths,
-    split_of,
 )
-from mentorlib.data.suites.calculator import BOXES, FUNCTIONS, NAMES, THINGS, draw_problem, right_paths, run_plan
-from mentorlib.data.suites.retrieval import draw_problem as draw_world
+from mentorlib.data.suites.retrieval import RETRIEVAL
+from mentorlib.data.suites.unseen import UNSEEN
 from mentorlib.data.tools.retrieval import best, scores
 from mentorlib.sandbox.toolbox import Toolbox
 from mentorlib.students.corpus import pretraining_examples
@@ -58,7 +58,7 @@ def drawn(suite, split, n, monkeypatch):
 
     def remember(rng):
         problem = draw(rng)
-        keys[problem[0]] = json.dumps(problem[-1])
+        keys[problem.question] = json.dumps(problem.key)
         return problem
 
     with monkeypatch.context() as patch:
@@ -103,15 +103,15 @@ def test_generation_repeats_and_grows():
     assert [t.question for t, _ in few] == [t.question for t, _ in many[:5]]
 
 
-def test_the_dial_makes_tasks_harder():
-    def calls(suite, **dial):
-        return {len(r.calls) for _, r in generate(suite, 20, **dial)}
+def test_options_make_tasks_harder():
+    def calls(suite, **options):
+        return {len(r.calls) for _, r in generate(suite, 20, **options)}
 
     assert calls("longer") == {5, 6} and calls("longer", calls=(7, 7)) == {7}
     assert calls("retrieval", hops=(1, 1)) == {1} and calls("retrieval", hops=(3, 3)) == {3}
     assert {len(t.toolbox.names) for t, _ in generate("unseen", 5, n_tools=9)} == {9}
     assert all(t.question.count(".") == 4 for t, _ in generate("no_tool", 20, steps=(3, 3)))
-    ids = {t.id for dial in ((1, 1), (2, 2)) for t, _ in generate("retrieval", 5, hops=dial)}
+    ids = {t.id for hops in ((1, 1), (2, 2)) for t, _ in generate("retrieval", 5, hops=hops)}
     assert len(ids) == 10  # tasks of two settings can stand in one data set
 
 
@@ -128,15 +128,16 @@ def test_problems_with_one_right_path_or_more(several):
     for task, reference in generate("calculator", 30, several=several):
         assert several or not {"sum_numbers", "power", "modulo"} & set(reference.tools), task.question
     rng = random.Random(3)
-    share = np.mean([len(set(right_paths(draw_problem(rng)))) > 1 for _ in range(200)])
-    assert 0.8 < share < 1  # or the dial would choose nothing
+    problems = [calculator.draw(rng) for _ in range(200)]
+    share = np.mean([len(set(right_paths(p.steps, p.answer))) > 1 for p in problems])
+    assert 0.8 < share < 1  # or the option would choose nothing
 
 
 def test_every_variant_of_a_step_gives_the_same_value():
     rng = random.Random(5)
     several = 0
     for _ in range(200):
-        problem = draw_problem(rng)
+        problem = calculator.draw(rng)
         value = None
         for step in problem.steps:
             if not step.variants[0]:
@@ -156,26 +157,32 @@ def test_most_calculator_tasks_have_several_right_paths():
 
 
 def test_a_wrong_variant_is_no_right_path():
-    problem = next(p for p in iter(lambda: draw_problem(random.Random(1)), None) if len(p.steps[-1].variants) > 1)
-    before = right_paths(problem)
+    problem = calculator.draw(random.Random(1))
+    before = right_paths(problem.steps, problem.answer)
     problem.steps[-1].variants.append([("add", {"a": 1, "b": 1})])
-    assert right_paths(problem) == before and len(before) > 1
-    assert all(set(path) <= set(problem.tools) for path in before)
+    assert right_paths(problem.steps, problem.answer) == before and len(before) > 1
+    assert all(set(path) <= set(problem.toolbox.names) for path in before)
 
 
 # --- retrieval ---
 
 
+def searches(problem):
+    """A retrieval problem's searches, as (query, document), and all its documents."""
+    documents = ast.literal_eval(problem.toolbox.source.rpartition("DOCUMENTS = ")[2])
+    return [(arguments["query"], document) for _, arguments, document in problem.calls], documents
+
+
 def test_two_words_find_the_fact():
-    """Whatever the world: one document has both words of a hop, and it comes first."""
+    """One document has both words of a hop, and it ranks first."""
     for seed in range(300):
-        _, hops, _, documents, _ = draw_world(random.Random(seed), (1 + seed % 3, 1 + seed % 3))
-        assert all(best(query, documents) == found for query, found in hops)
+        hops, documents = searches(retrieval.draw(random.Random(seed), (1 + seed % 3, 1 + seed % 3)))
+        assert all(best(query, documents) == document for query, document in hops)
 
 
 def test_the_ranking_is_that_of_bm25s():
     for seed in range(20):
-        _, hops, _, documents, _ = draw_world(random.Random(seed))
+        hops, documents = searches(retrieval.draw(random.Random(seed)))
         documents.append("Mia likes long walks, and the town where the aunt of the doctor of Mia lives.")
         peer = bm25s.BM25()
         peer.index(bm25s.tokenize(documents, stopwords=None, show_progress=False), show_progress=False)
@@ -244,9 +251,9 @@ def test_a_result_as_a_rollout_shows_it_is_the_call_s(sandbox):
     task = Task("t", "Read.", "3", Toolbox.from_source("t", source), "t")
     shown = Execution(value="<|" + "a" * 3000).text
     for text, fits in ((shown, True), (format_tool_result(shown), True), (format_tool_result(shown) + "!", False)):
-        messages = messages_of([("read", {}, "")], "3")
-        messages[1]["content"] = text
-        _, rejected = verify_references([(task, Reference("t", messages, [Call("read", {})], "3"))], sandbox)
+        reference = reference_from_calls("t", [("read", {}, "")], "3")
+        reference.messages[1]["content"] = text
+        _, rejected = verify_references([(task, reference)], sandbox)
         assert (rejected[0].reason == "a call gives another value") is not fits
 
 
@@ -257,7 +264,7 @@ def test_asking_for_more_tasks_than_there_are_is_one_line(monkeypatch):
     problem = SUITES["unseen"](random.Random(0))
     monkeypatch.setitem(SUITES, "unseen", lambda rng: problem)
     with pytest.raises(InputError, match="ask for fewer than 2"):
-        generate("unseen", 2, split=split_of(problem[-1]))
+        generate("unseen", 2, split=problem.split)
 
 
 def test_unknown_suite_is_one_line():
@@ -274,16 +281,13 @@ def test_the_table_names_every_suite():
     assert re.findall(r"^\| `(\w+)` \|", BENCHMARK, re.MULTILINE) == list(SUITES)
 
 
-def test_the_example_makes_a_suite_in_fifty_lines(tmp_path, monkeypatch):
+def test_the_example_is_a_suite_in_one_file(tmp_path, monkeypatch, sandbox):
+    """The page's file of at most fifty lines is found in the folder of the suites, drawn by name and verified."""
     (code,) = re.findall(r"```python\n(.*?)```", BENCHMARK, re.DOTALL)
     assert len(code.splitlines()) <= 50
-    file = tmp_path / "parcels.py"
-    file.write_text(code)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mentorlib.data.suites.SUITES", dict(SUITES))  # the example adds to it
-    spec = importlib.util.spec_from_file_location("parcels", file)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "parcels", module)
-    spec.loader.exec_module(module)
-    pairs = load_tasks(tmp_path / "runs" / "parcels", suite="parcels")
-    assert {t.split for t, _ in pairs} == {"train", "eval"} and len(pairs) == 250
+    (tmp_path / "parcels.py").write_text(code)
+    monkeypatch.setattr(suites, "__path__", [*suites.__path__, str(tmp_path)])
+    monkeypatch.setattr(suites, "SUITES", suites.load_suites())
+    pairs = [pair for split in ("train", "eval") for pair in generate("parcels", 100, split=split)]
+    kept, rejected = verify_references(pairs, sandbox)
+    assert kept == pairs and not rejected

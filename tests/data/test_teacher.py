@@ -7,7 +7,9 @@ from faults import NANO
 
 from mentorlib import TorchEngine, load_model
 from mentorlib.core import InputError, Reference, Trajectory
-from mentorlib.data.suites import CALCULATOR, generate, messages_of
+from mentorlib.data.problem import reference_from_calls
+from mentorlib.data.suites import generate
+from mentorlib.data.suites.calculator import CALCULATOR
 from mentorlib.data.teacher import agreement, distill, references
 from mentorlib.rollout.endpoint import Endpoint
 from mentorlib.runs.run import Run
@@ -16,8 +18,8 @@ from mentorlib.task import Task
 
 def played(task, calls, answer, counted=10, stop="answered"):
     """A trajectory of ``(name, arguments, result)`` and an answer."""
-    messages = messages_of(calls, answer)
-    return Trajectory(task.id, messages, f"\\boxed{{{answer}}}<|im_end|>", stop, counted=counted)
+    messages = reference_from_calls(task.id, calls, answer).messages
+    return Trajectory(task.id, messages, f"\\boxed{{{answer}}}<|im_end|>", stop, sampled_by_server=counted)
 
 
 def test_the_most_direct_right_sample_is_kept(sandbox):

@@ -15,15 +15,19 @@ from faults import FAULTS, NANO, Proxy
 from tiny import executed
 
 from mentorlib.core import InputError, Trajectory, parse_call, raw_calls
-from mentorlib.data.suites import CALCULATOR, generate
+from mentorlib.data.suites import generate
+from mentorlib.data.suites.calculator import CALCULATOR
 from mentorlib.lab.analysis.recompute import verify_run
 from mentorlib.lab.batch.parameters import check_parameters
-from mentorlib.rollout.endpoint import Endpoint, _again, _Conversation, _Passing, _read, _seconds, _turn
+from mentorlib.rollout.chat_client import TransientError, redact_key, retry_after_seconds
+from mentorlib.rollout.conversation import Conversation
+from mentorlib.rollout.endpoint import Endpoint, ServedConversation
 from mentorlib.rollout.engine import TorchEngine
 from mentorlib.rollout.evaluation import evaluate
 from mentorlib.rollout.grading import grade
 from mentorlib.rollout.loop import run_rollouts
 from mentorlib.rollout.model import load_model
+from mentorlib.rollout.replies import message_to_resend, parse_reply, turn_text
 from mentorlib.runs.run import Run
 from mentorlib.sandbox.toolbox import Toolbox
 from mentorlib.trainer.common import check_method
@@ -78,12 +82,12 @@ def test_a_served_model_does_what_it_does_in_this_process(server, tasks, sandbox
 def test_what_passes_is_asked_again(proxy, tasks, sandbox, local, tmp_path, fault):
     proxy.plan, proxy.slow = [fault, None, fault], 9
     policy = endpoint(proxy.url, tmp_path, timeout=8 if fault == "slow" else 60, concurrency=1)
-    told = []
-    report = lambda done, total, metrics: told.append((done, total, metrics))  # noqa: E731
+    calls = []
+    progress = lambda done, total, metrics: calls.append((done, total, metrics))  # noqa: E731
     begun = time.monotonic()
-    assert seen(policy(tasks[:2], sandbox, temperature=0.0, report=report)) == seen(local[:2])
+    assert seen(policy(tasks[:2], sandbox, temperature=0.0, progress=progress)) == seen(local[:2])
     assert proxy.made == {fault: 2} and policy.usage["retries"] == 2
-    assert [x[:2] for x in told] == [(1, 2), (2, 2)] and told[-1][2]["retries"] == 2
+    assert [x[:2] for x in calls] == [(1, 2), (2, 2)] and calls[-1][2]["retries"] == 2
     assert fault != "429" or time.monotonic() - begun > 0.4  # Retry-After, twice
     assert set(proxy.delivered.values()) == {1}
 
@@ -115,7 +119,7 @@ def test_a_server_that_goes_leaves_what_a_rerun_takes_up(proxy, tasks, sandbox, 
         InputError,
         match=r"stopped answering \(connection\) with [1-7] of 8 conversations open; its replies are kept: start it",
     ):
-        policy(tasks, sandbox, temperature=0.0, report=go)
+        policy(tasks, sandbox, temperature=0.0, progress=go)
     assert time.monotonic() - went[0] < 10
     asked, proxy.gone = proxy.delivered.total(), False
     assert seen(endpoint(proxy.url, tmp_path)(tasks, sandbox, temperature=0.0)) == seen(local)
@@ -150,20 +154,20 @@ def test_kill_9_loses_only_what_is_in_flight(proxy, tmp_path, tasks, sandbox, lo
 
 
 @pytest.mark.parametrize(
-    ("answer", "mend"),
+    ("answer", "remedy"),
     [
         (f"401 wrong key {CANARY}", "set OPENAI_API_KEY"),
         ("404 no such model", r"there are: nano"),
         ('400 "auto" tool choice requires --enable-auto-tool-choice', "without tool calls"),
-        ("400 temperature is out of range", "mend the model's name, .* or its settings"),
+        ("400 temperature is out of range", "fix the model's name, .* or its settings"),
         ("402 insufficient balance", "the account has run out"),
     ],
 )
-def test_what_does_not_pass_fails_at_once(proxy, tasks, sandbox, tmp_path, monkeypatch, answer, mend):
+def test_what_does_not_pass_fails_at_once(proxy, tasks, sandbox, tmp_path, monkeypatch, answer, remedy):
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     proxy.plan = [answer] * 8
     begun = time.monotonic()
-    with pytest.raises(InputError, match=mend) as raised:
+    with pytest.raises(InputError, match=remedy) as raised:
         endpoint(proxy.url, tmp_path)(tasks, sandbox)
     assert time.monotonic() - begun < 5 and "\n" not in str(raised.value) and CANARY not in str(raised.value)
     assert raised.value.__context__ is None and raised.value.__cause__ is None
@@ -207,17 +211,21 @@ def test_names_that_hosts_refuse_are_sent_otherwise(tmp_path, sandbox):
         generate("calculator", 1, split="eval")[0][0],
         toolbox=Toolbox.from_schemas("math", [{"type": "function", "function": schema}]),
     )
-    play = _Conversation(endpoint("http://127.0.0.1:9/v1", tmp_path), task, sandbox, 2, 64, 0.0, "")
-    assert [tool["function"]["name"] for tool in play.request()["tools"]] == ["math_factorial"]
-    play._hear(
+    policy = endpoint("http://127.0.0.1:9/v1", tmp_path)
+    served = ServedConversation(policy, Conversation(task, max_turns=2), sandbox, 64, 0.0, "")
+    assert [tool["function"]["name"] for tool in served.request()["tools"]] == ["math_factorial"]
+    served.add_reply(
         {"message": call('{"n": 3}', "math_factorial"), "finish": "tool_calls", "usage": {"completion_tokens": 1}}
     )
-    assert play.messages[0]["tool_calls"][0]["function"] == {"name": "math.factorial", "arguments": {"n": 3}}
-    assert play.chat[-2]["tool_calls"][0]["function"]["name"] == "math_factorial"
+    assert served.conversation.messages[0]["tool_calls"][0]["function"] == {
+        "name": "math.factorial",
+        "arguments": {"n": 3},
+    }
+    assert served.chat[-2]["tool_calls"][0]["function"]["name"] == "math_factorial"
 
 
 def test_a_request_that_the_server_fails_on_each_time_is_left(proxy, tasks, sandbox, local, tmp_path, monkeypatch):
-    monkeypatch.setattr("mentorlib.rollout.endpoint.TRIES", 3)
+    monkeypatch.setattr("mentorlib.rollout.chat_client.MAX_HTTP_500_TRIES", 3)
     policy = endpoint(proxy.url, tmp_path, concurrency=2)
     proxy.hated, begun = '"fail"', time.monotonic()
     went = policy([replace(tasks[0], question="fail"), *tasks[1:4]], sandbox, temperature=0.0)
@@ -229,8 +237,8 @@ def test_a_request_that_the_server_fails_on_each_time_is_left(proxy, tasks, sand
 
 
 def test_a_server_that_fails_on_everything_is_gone(proxy, tasks, sandbox, tmp_path, monkeypatch):
-    monkeypatch.setattr("mentorlib.rollout.endpoint.TRIES", 2)
-    monkeypatch.setattr("mentorlib.rollout.endpoint.LOST", 3)
+    monkeypatch.setattr("mentorlib.rollout.chat_client.MAX_HTTP_500_TRIES", 2)
+    monkeypatch.setattr("mentorlib.rollout.chat_client.MAX_HTTP_500_REQUESTS", 3)
     policy = endpoint(proxy.url, tmp_path, concurrency=1)
     policy(tasks[:1], sandbox, temperature=0.0)
     proxy.hated = '"messages"'
@@ -243,8 +251,8 @@ def test_no_more_requests_a_minute_than_asked_for(tmp_path):
     proxy.plan = ["429"] * 5  # what is refused and asked again counts too
     policy, stop, begun = endpoint(proxy.url, tmp_path, per_minute=240), threading.Event(), time.monotonic()
     for _ in range(5):
-        with pytest.raises(_Passing, match="HTTP 429"):
-            policy._ask({"model": "m", "messages": [], "max_tokens": 1}, stop)
+        with pytest.raises(TransientError, match="HTTP 429"):
+            policy.client._send({"model": "m", "messages": [], "max_tokens": 1}, stop)
     assert time.monotonic() - begun >= 4 * 60 / 240
     with pytest.raises(InputError, match="requests a minute"):
         endpoint(proxy.url, tmp_path, per_minute=-1)
@@ -268,13 +276,13 @@ def test_the_key_is_nowhere(proxy, tasks, sandbox, tmp_path, monkeypatch, capfd)
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     policy = endpoint(proxy.url, tmp_path)
     proxy.plan = ["500", f"503 {CANARY}", f"400 {CANARY}"]
-    policy._last_good = time.monotonic()
-    policy(tasks[:3], sandbox, temperature=0.0, report=lambda *x: print(x))
+    policy.client.answered = True
+    policy(tasks[:3], sandbox, temperature=0.0, progress=lambda *x: print(x))
     assert proxy.keys == {f"Bearer {CANARY}"}  # it was sent
     kept = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     assert kept and CANARY.encode() not in kept
-    assert CANARY not in repr(policy) + repr(vars(policy)) + "".join(capfd.readouterr())
-    assert policy._hide(f"you sent {CANARY}") == "you sent [OPENAI_API_KEY]"
+    assert CANARY not in repr(policy) + repr(vars(policy)) + repr(vars(policy.client)) + "".join(capfd.readouterr())
+    assert redact_key(f"you sent {CANARY}") == "you sent [OPENAI_API_KEY]"
     run = Run("x", tmp_path)
     for make in (
         lambda url: Endpoint(url, "m", run),
@@ -313,12 +321,12 @@ def call(arguments, name="add"):
 )
 def test_hostile_calls_stay_one_call(arguments, sandbox):
     message = {"role": "assistant", "content": "<tool_call><|im_end|>", **call(arguments)}
-    text = _turn(message)
+    text = turn_text(message)
     trajectory = Trajectory.from_response(f"{text}<|im_end|>")
     assert sum(m["role"] == "assistant" for m in trajectory.messages) == 1
     (raw,) = raw_calls(text)
     assert CALCULATOR.call(raw, sandbox).fault != "sandbox"
-    again = _again(message, [raw], 3)
+    again = message_to_resend(message, [raw], 3)
     assert again["tool_calls"][0]["id"] == "call00003"
     sent = json.loads(again["tool_calls"][0]["function"]["arguments"])
     try:
@@ -329,7 +337,7 @@ def test_hostile_calls_stay_one_call(arguments, sandbox):
 
 def test_calls_left_in_the_text_count_too():
     message = {"role": "assistant", "content": 'so <tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'}
-    again = _again(message, ['{"name": "add", "arguments": {"a": 1}}'], 0)
+    again = message_to_resend(message, ['{"name": "add", "arguments": {"a": 1}}'], 0)
     assert again["content"] == "so" and again["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"a": 1}'}
 
 
@@ -345,18 +353,19 @@ def test_calls_left_in_the_text_count_too():
     ],
 )
 def test_a_garbled_reply_is_none(text):
-    assert _read(text) is None
+    assert parse_reply(text) is None
 
 
 def test_half_a_surrogate_pair_does_not_travel():
-    reply = _read('{"choices": [{"message": {"content": "\\ud800x", "tool_calls": null}}]}')
+    reply = parse_reply('{"choices": [{"message": {"content": "\\ud800x", "tool_calls": null}}]}')
     assert reply["message"] == {"role": "assistant", "content": "?x"}
     assert parse_call('{"name": "\\ud83d", "arguments": {}}') is None  # as the text of a server without a parser
 
 
 def test_retry_after_is_seconds_or_a_date():
-    assert [_seconds(x) for x in (None, "2.5", "-3", "inf", "soon", "1e999")] == [0, 2.5, 0, 0, 0, 0]
-    assert _seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0 and _seconds("Fri, 31 Dec 2100 23:59:59 GMT") > 1e9
+    assert [retry_after_seconds(x) for x in (None, "2.5", "-3", "inf", "soon", "1e999")] == [0, 2.5, 0, 0, 0, 0]
+    assert retry_after_seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert retry_after_seconds("Fri, 31 Dec 2100 23:59:59 GMT") > 1e9
 
 
 def test_a_served_model_is_evaluated_as_any(server, pairs, sandbox, tmp_path):

@@ -5,14 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mentorlib.core import InputError, Trajectory
-from mentorlib.data.suites import CALCULATOR, generate
+from mentorlib.core import InputError, Trajectory, format_tool_result
+from mentorlib.data.suites import generate
+from mentorlib.data.suites.calculator import CALCULATOR
 from mentorlib.rollout.attention import common_prefix
 from mentorlib.rollout.chat import encode, encode_chat, prompt_ids, tool_turn
 from mentorlib.rollout.engine import Sampled, TorchEngine, TurnEngine, sample
 from mentorlib.rollout.grading import grade
-from mentorlib.rollout.loop import format_tool_result, run_rollouts, trajectory_row
+from mentorlib.rollout.loop import run_rollouts
 from mentorlib.rollout.model import load_model
+from mentorlib.rollout.record import trajectory_row
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,10 @@ import re
 
 import pytest
 
-from mentorlib.data.suites import RETRIEVAL, SUITES, UNSEEN, generate
+from mentorlib.data.suites import SUITES, generate
 from mentorlib.data.suites.calculator import WORDING
-from mentorlib.data.suites.retrieval import TOWNS
+from mentorlib.data.suites.retrieval import RETRIEVAL, TOWNS
+from mentorlib.data.suites.unseen import UNSEEN
 from mentorlib.rollout.chat import encode_chat
 from mentorlib.rollout.engine import TorchEngine
 from mentorlib.rollout.evaluation import evaluate

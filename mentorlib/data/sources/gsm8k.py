@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ...core import Call, Execution, InputError, Reference, display_number
+from ...core import Execution, InputError, Reference, display_number
 from ...task import Pair, Task
 from ..check_references import RejectedRow, number, same_number
-from ..suites import CALCULATOR, messages_of
+from ..problem import ExecutedCall, reference_from_calls
+from ..suites.calculator import CALCULATOR
 from .rows import Unusable, hold_out, json_lines, text_of, usable
 
 ABOUT = {
@@ -39,9 +40,9 @@ _COMPUTE = {
 }
 
 
-def _calls(expression: str) -> tuple[list[tuple[str, dict[str, Any], Any]], Any]:
+def _calls(expression: str) -> tuple[list[ExecutedCall], Any]:
     """Turn ``(5+3)*2`` into binary calls in the order they are computed; results as a policy reads them."""
-    made: list[tuple[str, dict[str, Any], Any]] = []
+    made: list[ExecutedCall] = []
     text = re.sub(r"(?<=\d),(?=\d{3})", "", expression)  # 1,200
     text = re.sub(r"(\d+(?:\.\d+)?|\.\d+)%", r"(\1/100)", text)  # 20% is a division
     text = re.sub(r"(?<![\d.])0+(?=\d)", "", text)  # 05
@@ -113,7 +114,7 @@ def _reference(solution: str, task: Task) -> Reference:
     annotations = re.findall(r"<<(.*?)>>", solution)
     if not annotations:
         raise Unusable("no annotation", task.id)
-    made: list[tuple[str, dict[str, Any], Any]] = []
+    calls: list[ExecutedCall] = []
     value: Any = None
     for annotation in annotations:
         expression, equals, claimed = annotation.rpartition("=")
@@ -121,15 +122,15 @@ def _reference(solution: str, task: Task) -> Reference:
             stated = number(claimed.replace("$", "").replace("%", "").strip())
         except ValueError as e:
             raise Unusable("an annotation has no value", annotation) from e
-        calls, value = _calls(expression.split("=")[0] if equals else expression)
-        if not calls:
+        made, value = _calls(expression.split("=")[0] if equals else expression)
+        if not made:
             raise Unusable("an annotation makes no call", annotation)
         if not math.isclose(float(value), stated, rel_tol=0.01, abs_tol=0.01):
             raise Unusable("an annotation gives another value", f"{annotation}: {value}")
-        made += calls
+        calls += made
     if not same_number(Execution(value=value).text, task.answer):
         raise Unusable("the last value is not the answer", f"{value}, not {task.answer}")
-    return Reference(task.id, messages_of(made, task.answer), [Call(n, a) for n, a, _ in made], task.answer)
+    return reference_from_calls(task.id, calls, task.answer)
 
 
 def find(folder: Path) -> Path:

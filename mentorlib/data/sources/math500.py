@@ -6,7 +6,7 @@ from typing import Any
 from ...core import Reference
 from ...task import Pair, Task
 from ..check_references import RejectedRow
-from ..suites import CALCULATOR
+from ..suites.calculator import CALCULATOR
 from .rows import json_lines, text_of, usable
 
 ABOUT = {

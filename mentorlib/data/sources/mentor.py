@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ...core import Call, InputError, Reference
-from ...runs.files import plain
+from ...runs.files import jsonable
 from ...sandbox.toolbox import Toolbox
 from ...task import Pair, Task
 from ..check_references import RejectedRow
@@ -80,7 +80,7 @@ def _is_answer(gold: Any) -> bool:
 def _parsed(value: Any) -> Any:
     """What a cell holds: arrays as lists, and a text that is JSON as what it says."""
     try:
-        value = plain(value)
+        value = jsonable(value)
         return json.loads(value) if isinstance(value, str) else value
     except (TypeError, ValueError, RecursionError):  # bytes, or a text that is not JSON
         return None

@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...core import Call, InputError, Reference
+from ...core import InputError
 from ...sandbox.pool import MAX_SOURCE
 from ...sandbox.toolbox import Toolbox
 from ...task import Pair, Task
 from ..check_references import RejectedRow
-from ..suites import messages_of
+from ..problem import ExecutedCall, reference_from_calls
 from ..tools import retrieval
 from .rows import Unusable, convert, json_lines, json_list, text_of, usable
 
@@ -67,9 +67,11 @@ def hotpot_pair(row: dict[str, Any], where: str) -> Pair:
     toolbox = _searching(list(paragraphs.values()))
     if len(toolbox.source.encode()) > MAX_DOCUMENTS:
         raise Unusable("the paragraphs are too long", f"{len(toolbox.source.encode()):,} bytes")
-    made = [("search", {"query": _query(t, paragraphs)}, paragraphs[t]) for t in dict.fromkeys(needed)]
+    calls: list[ExecutedCall] = [
+        ("search", {"query": _query(t, paragraphs)}, paragraphs[t]) for t in dict.fromkeys(needed)
+    ]
     task = Task(where, question, answer, toolbox, "hotpotqa", "eval", "words")
-    return task, Reference(where, messages_of(made, answer), [Call(n, a) for n, a, _ in made], answer)
+    return task, reference_from_calls(where, calls, answer)
 
 
 def _columns(value: Any) -> Any:
@@ -103,7 +105,7 @@ def bamboogle_pair(row: dict[str, Any], where: str, toolbox: Toolbox = CLOSED_BO
     """
     question, answer = text_of(row, "Question"), text_of(row, "Answer")
     task = Task(where, question, answer, toolbox, "bamboogle", "eval", "words")
-    return task, Reference(where, messages_of([], answer), [], answer)
+    return task, reference_from_calls(where, [], answer)
 
 
 def read_hotpot(path: str | Path, n_eval: int = 0) -> tuple[list[Pair], list[RejectedRow]]:

@@ -1,11 +1,11 @@
 """The in-domain suite: word problems over the paper's twelve calculator tools.
 
-A problem is a start and up to three changes of one running value; each step is one or two tool calls.
-Many steps have several right tool paths (sum_numbers or repeated add, power or multiply, modulo or the long
-way), so that strict and flexible matching can differ. The first variant of a step is what the scripted teacher
-prefers: the most direct tool.
+A problem is a start and up to three changes of a running value; each step is one or two tool calls. Many steps have
+several right tool paths (sum_numbers or repeated add, power or multiply, modulo or divide-floor-multiply-subtract), so
+that strict and flexible matching can differ. The first variant of a step, the most direct tool, is the scripted
+teacher's choice.
 
-Simplified: one name, one kind of thing, and numbers from 0 to 5,000 in each problem.
+Simplified: each problem has one name, one kind of thing, and numbers from 0 to 5,000.
 """
 
 import inspect
@@ -13,16 +13,20 @@ import itertools
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ...core import display_number
+from ...sandbox.toolbox import Toolbox
+from ..problem import ExecutedCall, Problem
 from ..tools import calculator as tools
 
+CALCULATOR = Toolbox.from_functions("calculator", tools.TOOLS)
 FUNCTIONS: dict[str, Callable[..., Any]] = {f.__name__: f for f in tools.TOOLS}
 VALUE = "$value"  # in a step's arguments: the running value; "$1" is the result of the step's first call
 
-Plan = list[tuple[str, dict[str, Any]]]
+Plan = list[tuple[str, dict[str, Any]]]  # calls before they are executed: tool name, arguments
 
 NAMES = "Mia Ben Ana Tom Lea Max Eva Sam Zoe Leo Ida Jon Amy Kim Ray Sue".split()
 THINGS = "apples shells coins books stamps cards eggs pens beads stones cups nuts keys tiles plums figs".split()
@@ -39,57 +43,75 @@ class Step:
     numbers: tuple[int, ...]
 
 
-@dataclass
-class Problem:
-    """A drafted word problem; ``answer`` comes from running the steps' first variants."""
+@dataclass(frozen=True)
+class WordProblem(Problem):
+    """A problem with its steps, whose variants give every right path."""
 
     steps: list[Step]
-    question: str
-    answer: Any
-    tools: list[str] = field(default_factory=list)
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What makes two problems the same whatever their wording: the kinds of steps and their numbers."""
-        return tuple((s.kind, s.numbers) for s in self.steps)
 
 
-def bind(arguments: dict[str, Any], value: Any, results: list[Any]) -> dict[str, Any]:
-    """Put the running value and earlier results of a step in place of ``$value``, ``$1``, ``$2``…"""
+def run_plan(plan: Plan, value: Any = None) -> tuple[list[ExecutedCall], Any]:
+    """Execute a step's plan in this process (the tools are the library's): calls with results, and the last result.
 
-    def put(x: Any) -> Any:
-        if isinstance(x, list):
-            return [put(y) for y in x]
-        if x == VALUE:
-            return value
-        return results[int(x[1:]) - 1] if isinstance(x, str) and x.startswith("$") else x
-
-    return {name: put(x) for name, x in arguments.items()}
-
-
-def run_plan(plan: Plan, value: Any = None) -> tuple[list[tuple[str, dict[str, Any], Any]], Any]:
-    """Run one step's plan in this process (the tools are ours): its calls with results, and the last result."""
-    done: list[tuple[str, dict[str, Any], Any]] = []
-    for name, arguments in plan:
-        bound = bind(arguments, value, [r for _, _, r in done])
-        done.append((name, bound, display_number(FUNCTIONS[name](**bound))))
-    return done, done[-1][2] if done else value
+    Args:
+        plan: its arguments may name the running value (``$value``) and earlier results (``$1``, ``$2``).
+        value: the running value.
+    """
+    calls: list[ExecutedCall] = []
+    places: dict[str, Any] = {VALUE: value}
+    for i, (name, arguments) in enumerate(plan, start=1):
+        bound = {
+            key: [_substitute(item, places) for item in x] if isinstance(x, list) else _substitute(x, places)
+            for key, x in arguments.items()
+        }
+        places[f"${i}"] = display_number(FUNCTIONS[name](**bound))
+        calls.append((name, bound, places[f"${i}"]))
+    return calls, calls[-1][2] if calls else value
 
 
-def right_paths(problem: Problem) -> list[tuple[str, ...]]:
-    """The tools called, in order, of each way through a problem that gives its answer when it is run."""
-    found = []
-    for plans in itertools.product(*(step.variants for step in problem.steps)):
+def _substitute(argument: Any, places: dict[str, Any]) -> Any:
+    return places[argument] if isinstance(argument, str) else argument
+
+
+def right_paths(steps: list[Step], answer: Any) -> list[tuple[str, ...]]:
+    """The tool names, in order, of each combination of the steps' variants whose execution gives the answer."""
+    paths = []
+    for plans in itertools.product(*(step.variants for step in steps)):
         value: Any = None
-        for step, plan in zip(problem.steps, plans, strict=True):
+        for step, plan in zip(steps, plans, strict=True):
             value = run_plan(plan, value)[1] if plan else step.numbers[0]
-        if math.isclose(value, problem.answer, rel_tol=1e-5):  # a policy reads six decimals
-            found.append(tuple(name for plan in plans for name, _ in plan))
-    return found
+        if math.isclose(value, answer, rel_tol=1e-5):  # a policy reads six decimals
+            paths.append(tuple(name for plan in plans for name, _ in plan))
+    return paths
 
 
-def needless(rng: random.Random, offered: list[str], value: Any) -> list[tuple[str, dict[str, Any], Any]]:
-    """A call of some offered tool that the problem does not ask for, with its result; none if the tool refuses."""
+def several_paths(n: int = 1000, seed: int = 0, split: str = "train", **options: Any) -> dict[str, float]:
+    """Shares of the calculator problems that ``generate`` draws which have more than one right path, by execution.
+
+    Args:
+        n, seed, split: as for generate.
+        options: of ``draw``; those of the teacher (varied, noise) are ignored.
+
+    Returns:
+        ``paths``: more than one sequence of tools leads to the answer, so that ``strict`` can reject a right path.
+        ``tool sets``: more than one set of tools does, so that ``exact`` can. Both are lower bounds: only the variants
+        of each step are tried, not other orders of arguments or steps.
+    """
+    rng = random.Random(f"calculator/{split}/{seed}")
+    options = {key: value for key, value in options.items() if key not in ("varied", "noise")}
+    drawn: list[list[tuple[str, ...]]] = []
+    while len(drawn) < n:
+        problem = draw(rng, **options)
+        if problem.split == split:
+            drawn.append(right_paths(problem.steps, problem.answer))
+    return {
+        "paths": sum(len(set(paths)) > 1 for paths in drawn) / n,
+        "tool sets": sum(len({frozenset(path) for path in paths}) > 1 for paths in drawn) / n,
+    }
+
+
+def _needless_call(rng: random.Random, offered: list[str], value: Any) -> list[ExecutedCall]:
+    """A call of an offered tool that the problem does not need, with its result; [] if the tool raises."""
     name, value = rng.choice(offered), rng.randint(2, 60) if value is None else value
     other = rng.randint(2, 3)
     values = {"a": value, "b": other, "x": value, "digits": other, "numbers": [value, other]}
@@ -100,15 +122,15 @@ def needless(rng: random.Random, offered: list[str], value: Any) -> list[tuple[s
         return []
 
 
-def chain(tool: str, numbers: list[Any]) -> Plan:
-    """``tool(tool(n1, n2), n3)…`` as a plan."""
+def _chain(tool: str, numbers: list[Any]) -> Plan:
+    """The plan ``tool(tool(n1, n2), n3)…``"""
     plan: Plan = [(tool, {"a": numbers[0], "b": numbers[1]})]
     for i, n in enumerate(numbers[2:], start=1):
         plan.append((tool, {"a": f"${i}", "b": n}))
     return plan
 
 
-# Wordings: (seen in pretraining and distillation, kept for the ladder's "wording" rung).
+# Sentences of each kind of step: (for pretraining and distillation, held out for the "wording" rung).
 WORDING: dict[str, tuple[list[str], list[str]]] = {
     "have": (["{name} has {n} {things}."], ["There are {n} {things} on a table that belongs to {name}."]),
     "sum": (
@@ -164,10 +186,10 @@ WORDING: dict[str, tuple[list[str], list[str]]] = {
 }
 
 
-def _draw(
+def _draw_step(
     rng: random.Random, kind: str, value: Any, words: dict[str, str], sentences: dict[str, list[str]]
 ) -> Step | None:
-    """Draw one step of a kind on a running value; None where its numbers would not come out well."""
+    """Draw one step of a kind on a running value; None if the value does not suit the kind (no divisor, no square)."""
     n, m = rng.randint(2, 60), rng.randint(2, 12)
     ns: list[int] = []
     numbers: tuple[int, ...]
@@ -176,10 +198,10 @@ def _draw(
         variants, numbers = [[]], (n,)
     elif kind == "sum":
         ns = [rng.randint(2, 40) for _ in range(rng.randint(3, 4))]
-        variants, numbers = [[("sum_numbers", {"numbers": list(ns)})], chain("add", list(ns))], tuple(ns)
+        variants, numbers = [[("sum_numbers", {"numbers": list(ns)})], _chain("add", list(ns))], tuple(ns)
     elif kind == "product":
         n = rng.randint(2, 6)
-        variants = [[("multiply", {"a": n, "b": m})], [("sum_numbers", {"numbers": [m] * n})], chain("add", [m] * n)]
+        variants = [[("multiply", {"a": n, "b": m})], [("sum_numbers", {"numbers": [m] * n})], _chain("add", [m] * n)]
         numbers = (n, m)
     elif kind == "square":
         n = rng.randint(3, 15)
@@ -193,7 +215,7 @@ def _draw(
         variants, numbers = [[("subtract", {"a": VALUE, "b": n})]], (n,)
     elif kind == "times":
         n = rng.randint(2, 5)
-        variants, numbers = [[("multiply", {"a": VALUE, "b": n})], chain("add", [VALUE] * n)], (n,)
+        variants, numbers = [[("multiply", {"a": VALUE, "b": n})], _chain("add", [VALUE] * n)], (n,)
     elif kind == "share":
         divisors = [d for d in range(2, 10) if value % d == 0 and value > d]
         if not divisors:
@@ -244,42 +266,35 @@ CHANGES = ["gain", "lose", "times", "share"]
 ENDS = ["leftover", "full", "needed", "side", "round", "apart"]
 
 
-def draw_problem(
+def draw(
     rng: random.Random,
     *,
     calls: tuple[int, int] = (1, 4),
     n_tools: int = 5,
     held_out_wording: bool = False,
     wording: dict[str, list[str]] | None = None,
-) -> Problem:
-    """Draw a word problem.
+    several: bool | None = None,
+    varied: bool = False,
+    noise: float = 0.0,
+) -> WordProblem:
+    """Draw a word problem and solve it as the scripted teacher does.
 
     Args:
-        rng: the source of chance.
-        calls: fewest and most calls of the teacher's path (the difficulty dial); short ones are likelier.
-        n_tools: tools offered at least; those of every right path are always among them.
-        held_out_wording: use the wordings that pretraining and distillation never show.
-        wording: sentences of each kind of step, in place of the suite's own.
+        rng: random generator.
+        calls: fewest and most calls of the direct path; each further call halves the probability.
+        n_tools: fewest tools offered; those of every right path are always among them.
+        held_out_wording: use the sentences that pretraining and distillation never show.
+        wording: sentences of each kind of step, instead of the suite's own.
+        several: only problems with more than one right path (True), or with exactly one (False).
+        varied: the teacher chooses uniformly among the right variants of a step, instead of the most direct.
+        noise: probability, at each step, that the teacher makes a needless call first.
     """
     sentences = wording or {kind: texts[held_out_wording] for kind, texts in WORDING.items()}
     while True:
-        target = rng.choices(range(calls[0], calls[1] + 1), [2.0**-i for i in range(calls[1] - calls[0] + 1)])[0]
-        words = {"name": rng.choice(NAMES), "things": rng.choice(THINGS), "boxes": rng.choice(BOXES)}
-        steps: list[Step] = []
-        value: Any = None
-        used = 0
-        kinds = [rng.choice(STARTS)]
-        while kinds:
-            step = _draw(rng, kinds.pop(), value, words, sentences)
-            if step is None:
-                break
-            steps.append(step)
-            used += len(step.variants[0])
-            value = run_plan(step.variants[0], value)[1] if step.variants[0] else step.numbers[0]
-            if used < target and step.kind not in ENDS:
-                kinds = [rng.choice(ENDS if rng.random() < 0.6 and target - used <= 2 else CHANGES)]
-        if used != target or not 0 <= value < 5000 or len(str(value)) > 8:
+        drawn = _draw_steps(rng, calls, sentences)
+        if drawn is None:
             continue
+        steps, answer, words = drawn
         parts = [s.sentence for s in steps]
         if steps[-1].kind not in ENDS:
             parts.append(rng.choice(sentences["ask"]).format(**words))
@@ -288,4 +303,59 @@ def draw_problem(
         rng.shuffle(others)
         offered = sorted(needed) + others[: max(0, n_tools - len(needed))]
         rng.shuffle(offered)
-        return Problem(steps, " ".join(parts), value, offered)
+        if several is None or several is (len(set(right_paths(steps, answer))) > 1):
+            break
+    executed = _teacher_calls(rng, steps, offered, varied, noise)
+    key = tuple((s.kind, s.numbers) for s in steps)
+    return WordProblem(" ".join(parts), executed, answer, CALCULATOR.subset(offered), key, steps)
+
+
+def _draw_steps(
+    rng: random.Random, calls: tuple[int, int], sentences: dict[str, list[str]]
+) -> tuple[list[Step], Any, dict[str, str]] | None:
+    """Steps, their last value and the words used; None if the steps miss the number of calls or the range of values."""
+    target = rng.choices(range(calls[0], calls[1] + 1), [2.0**-i for i in range(calls[1] - calls[0] + 1)])[0]
+    words = {"name": rng.choice(NAMES), "things": rng.choice(THINGS), "boxes": rng.choice(BOXES)}
+    steps: list[Step] = []
+    value: Any = None
+    n_calls = 0
+    kind: str | None = rng.choice(STARTS)
+    while kind:
+        step = _draw_step(rng, kind, value, words, sentences)
+        if step is None:
+            break
+        steps.append(step)
+        n_calls += len(step.variants[0])
+        value = run_plan(step.variants[0], value)[1] if step.variants[0] else step.numbers[0]
+        kind = None
+        if n_calls < target and step.kind not in ENDS:
+            kind = rng.choice(ENDS if rng.random() < 0.6 and target - n_calls <= 2 else CHANGES)
+    if n_calls != target or not 0 <= value < 5000 or len(str(value)) > 8:
+        return None
+    return steps, value, words
+
+
+def _teacher_calls(
+    rng: random.Random, steps: list[Step], offered: list[str], varied: bool, noise: float
+) -> list[ExecutedCall]:
+    """The scripted teacher's calls with their results."""
+    executed: list[ExecutedCall] = []
+    value: Any = None
+    for step in steps:
+        if noise and rng.random() < noise:
+            executed += _needless_call(rng, offered, value)
+        if step.variants[0]:
+            calls, value = run_plan(rng.choice(step.variants) if varied else step.variants[0], value)
+            executed += calls
+        else:
+            value = step.numbers[0]
+    return executed
+
+
+SUITES = {
+    "calculator": draw,  # in domain: one to four calls, at least five tools offered
+    "longer": partial(draw, calls=(5, 6)),
+    "longest": partial(draw, calls=(7, 8)),  # no rung of the ladder: a suite on which the student rarely succeeds
+    "wording": partial(draw, held_out_wording=True),
+    "distractors": partial(draw, n_tools=10),
+}

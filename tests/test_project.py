@@ -137,7 +137,7 @@ def test_the_examples_on_pages_are_right(tmp_path, monkeypatch):
     (study,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/study.md").read_text(), re.DOTALL)
     Path("mine.yaml").write_text(study)
     assert len(plan(Path("mine.yaml"))[1]) == 6
-    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "docs/own.md").read_text(), re.DOTALL)
     file = tmp_path / "example.py"  # tools are read from their file
     file.write_text("\n".join(examples))
     ran = subprocess.run([sys.executable, str(file)], capture_output=True, text=True)

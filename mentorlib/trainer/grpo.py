@@ -24,7 +24,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import GRPOConfig, GRPOTrainer
 
 from ..core import InputError
-from ..rewards.reward import Reward, Score, get_reward, score_groups
+from ..rewards.reward import Reward, get_reward, score_groups
+from ..rewards.score import Score
 from ..rollout.attention import is_packed, packed_attention
 from ..rollout.engine import Engine, TorchEngine, TurnEngine
 from ..rollout.loop import run_rollouts

@@ -109,7 +109,7 @@ def run_notebook(
 
         with contextlib.suppress(InputError):  # a run that broke before it had rows
             runs = values.get("runs") or ([] if "runs" in values else [values.get("run", "")])
-            viewer.write_runs(output / "trajectories.html", runs, root)
+            viewer.write_trajectories_of_runs(output / "trajectories.html", runs, root)
     report = write_text(output / "report.html", page)
     if refused:
         raise InputError(failure.evalue) from None  # type: ignore[union-attr]

@@ -97,7 +97,7 @@ def write_page(
         with contextlib.suppress(InputError):  # a stage that broke left a row half-made
             views = _views(stages)
             named = dict.fromkeys([s.run for s in filled] + [run for view in views.values() for run in view])
-            viewer.write_runs(folder / "trajectories.html", list(named), filled[0].folder.parent, views)
+            viewer.write_trajectories_of_runs(folder / "trajectories.html", list(named), filled[0].folder.parent, views)
     page = _JINJA.get_template("study_page.template").render(
         stamp=stamp,
         trajectories=(folder / "trajectories.html").exists(),

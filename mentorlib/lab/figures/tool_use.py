@@ -179,7 +179,7 @@ def figure_nowhere(table: pd.DataFrame) -> go.Figure:
     for trace in fig.data:
         method = next(m for m in dict.fromkeys(known["method"]) if text(m) == trace.name)
         own = known[known["method"] == method]
-        trace.customdata = [link(suite=suite, method=method, flag="from nowhere") for suite in own["suite"]]
+        trace.customdata = [link(suite=suite, method=method, flag="ungrounded argument") for suite in own["suite"]]
     fig.update_xaxes(
         title_text="calls with an argument that is in no source<br>(with 95% interval)",
         tickformat=".0%",

@@ -85,7 +85,7 @@ def said_to_be(tab: Any, selector: str, text: Any) -> None:
 
 
 def test_the_trajectories_page(tab: Any, root: Path, tmp_path: Path) -> None:
-    file = viewer.write_runs(tmp_path / "t.html", [], root)
+    file = viewer.write_trajectories_of_runs(tmp_path / "t.html", [], root)
     assert file.stat().st_size < 2_000_000
     tab.goto(file.as_uri() + "#base/eval/longer.jsonl:1")
     tab.wait_for_selector("main h2")
@@ -120,7 +120,7 @@ def test_ten_thousand_trajectories_open_in_two_seconds(tab: Any, root: Path, tmp
     rows = analysis.load.trajectories(root=root)
     many = rows.sample(10_000, replace=True, random_state=0, ignore_index=True)
     many["where"] = [f"r/eval/a.jsonl:{i}" for i in range(1, len(many) + 1)]
-    file = viewer.write(tmp_path / "many.html", many, "Many")
+    file = viewer.write_trajectories(tmp_path / "many.html", many, "Many")
     took = []
     for _ in range(3):  # the best of three: the other test process has a core too
         start = time.monotonic()
@@ -166,7 +166,7 @@ def test_many_trajectories_lie_in_files_beside_the_page(
     monkeypatch.setattr(viewer, "CHUNK", 10)
     monkeypatch.setattr(viewer, "HEAVY", 3_000)
     rows = analysis.load.evaluations(["sft", "grpo-exact"], root)
-    file = viewer.write(tmp_path / "t.html", rows, "T", {"mine": {"sft": "taught"}})
+    file = viewer.write_trajectories(tmp_path / "t.html", rows, "T", {"mine": {"sft": "taught"}})
     beside = sorted(tmp_path.glob("t-*.js"))
     assert len(beside) > 1 and file.stat().st_size < 40_000
     last = rows.iloc[-1]

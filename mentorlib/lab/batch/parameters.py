@@ -13,9 +13,13 @@ from typing import Any
 
 import nbformat
 import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
 
 from ...core import InputError
 from ...runs.run import reject_credentials
+
+TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict, "Any": Any}
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,11 @@ class Parameter:
 
 
 def read_notebook(notebook: str | Path) -> nbformat.NotebookNode:
-    """Read an .ipynb file; InputError if it is missing (naming the nearest) or is no notebook."""
+    """Read an .ipynb file. InputError if it is missing (the nearest name is given) or not a notebook."""
     notebook = Path(notebook)
     if not notebook.is_file():
-        found = sorted(str(p) for p in {*notebook.parent.glob("*.ipynb"), *Path("notebooks").glob("*.ipynb")})
-        near = difflib.get_close_matches(str(notebook), found, 1, 0.3)
+        known = sorted(str(p) for p in {*notebook.parent.glob("*.ipynb"), *Path("notebooks").glob("*.ipynb")})
+        near = difflib.get_close_matches(str(notebook), known, 1, 0.3)
         raise InputError(f"{notebook}: no such notebook" + (f"; did you mean {near[0]}?" if near else ""))
     try:
         node = nbformat.read(notebook, as_version=4)
@@ -44,10 +48,9 @@ def read_notebook(notebook: str | Path) -> nbformat.NotebookNode:
 
 
 def parameters_of(node: nbformat.NotebookNode, notebook: str | Path = "notebook") -> list[Parameter]:
-    """The parameters of a notebook: the assignments in its cell tagged "parameters"; none when there is no such cell.
+    """The parameters of a notebook: the assignments in its cell tagged "parameters"; none without such a cell.
 
-    Read from the syntax tree: papermill's own inspection matches lines by a pattern that misses ``int | None`` and
-    defaults that span lines.
+    Read from the syntax tree, as papermill's own pattern misses ``int | None`` and defaults that span lines.
     """
     cell = next((c for c in node.cells if "parameters" in c.metadata.get("tags", ())), None)
     source = cell.source if cell else ""
@@ -57,7 +60,7 @@ def parameters_of(node: nbformat.NotebookNode, notebook: str | Path = "notebook"
     except (SyntaxError, tokenize.TokenError):
         raise InputError(f"{notebook}: the parameters cell is not Python") from None
     comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
-    found = []
+    parameters = []
     for line in lines:
         target = line.target if isinstance(line, ast.AnnAssign) else getattr(line, "targets", [None])[0]
         if not isinstance(line, ast.AnnAssign | ast.Assign) or not isinstance(target, ast.Name) or line.value is None:
@@ -72,17 +75,23 @@ def parameters_of(node: nbformat.NotebookNode, notebook: str | Path = "notebook"
             ) from None
         annotation = line.annotation if isinstance(line, ast.AnnAssign) else None
         written = ast.unparse(annotation) if annotation else "Any" if default is None else type(default).__name__
-        found.append(Parameter(target.id, written, default, comments.get(line.end_lineno or 0, "")))
-    return found
+        parameters.append(Parameter(target.id, written, default, comments.get(line.end_lineno or 0, "")))
+    return parameters
 
 
 def check_parameters(notebook: str | Path, given: Mapping[str, Any], text: bool = False) -> dict[str, Any]:
-    """Check values against a notebook's parameters and give them back typed.
+    """Check values against a notebook's parameters and return them typed.
 
-    Types are int, float (an int will do), str, bool, None, Any, list[…], dict[…, …] and ``X | Y``; a bool is no int.
-    With ``text``, the values are strings from a command line, read as YAML where that gives the type
-    (``lr=1e-6``, ``suites=[a, b]``, ``reward=null``) and as they stand where the type is str.
-    InputError names the parameter, what it takes, and for an unknown one the nearest that exists.
+    Types are int, float (an int fits too), str, bool, None, Any, list[…], dict[…, …] and ``X | Y``; a bool is no int.
+
+    Args:
+        notebook: the .ipynb file.
+        given: values by parameter name.
+        text: the values are strings from a command line: read as YAML where that gives the type (``lr=1e-6``,
+            ``suites=[a, b]``, ``reward=null``), and taken literally where the type is str.
+
+    Raises:
+        InputError: names the parameter and its type, or for an unknown one the nearest that exists.
     """
     known = {p.name: p for p in parameters_of(read_notebook(notebook), notebook)}
     checked = {}
@@ -96,7 +105,8 @@ def check_parameters(notebook: str | Path, given: Mapping[str, Any], text: bool 
         if text:
             with contextlib.suppress(yaml.YAMLError):
                 candidates = [load_yaml(value), value]
-        fitting = [c for c in candidates if _fits(c, ast.parse(parameter.type, mode="eval").body, parameter)]
+        adapter = _adapter(parameter)
+        fitting = [candidate for candidate in candidates if _fits(adapter, candidate)]
         if not fitting:
             about = f" ({parameter.help})" if parameter.help else ""
             shown = value if text else repr(value)
@@ -123,33 +133,25 @@ _Yaml.add_implicit_resolver(
 )
 
 
-def _fits(value: Any, type_: ast.expr, parameter: Parameter) -> bool:
-    match type_:
-        case ast.Name("Any"):
-            return True
-        case ast.Name("int"):
-            return isinstance(value, int) and not isinstance(value, bool)
-        case ast.Name("float"):
-            return isinstance(value, int | float) and not isinstance(value, bool)
-        case ast.Name("str"):
-            return isinstance(value, str)
-        case ast.Name("bool"):
-            return isinstance(value, bool)
-        case ast.Constant(None):
-            return value is None
-        case ast.Name("list"):
-            return isinstance(value, list)
-        case ast.Name("dict"):
-            return isinstance(value, dict)
-        case ast.Subscript(ast.Name("list"), item):
-            return isinstance(value, list) and all(_fits(v, item, parameter) for v in value)
-        case ast.Subscript(ast.Name("dict"), ast.Tuple([key, item])):
-            return isinstance(value, dict) and all(
-                _fits(k, key, parameter) and _fits(v, item, parameter) for k, v in value.items()
-            )
-        case ast.BinOp(left, ast.BitOr(), right):
-            return _fits(value, left, parameter) or _fits(value, right, parameter)
-    raise InputError(
-        f"parameter {parameter.name} has the type {parameter.type}; "
-        "use int, float, str, bool, None, list[…], dict[…, …] or |"
-    )
+def _adapter(parameter: Parameter) -> TypeAdapter[Any]:
+    """The strict validator of a parameter's annotation, which may only be made of TYPES, ``[…]`` and ``|``."""
+    tree = ast.parse(parameter.type, mode="eval")
+    parts = (ast.Expression, ast.Name, ast.Subscript, ast.Tuple, ast.BinOp, ast.BitOr, ast.Constant, ast.Load)
+    try:
+        if not all(isinstance(node, parts) for node in ast.walk(tree)):
+            raise TypeError
+        type_ = eval(compile(tree, "annotation", "eval"), {"__builtins__": {}}, TYPES)
+        return TypeAdapter(type_, config=ConfigDict(strict=True))
+    except (TypeError, NameError, PydanticSchemaGenerationError):
+        raise InputError(
+            f"parameter {parameter.name} has the type {parameter.type}; "
+            "use int, float, str, bool, None, list[…], dict[…, …] or |"
+        ) from None
+
+
+def _fits(adapter: TypeAdapter[Any], value: Any) -> bool:
+    try:
+        adapter.validate_python(value)
+    except ValidationError:
+        return False
+    return True

@@ -1,9 +1,9 @@
 """A run is a folder of parameters, provenance, metrics, rows and results.
 
-``runs/<name>/`` holds ``run.json`` (parameters, seed, versions, git revision, data hashes, status), ``metrics.jsonl``,
-rows as JSON Lines (``rollouts.jsonl``, ``eval/<suite>.jsonl``), ``results.json``, and what trainers and notebooks write:
-``checkpoints/`` (until training is done), ``model/``, ``notebook.ipynb``, ``report.html``. ``kill -9`` costs at most the
-row being written. One process writes a run at a time.
+``runs/<name>/`` holds ``run.json`` (parameters, seed, versions, git revision, data hashes, status),
+``metrics.jsonl``, rows as JSON Lines (``rollouts.jsonl``, ``eval/<suite>.jsonl``), ``results.json``, and what trainers
+and notebooks write: ``checkpoints/`` (until training is done), ``model/``, ``notebook.ipynb``, ``report.html``.
+``kill -9`` costs at most the row being written. One process writes a run at a time.
 """
 
 import json

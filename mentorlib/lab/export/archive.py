@@ -1,41 +1,43 @@
-"""A run as one archive, and back."""
+"""A run as one archive, and back.
+
+An archive comes from somebody else, so nothing in it is trusted: tarfile's data filter checks each member, links are
+refused, and a run appears under ``runs/`` only when all of it was unpacked and read.
+"""
 
 import gzip
 import shutil
 import tarfile
 import tempfile
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ...core import InputError
 from ...runs.run import Run, check_name
-from .hub import _folder_of
-
-# --- One archive ---
 
 
 def save_archive(run: Run, file: str | Path) -> Path:
-    """Write a run's folder as one .tar.gz, whole or not at all, without owners' names; give its path.
+    """Write a run's folder as one .tar.gz, as a whole and without user names. Returns its path.
 
-    Hidden files (locks, half-written ones) stay out. InputError names a link, which would not arrive.
+    Hidden files (locks, temporary files) are left out.
+
+    Raises:
+        InputError: the folder holds a link, whose target the archive would lack.
     """
     file = Path(file)
-    inside = [
-        p for p in sorted(run.path.rglob("*")) if not any(x.startswith(".") for x in p.relative_to(run.path).parts)
-    ]
-    for link in (p for p in inside if p.is_symlink()):
-        raise InputError(f"{link} is a link: put what it points to in its place, then export again")
+    file.parent.mkdir(parents=True, exist_ok=True)
 
-    def nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
-        member.uid = member.gid = 0
-        member.uname = member.gname = ""
-        return member
+    def without_owner(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        if any(part.startswith(".") for part in Path(member.name).relative_to(run.name).parts):
+            return None
+        if not (member.isfile() or member.isdir()):
+            inside = run.path / Path(member.name).relative_to(run.name)
+            raise InputError(f"{inside} is a link: replace it by what it points to, then export again")
+        return member.replace(uid=0, gid=0, uname="", gname="", deep=False)
 
-    partial = _folder_of(file) / f".{file.name}.partial"
+    partial = file.with_name(f".{file.name}.partial")
     try:
         with tarfile.open(partial, "w:gz", compresslevel=6) as archive:
-            for path in (p for p in inside if p.is_file()):
-                archive.add(path, f"{run.name}/{path.relative_to(run.path).as_posix()}", filter=nobodys)
+            archive.add(run.path, run.name, filter=without_owner)
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
@@ -43,19 +45,16 @@ def save_archive(run: Run, file: str | Path) -> Path:
 
 
 def load_archive(file: str | Path, root: str | Path = "runs", name: str | None = None) -> Run:
-    """Unpack an archive of a run into ``root``, whole or not at all, and open it.
-
-    It comes from somebody else, so nothing in it is trusted: files and folders only, all inside one folder; it never
-    touches a run that is there.
+    """Unpack an archive of a run into ``root``, as a whole, and open it. An existing run is never changed.
 
     Args:
-        file: what `save_archive` wrote.
-        root: where runs are kept.
-        name: of the new run; by default the one it had.
+        file: an archive that `save_archive` wrote.
+        root: the folder of runs.
+        name: the new run's name; by default the name in the archive.
 
     Raises:
-        InputError: no such archive, a broken one, one with links or paths that lead out of it, one that holds no run,
-            too large for the disk; or there is a run of that name.
+        InputError: no such archive; it is damaged, unsafe (links, paths out of its folder), no run's, or larger than
+            the free space; or a run of that name exists.
     """
     file, root = Path(file), Path(root)
     if not file.is_file():
@@ -64,45 +63,48 @@ def load_archive(file: str | Path, root: str | Path = "runs", name: str | None =
         raise InputError("this Python cannot unpack safely: update to Python 3.11.4 or later")
     try:
         with gzip.open(file) as stream, tarfile.open(fileobj=stream) as archive:
-            members = archive.getmembers()
-            while stream.read(2**20):  # to the very end, where the checksum of the whole is
+            size = sum(member.size for member in archive.getmembers())
+            while stream.read(2**20):  # to the end: gzip checks its checksum there
                 pass
-            old = _check_members(file, members)
-            target = root / check_name(name or old)
-            if target.exists():
-                raise InputError(f"{target} exists: import under another name with --name, or remove it")
             root.mkdir(parents=True, exist_ok=True)
-            size, free = sum(m.size for m in members), shutil.disk_usage(root).free
+            free = shutil.disk_usage(root).free
             if size > free:
                 raise InputError(f"{file}: holds {size / 1e9:.1f} GB, and {root} has room for {free / 1e9:.1f} GB")
-            with tempfile.TemporaryDirectory(dir=root, prefix=".import-") as partial:
-                archive.extractall(partial, members, filter="data")
-                try:
-                    run = Run.open(Path(partial) / old)
-                except InputError:  # names a folder that is about to go
-                    raise ValueError("its run.json cannot be read") from None
-                if not {"name", "parameters", "status", "data"} <= run.info.keys():
-                    raise InputError(f"{file}: its run.json is not a run's")
-                if run.info["name"] != target.name:
-                    run.write_json("run.json", run.info | {"name": target.name})
-                run.path.rename(target)
+            with tempfile.TemporaryDirectory(dir=root, prefix=".import-") as unpacked:
+                archive.extractall(unpacked, filter=_files_only)
+                return _adopt(file, Path(unpacked), root, name)
     except InputError:
         raise
+    except tarfile.FilterError as error:
+        raise InputError(f"{file}: unsafe, do not use it: {error}") from None
     except (OSError, tarfile.TarError, EOFError, zlib.error, ValueError, AttributeError) as error:
         raise InputError(f"{file}: no archive of a run, or a damaged one ({error}); get it again") from None
-    return Run.open(target)
 
 
-def _check_members(file: Path, members: list[tarfile.TarInfo]) -> str:
-    """The one folder that all members are in."""
-    tops = set()
-    for member in members:
-        parts = PurePosixPath(member.name).parts
-        if not (member.isfile() or member.isdir()):
-            raise InputError(f"{file}: {member.name!r} is a link or a device; a run has files only: do not use it")
-        if not parts or PurePosixPath(member.name).is_absolute() or ".." in parts:
-            raise InputError(f"{file}: {member.name!r} leads out of the run's folder: do not use it")
-        tops.add(parts[0])
-    if len(tops) != 1 or f"{min(tops)}/run.json" not in {m.name for m in members}:
+def _files_only(member: tarfile.TarInfo, destination: str) -> tarfile.TarInfo:
+    """tarfile's data filter, which also refuses links and absolute paths: a run has neither."""
+    if not (member.isfile() or member.isdir()):
+        raise tarfile.FilterError(f"{member.name!r} is a link or a device")
+    if member.name.startswith("/"):
+        raise tarfile.FilterError(f"{member.name!r} is an absolute path")
+    return tarfile.data_filter(member, destination)
+
+
+def _adopt(file: Path, unpacked: Path, root: Path, name: str | None) -> Run:
+    """Move the one run that was unpacked to its place under ``root``."""
+    folders = list(unpacked.iterdir())
+    if len(folders) != 1 or not (folders[0] / "run.json").is_file():
         raise InputError(f"{file}: holds no run: one folder with a run.json")
-    return tops.pop()
+    target = root / check_name(name or folders[0].name)
+    if target.exists():
+        raise InputError(f"{target} exists: import under another name with --name, or remove it")
+    try:
+        run = Run.open(folders[0])
+    except InputError:  # its message would name the temporary folder
+        raise ValueError("its run.json cannot be read") from None
+    if not {"name", "parameters", "status", "data"} <= run.info.keys():
+        raise InputError(f"{file}: its run.json is not a run's")
+    if run.info["name"] != target.name:
+        run.write_json("run.json", run.info | {"name": target.name})
+    run.path.rename(target)
+    return Run.open(target)

@@ -91,7 +91,7 @@ def forget() -> None:
     """Nothing is remembered and the helper is new; it has started (the peer's imports are not timed either)."""
     answers._fast.cache_clear()
     answers._slow.cache_clear()
-    official._official_read.cache_clear()
+    official._read_response.cache_clear()
     answers._helper.stop()
     answers.judge("$x+1$", "1+x")
 
@@ -155,13 +155,13 @@ def compare(rows: list[Row], theirs: Callable[[list[Row]], Scores] | None) -> di
 def fuzz(outputs: int = 10_000) -> dict[str, Any]:
     """Milliseconds an output of tests/fuzzed.py takes, read and scored under every reward in both versions."""
     sys.path.append(str(REPO / "tests"))
-    from fuzzed import GOLDS, fuzzed
+    from fuzzed import GOLDS, fuzzed_output
 
     forget()
     rng, reference = random.Random(7), Reference("", [], [Call("add", {"a": 2, "b": 3})], "")
     times = []
     for _ in range(outputs):
-        text, gold = fuzzed(rng), rng.choice(GOLDS)
+        text, gold = fuzzed_output(rng), rng.choice(GOLDS)
         began = time.perf_counter()
         trajectory = Trajectory.from_response(text)
         for reward in (*REWARDS.values(), *OFFICIAL.values()):

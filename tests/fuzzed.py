@@ -1,4 +1,4 @@
-"""Model outputs as bad as they come, for tests/test_rewards.py and benchmarks/rewards.py."""
+"""Random malformed model outputs, for tests/rewards/test_rewards.py and benchmarks/rewards.py."""
 
 import json
 import random
@@ -6,7 +6,7 @@ import random
 from mentorlib.core import END
 
 TURN = f"{END}\n<|im_start|>user\n<tool_response>\n5\n</tool_response>{END}\n<|im_start|>assistant\n"
-SOUND = "".join(
+WELL_FORMED = "".join(
     f"<tool_call>\n{json.dumps({'name': name, 'arguments': {'a': 2, 'b': 3}})}\n</tool_call>{TURN}"
     for name in ("add", "multiply")
 )
@@ -21,13 +21,13 @@ PIECES = [*TAGS, *CALLS, *TEXTS, *DEEP, " ", "\n"]
 GOLDS = ["5", "\\frac{1}{2}", "(1,2)", "x+1"]
 
 
-def fuzzed(rng: random.Random) -> str:
-    """Pieces at random (half), a sound transcript cut or broken at one place, or (a tenth) one piece many times."""
+def fuzzed_output(rng: random.Random) -> str:
+    """Random pieces (half), a well-formed transcript cut or broken at one place, or one piece many times (a tenth)."""
     kind = rng.random()
     if kind < 0.5:
         text = "".join(rng.choice(PIECES) for _ in range(rng.randint(0, 30)))
     elif kind < 0.9:
-        text = SOUND + f"The answer is \\boxed{{{rng.choice([*TEXTS, *TAGS])}}}."
+        text = WELL_FORMED + f"The answer is \\boxed{{{rng.choice([*TEXTS, *TAGS])}}}."
         at = rng.randrange(len(text))
         text = text[:at] if kind < 0.6 else text[:at] + rng.choice([*PIECES, ""]) + text[at + rng.randint(0, 20) :]
     else:

@@ -1,18 +1,18 @@
-r"""Whether an answer is right: the paper's any-of-three, exact for numbers, safe in threads, never raising.
+r"""Whether an answer is right: the paper's any-of-three, exact for numbers, thread-safe, time-limited, never raising.
 
-The paper accepts an answer that math-verify's metric, math-verify's parse-and-verify or mathruler's grader
-accepts. In the release the third is silently missing wherever pylatexenc is: mathruler needs it, does not install
-it, and the release passes over the import error (the golden scores were made so). Then ``(15,-29)`` is a wrong
-answer to ``(15,-29)``. ``judge`` asks all three; ``judge(…, official=True)`` asks math-verify alone.
+The paper accepts an answer that math-verify's metric, math-verify's parse-and-verify or mathruler's grader accepts.
+In the release the third is missing without an error: mathruler imports pylatexenc but does not install it, and the
+release ignores the ImportError (the golden scores were made this way). Then ``(15,-29)`` is a wrong answer to
+``(15,-29)``. ``judge`` asks all three; ``judge(…, official=True)`` asks math-verify alone.
 
-The libraries hang on some texts (``9**9**9**9``), guard themselves with signals that only the main thread may
-set, and swallow what goes wrong. So numbers and identical texts are decided here, and everything else in one
-helper process, started at the first such answer, that is killed when an answer takes too long or too much memory.
-An answer that could not be judged is an outcome of its own (``correct=None``).
+The libraries hang on some texts (``9**9**9**9``), set timeouts by signals, which only the main thread may do, and
+swallow exceptions. So numbers and identical texts are decided here, and everything else in one helper process, started
+at the first such answer, and killed when an answer takes too long or too much memory. An answer that could not be
+judged is an outcome of its own (``correct=None``).
 
-The helper reads model-written text with sympy, whose parser evaluates Python after mathruler's filter (two
-distinct letters at most). It holds no secrets (a bare environment), may not write files, and is bounded in
-memory, processor and wall time; it is not a sandbox.
+The helper reads model-written text with sympy, whose parser evaluates Python after mathruler's filter (two distinct
+letters at most). It has no secrets (a bare environment), may not write files, and is bounded in memory, processor and
+wall time; it is not a sandbox.
 """
 
 import atexit
@@ -21,15 +21,14 @@ import json
 import os
 import re
 import resource
-import select
-import struct
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ _STARTUP = 120.0  # seconds for the helper to import sympy on a busy machine
 
 @dataclass(frozen=True)
 class Verdict:
-    """``correct`` is None when the answer could not be judged; ``how`` says which rule decided, or why none could.
+    """``correct`` is None when the answer could not be judged; ``how`` is the rule that decided, or why none could.
 
     Decided: "identical", "number", "mathruler", "metric", "verify", "different".
     Not decided: "timeout", "memory", "too long", "crash", "unavailable".
@@ -50,17 +49,24 @@ class Verdict:
     correct: bool | None
     how: str
 
+    @property
+    def reason(self) -> str:
+        """The verdict in words."""
+        if self.correct is None:
+            return f"the answer could not be judged ({self.how})"
+        return "right answer" if self.correct else "wrong answer"
+
 
 _BOX = re.compile(r"\\boxed\s*\{|\\\\(?!boxed)|\\[{}]|[{}]")
 
 
-@lru_cache(maxsize=64)  # the rewards of a transcript all ask
+@lru_cache(maxsize=64)  # all rewards of a trajectory read the same turns
 def boxed(text: str) -> str | None:
-    r"""What the last balanced ``\boxed{…}`` of the text holds, None without one; the inner of two nested boxes.
+    r"""The content of the last balanced ``\boxed{…}``, None without one; of two nested boxes, the inner one's.
 
-    Escaped braces (``\{``) are text. One pass, so that a megabyte of open boxes costs no more than its length.
+    Escaped braces (``\{``) are text. One pass: the time is linear in the text.
     """
-    found: tuple[int, int] | None = None
+    content: tuple[int, int] | None = None
     open_at: list[int | None] = []  # where a box's content starts; None for a plain brace
     first = text.find("\\boxed")  # most texts have none, or one near the end
     for token in _BOX.finditer(text, first) if first >= 0 else ():
@@ -69,19 +75,19 @@ def boxed(text: str) -> str | None:
             open_at.append(None)
         elif mark == "}":
             start = open_at.pop() if open_at else None
-            if start is not None and (found is None or start > found[0]):
-                found = start, token.start()
+            if start is not None and (content is None or start > content[0]):
+                content = start, token.start()
         elif mark.startswith("\\boxed"):
             open_at.append(token.end())
-    return None if found is None else text[slice(*found)]
+    return None if content is None else text[slice(*content)]
 
 
-_WHOLE = "(?:0|[1-9][0-9]{0,14})"  # sympy stops at some leading zeros, so that they are not for here
+_WHOLE = "(?:0|[1-9][0-9]{0,14})"  # without leading zeros, some of which sympy cannot read
 _DECIMAL = re.compile(rf"-?{_WHOLE}(?:\.[0-9]{{1,6}})?")
 _FRACTION = re.compile(rf"(-?)\\frac\{{(-?{_WHOLE})\}}\{{(-?{_WHOLE})\}}|(-?{_WHOLE})/({_WHOLE})")
 
-# How math-verify 0.9.0 finds a number in text (its lazy_expr_regex), for texts short enough that a search that goes
-# back and forth costs nothing. What begins its LaTeX, or a place where it prefers to look, is left to it.
+# How math-verify 0.9.0 finds a number in text (its lazy_expr_regex). Only for short texts, since the patterns
+# backtrack. Texts with LaTeX, or with a word that it searches around first, are left to math-verify.
 _SHORT = 200
 _LATEX = re.compile(r"\$|\\[\[(]|\\boxed|\\frac|\s\[|(?i:answer)")
 _EXPRESSION = re.compile(
@@ -94,18 +100,18 @@ _IN_TEXT = re.compile(
 
 
 def _number(text: str) -> Fraction | None:
-    """The value of a plain integer, decimal or fraction; None for anything the three libraries may read otherwise."""
+    """The value of a plain integer, decimal or fraction; None for what the three libraries may read differently."""
     if _DECIMAL.fullmatch(text):
         return Fraction(text)
     if match := _FRACTION.fullmatch(text):
         sign, a, b, c, d = match.groups()
-        below = int(b or d)
-        return Fraction(int(a or c), below) * (-1 if sign else 1) if below else None
+        denominator = int(b or d)
+        return Fraction(int(a or c), denominator) * (-1 if sign else 1) if denominator else None
     return None
 
 
 def _parsed(text: str) -> list[Fraction] | None:
-    """What math-verify's parse reads in a text, a number or nothing; None where only math-verify can tell.
+    """What math-verify's parse reads in a text: [number], or [] for nothing; None where only math-verify can tell.
 
     In ``x=42``, ``42 apples`` and ``40, 42`` it reads 42, the last number that follows a space, "=" or nothing.
     """
@@ -119,10 +125,10 @@ def _parsed(text: str) -> list[Fraction] | None:
         return None if inner is None else [inner]
     if _EXPRESSION.search(text):
         return None
-    found = _IN_TEXT.findall(text)
-    if not found:
+    numbers = _IN_TEXT.findall(text)
+    if not numbers:
         return []
-    thousands, decimals, whole, part, fraction, integer, percent = found[-1]
+    thousands, decimals, whole, part, fraction, integer, percent = numbers[-1]
     digits = (thousands or whole or integer or "0").replace(",", "").replace(" ", "")
     number = _number(digits + (decimals or part or fraction).replace(",", "."))
     return None if percent or number is None else [number]
@@ -130,30 +136,30 @@ def _parsed(text: str) -> list[Fraction] | None:
 
 @lru_cache(maxsize=10_000)
 def _fast(prediction: str, gold: str, official: bool) -> Verdict | None:
-    """The verdict where it needs no library, and only where the libraries surely agree."""
+    """The verdict where it needs no library: only where all libraries are known to agree."""
     if not official and prediction.strip() == gold.strip():  # mathruler's rule; math-verify cannot read every text
         return Verdict(True, "identical")
-    said = _parsed(prediction)
-    if said is None:
+    parsed = _parsed(prediction)
+    if parsed is None:
         return None
-    if not said:  # nothing read is equal to nothing
+    if not parsed:  # an answer in which nothing is read is never equal
         return Verdict(False, "different") if official else None
     value = _number(gold.strip())
-    if said == ([value] if value is not None else _parsed(gold)):
+    if parsed == ([value] if value is not None else _parsed(gold)):
         return Verdict(True, "number")
-    # Closer numbers are equal or not by rounding to six places, which is math-verify's to say; and mathruler has its
-    # own way with a number in a text.
-    if value is not None and abs(said[0] - value) > Fraction(1, 10_000):
+    # Closer numbers may be equal after math-verify's rounding to six places; and mathruler reads a number inside a
+    # text differently.
+    if value is not None and abs(parsed[0] - value) > Fraction(1, 10_000):
         return Verdict(False, "number") if official or _number(prediction.strip()) is not None else None
     return None
 
 
 def judge(prediction: str, gold: str, official: bool = False, time_limit: float = TIME_LIMIT) -> Verdict:
-    r"""Whether ``prediction`` (what a box holds) is the answer ``gold`` (itself boxed or not). Never raises.
+    r"""Whether ``prediction`` (the content of a box) is the answer ``gold`` (itself boxed or not). Never raises.
 
-    ``official`` leaves mathruler out, as it is in the release's own installation. Safe in any thread; slow answers
-    wait for one another (one helper a process). In a coroutine call it through ``asyncio.to_thread``, since it may
-    block for ``time_limit`` seconds.
+    ``official`` leaves mathruler out, as in the release's own installation. Safe in any thread; slow answers wait for
+    one another (one helper a process). In a coroutine call it through ``asyncio.to_thread``, since it may block for
+    ``time_limit`` seconds.
     """
     if len(prediction) + len(gold) > MAX_LENGTH:
         same = not official and prediction.strip() == gold.strip()
@@ -162,12 +168,12 @@ def judge(prediction: str, gold: str, official: bool = False, time_limit: float 
         return verdict
     try:
         return _slow(prediction, gold, official, time_limit)
-    except _Unjudged as error:
+    except _HelperFailed as error:
         return Verdict(None, str(error))
 
 
-class _Unjudged(Exception):
-    """The helper failed for a reason that need not hold the next time, so that the outcome is not remembered."""
+class _HelperFailed(Exception):
+    """The helper did not start or broke. Raised past the cache, since the same answer may be judged the next time."""
 
 
 @lru_cache(maxsize=10_000)
@@ -176,7 +182,10 @@ def _slow(prediction: str, gold: str, official: bool, time_limit: float) -> Verd
 
 
 class _Helper:
-    """One child process that judges; killed and started anew whenever it does not answer as agreed."""
+    """One child process that judges; killed when it does not answer as agreed, and started again when needed.
+
+    Messages are JSON, never pickles, which a hostile answer could use to run code in this process.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -187,18 +196,18 @@ class _Helper:
             try:
                 if self.process is None:
                     self.start()
-                self.send([prediction, gold, official, time_limit])
+                self.pipe.send_bytes(json.dumps([prediction, gold, official, time_limit]).encode())
                 answer = self.receive(time_limit)
             except TimeoutError:
                 self.stop()
                 return Verdict(None, "timeout")
             except (OSError, ValueError, EOFError) as error:
                 self.stop()
-                raise _Unjudged("unavailable" if isinstance(error, _NoStart) else "crash") from error
+                raise _HelperFailed("crash") from error
             except BaseException:
-                self.stop()  # an interrupted exchange would answer the next question with this one's verdict
+                self.stop()  # after an interrupted exchange the next answer would get this one's verdict
                 raise
-            if answer.get("spent"):
+            if answer["spent"]:
                 self.stop()
             return Verdict(answer["correct"], answer["how"])
 
@@ -206,85 +215,57 @@ class _Helper:
         keep = ("PATH", "LD_LIBRARY_PATH", "LANG", "HOME")
         environment = {key: os.environ[key] for key in keep if key in os.environ}
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        self.pipe, end = Pipe()
         try:
-            # -P: this file's folder must not go on the path, its names would hide other packages'.
             self.process = subprocess.Popen(
-                [sys.executable, "-P", str(Path(__file__).resolve())],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                # -P: this file's folder must not be on the path, where its modules' names would hide other packages.
+                [sys.executable, "-P", str(Path(__file__).resolve()), str(end.fileno())],
+                pass_fds=[end.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env=environment,
                 start_new_session=True,  # a Ctrl-C is for the parent
             )
+            end.close()
             self.receive(_STARTUP)
         except (OSError, ValueError, EOFError) as error:
-            raise _NoStart(str(error)) from error
+            raise _HelperFailed("unavailable") from error
+
+    def receive(self, seconds: float) -> dict[str, Any]:
+        if not self.pipe.poll(seconds):
+            raise TimeoutError
+        answer: dict[str, Any] = json.loads(self.pipe.recv_bytes())
+        return answer
 
     def stop(self) -> None:
         process, self.process = self.process, None
-        if process is None:
-            return
-        process.kill()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):  # unsent bytes to a dead child
-                    stream.close()
-        process.wait()
-
-    def send(self, message: Any) -> None:
-        assert self.process is not None and self.process.stdin is not None
-        self.process.stdin.write(_frame(message))
-        self.process.stdin.flush()
-
-    def receive(self, seconds: float) -> dict[str, Any]:
-        assert self.process is not None and self.process.stdout is not None
-        pipe, deadline, data = self.process.stdout.fileno(), time.monotonic() + seconds, b""
-        poll = select.poll()
-        poll.register(pipe, select.POLLIN)
-        while len(data) < 4 or len(data) < 4 + struct.unpack(">I", data[:4])[0]:
-            left = deadline - time.monotonic()
-            if left <= 0 or not poll.poll(left * 1000):
-                raise TimeoutError
-            chunk = os.read(pipe, 65_536)
-            if not chunk:
-                raise EOFError
-            data += chunk
-        answer: dict[str, Any] = json.loads(data[4:])
-        return answer
-
-
-class _NoStart(OSError):
-    """The helper did not come up."""
-
-
-def _frame(message: Any) -> bytes:
-    data = json.dumps(message).encode()
-    return struct.pack(">I", len(data)) + data
+        if process is not None:
+            process.kill()
+            process.wait()
+            self.pipe.close()
 
 
 _helper = _Helper()
 
 
-def _forget() -> None:
+def _new_helper() -> None:
     """After a fork the helper, and perhaps a held lock, belong to the parent."""
     global _helper
     _helper = _Helper()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_new_helper)
 atexit.register(lambda: _helper.stop())
 
 
-def _serve() -> None:
-    """The helper: judge what comes in, one frame at a time, with the libraries exactly as the release calls them."""
+def _serve(pipe: Connection) -> None:
+    """The helper: judges one message at a time, with the libraries exactly as the release calls them."""
     import logging
     import types
 
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the libraries print must not reach the frames
-
-    # mathruler imports pylatexenc, which it does not install, to turn LaTeX into text; without, it compares the LaTeX.
-    # Left out here also where it is installed, so that a verdict does not depend on the machine.
+    # mathruler imports pylatexenc, which it does not install, to turn LaTeX into text; without it, it compares the
+    # LaTeX. Left out here also where it is installed, so that a verdict does not depend on the machine.
     stub = types.ModuleType("pylatexenc")
     stub.__dict__["latex2text"] = types.ModuleType("latex2text")
     sys.modules["pylatexenc"] = stub
@@ -315,33 +296,33 @@ def _serve() -> None:
     log.setLevel(logging.DEBUG)
     log.propagate = False
 
-    read: dict[tuple[str, Any], list[Any]] = {}
+    cache: dict[tuple[str, Any], list[Any]] = {}
 
     def parsed(text: str, targets: Any) -> list[Any]:
-        """Parsing is most of the work. Many answers share a gold, and both rules read the same answer."""
-        if (text, targets) in read:
-            return read[text, targets]
-        found: list[Any] = parse(text, targets)
-        if watch.seen is None and len(read) < 10_000:
-            read[text, targets] = found
-        return found
+        """Parsing is most of the work. Many answers share a gold, and both rules parse the same answer."""
+        if (text, targets) in cache:
+            return cache[text, targets]
+        expressions: list[Any] = parse(text, targets)
+        if watch.seen is None and len(cache) < 10_000:
+            cache[text, targets] = expressions
+        return expressions
 
-    def write(found: list[Any]) -> None:
-        for one in found:
+    def write_out(expressions: list[Any]) -> None:
+        for one in expressions:
             str(one)
 
     def metric(bare: str, prediction: str) -> bool:
-        """math-verify's metric, which fails on what has no gold or cannot be written out; with the gold remembered."""
-        # The metric prefers expressions to LaTeX where both end at one place, which takes the word "answer".
+        """math-verify's metric, which rejects what cannot be written out as text; the parsed gold is cached."""
+        # The metric prefers expressions to LaTeX where both end at the same place, possible only after "answer".
         prefer_expressions = re.search("answer", prediction, re.IGNORECASE)
         answer = parsed(prediction, (expression, latex) if prefer_expressions else (latex, expression))
         if not answer:
-            return False  # nothing read is equal to nothing: spares the gold
+            return False  # never equal: the gold need not be parsed
         gold = parsed(f"\\boxed{{{bare}}}", (latex,))
         if not verify(gold, answer):
             return False
         with contextlib.suppress(TimeoutException):
-            timeout(2)(write)(answer + gold)
+            timeout(2)(write_out)(answer + gold)
         return True
 
     def parse_and_verify(bare: str, prediction: str) -> bool:
@@ -353,7 +334,7 @@ def _serve() -> None:
         bare = gold if inner is None else inner
         if not official:  # mathruler's first step: cheap, and it cannot hang
             yield "mathruler", lambda: normalize_answer(prediction) == normalize_answer(gold)
-        # The release asks the metric first; this way round the gold's LaTeX is often not needed at all.
+        # The release asks the metric first; in this order the gold's LaTeX is often not parsed at all.
         yield "verify", lambda: parse_and_verify(bare, prediction)
         yield "metric", lambda: metric(bare, prediction)
         if not official:
@@ -368,7 +349,7 @@ def _serve() -> None:
             except MemoryError:
                 watch.seen = "memory"
             except Exception:
-                pass  # as the release does: a grader that fails on a text does not accept it
+                pass  # as in the release: a grader that fails on a text does not accept it
         return (False, "different") if watch.seen is None else (None, watch.seen)
 
     def used() -> int:
@@ -379,21 +360,22 @@ def _serve() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    answers.write(_frame({"ready": True}))
-    answers.flush()
-    while len(head := sys.stdin.buffer.read(4)) == 4:
-        prediction, gold, official, limit = json.loads(sys.stdin.buffer.read(struct.unpack(">I", head)[0]))
-        # Should the parent die while this runs, the kernel ends it.
+    pipe.send_bytes(json.dumps("ready").encode())
+    while True:
+        try:
+            prediction, gold, official, limit = json.loads(pipe.recv_bytes())
+        except EOFError:  # the parent has ended
+            return
+        # If the parent dies while this runs, the kernel ends it.
         cpu = resource.getrusage(resource.RUSAGE_SELF)
         hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
         resource.setrlimit(resource.RLIMIT_CPU, (int(cpu.ru_utime + cpu.ru_stime + limit) + 2, hard))
         correct, how = decide(prediction, gold, official)
         spent = used() - start > MEMORY_MB // 4
         if spent and correct is False:
-            correct, how = None, "memory"  # sympy swallows memory errors too; having come near, it is not to be trusted
-        answers.write(_frame({"correct": correct, "how": how, "spent": spent}))
-        answers.flush()
+            correct, how = None, "memory"  # sympy swallows memory errors too: near the limit its "no" proves nothing
+        pipe.send_bytes(json.dumps({"correct": correct, "how": how, "spent": spent}).encode())
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(Connection(int(sys.argv[1])))

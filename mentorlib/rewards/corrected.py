@@ -1,33 +1,54 @@
-"""The corrected rewards: what a policy did, read message by message."""
+"""The corrected rewards' terms, read from a trajectory's messages instead of the release's one text."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..core import Call, InputError, Reference, Trajectory
+from ..core import Call, Reference, Trajectory
 from .answers import boxed, judge
-from .table import TABLE, WHOLE, WRONG_SHARE, Score, _names, _said, _score
-from .toolrl import _toolrl
-
-# --- corrected -------------------------------------------------------------------------------------------------
+from .matching import WRONG_SHARE, Match, tool_names
+from .score import Terms
 
 
 @dataclass(frozen=True)
-class _Reading:
-    answer: str | None  # the last box of an assistant turn; None without one or with an empty one
-    calls: list[Call]  # of the turns before the answer's, or of all turns without an answer
-    later: list[Call]
-    malformed: bool  # some turn holds a call that is not JSON, not a call, or not closed
-    results: list[str]  # what the tools gave before the answer
+class Attempt:
+    """What the corrected rewards read of a trajectory. "Before the answer" is everything where there is no answer.
+
+    answer: the content of the last box of an assistant turn; None without one, or with an empty one.
+    calls: calls of the tools offered, in turns before the answer's.
+    results: tool results before the answer.
+    late_calls: whether there are calls in the answer's turn or after it.
+    invented: names called that are not offered, sorted, in all turns.
+    malformed: whether some turn has a call that is not JSON, not a call, or not closed.
+    """
+
+    answer: str | None
+    calls: list[Call]
+    results: list[str]
+    late_calls: bool
+    invented: list[str]
+    malformed: bool
+
+    def describe(self, *parts: str) -> str:
+        """The reason of a score: the given parts, and what went wrong with the calls."""
+        notes = list(parts)
+        if self.late_calls:
+            notes.append("calls after the answer do not count")
+        if self.invented:
+            notes.append("no such tool: " + ", ".join(name[:40] for name in self.invented[:5]))
+        if self.malformed:
+            notes.append("a call is malformed")
+        return "; ".join(notes)
 
 
-def _read(trajectory: Trajectory) -> _Reading:
+def read_attempt(trajectory: Trajectory, valid_tools: Sequence[str] = ()) -> Attempt:
+    """Read a trajectory message by message; ``valid_tools`` are the names of the tools offered."""
     answer: str | None = None
     calls: list[Call] = []
-    answered_at = heard_at = 0
-    malformed = False
     results: list[str] = []
+    n_calls = n_results = 0  # before the answer
+    malformed = False
     for message in trajectory.messages:
         if message["role"] == "tool":
             results.append(str(message.get("content")))
@@ -36,78 +57,75 @@ def _read(trajectory: Trajectory) -> _Reading:
         content = str(message.get("content") or "")
         malformed = malformed or "<tool_call>" in content or "</tool_call>" in content
         if (box := boxed(content)) is not None:
-            answer, answered_at, heard_at = box, len(calls), len(results)
+            answer, n_calls, n_results = box, len(calls), len(results)
         calls += (Call(c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls") or ())
     if answer is None or not answer.strip():
-        return _Reading(None, calls, [], malformed, results)
-    return _Reading(answer, calls[:answered_at], calls[answered_at:], malformed, results[:heard_at])
+        answer, n_calls, n_results = None, len(calls), len(results)
+    valid = set(valid_tools)
+    return Attempt(
+        answer,
+        [call for call in calls[:n_calls] if call.name in valid],
+        results[:n_results],
+        late_calls=len(calls) > n_calls,
+        invented=sorted(tool_names(calls) - valid),
+        malformed=malformed,
+    )
 
 
 def final_answer(trajectory: Trajectory) -> str | None:
-    """What the last box of an assistant's turn holds; None without one, with an empty one, and when it was cut."""
-    return _read(trajectory).answer if trajectory.ended else None
+    """The content of the last box of an assistant turn; None without one, with an empty one, and when it was cut."""
+    return read_attempt(trajectory).answer if trajectory.ended else None
 
 
-def _corrected(
-    name: str, trajectory: Trajectory, reference: Reference | None, answer: str, valid_tools: Sequence[str]
-) -> Score:
-    match, weights = TABLE[name]
-    if name == "null":
-        return _score(weights, {"noise": _noise(trajectory.response)}, "by chance")
-    if reference is None and (match or name in ("toolrl", "credit")):
-        raise InputError(f"the reward {name} compares with a teacher: give a reference, or use sparse or none")
-    teacher = reference.calls if reference else []
-    read = _read(trajectory)
-    valid = set(valid_tools)
-    invented = sorted(_names(read.calls + read.later) - valid)
-    student = [call for call in read.calls if call.name in valid]
-    answered = trajectory.ended and read.answer is not None
-    if name == "toolrl":
-        terms = {"format": float(answered and not read.malformed), "offset": 1.0}
-        terms |= _toolrl(read.calls + read.later, teacher)
-        return _score(weights, terms, _reason("", read, invented, student, teacher))
-    if not trajectory.ended:
-        return _score(weights, {}, "cut off before the end token")
-    if read.answer is None:
-        return _score(weights, {"gave_up": 1.0}, "no answer in a box")
-    verdict = judge(read.answer, answer)
-    right = verdict.correct is True
-    terms = {"correct": float(right), "answered": 1.0, "clean": float(not invented and not read.malformed)}
-    if match:
-        terms["tools"] = match(student, teacher) * (1.0 if right or name in WHOLE else WRONG_SHARE)
-    elif name == "credit" and reference:
-        terms["progress"] = 1.0 if right else _progress(read.results, reference)
-    compared = (student, teacher) if match else (None, None)
-    return _score(weights, terms, _reason(_said(verdict), read, invented, *compared), verdict.correct is not None)
+def outcome_terms(
+    trajectory: Trajectory,
+    reference: Reference,
+    answer: str,
+    valid_tools: Sequence[str],
+    tools: Match | None = None,
+    wrong_share: float = WRONG_SHARE,
+) -> Terms:
+    """``correct``, ``answered``, ``clean``, ``gave_up`` and, with a matching rule in ``tools``, ``tools``.
 
-
-def _progress(results: list[str], reference: Reference) -> float:
-    """The share of the teacher's tool results that the policy's calls gave too, by whatever tools.
-
-    A policy with more results than the teacher is measured against its own number, so that trying everything
-    does not pay.
+    A trajectory without an answer has no other term than ``gave_up``; a cut one has none. A wrong answer keeps
+    ``wrong_share`` of its match.
     """
-    wanted = Counter(reference.results)
-    reached = sum((Counter(results) & wanted).values())
-    return reached / max(len(results), wanted.total(), 1)
+    if not trajectory.ended:
+        return Terms({}, "cut off before the end token")
+    attempt = read_attempt(trajectory, valid_tools)
+    if attempt.answer is None:
+        return Terms({"gave_up": 1.0}, "no answer in a box")
+    verdict = judge(attempt.answer, answer)
+    right = verdict.correct is True
+    terms = {"correct": float(right), "answered": 1.0, "clean": float(not attempt.invented and not attempt.malformed)}
+    parts = [verdict.reason]
+    if tools:
+        terms["tools"] = tools(attempt.calls, reference.calls) * (1.0 if right else wrong_share)
+        parts.append(compare_tools(attempt, reference))
+    return Terms(terms, attempt.describe(*parts), verdict.correct is not None)
 
 
-def _noise(text: str) -> float:
-    """A number in [0, 1) that nothing can be learnt from: a hash."""
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:6], "big") / 2**48
+def compare_tools(attempt: Attempt, reference: Reference) -> str:
+    """The tools that the student and the teacher used, in words."""
+    used, wanted = (", ".join(sorted(tool_names(calls))) or "no tool" for calls in (attempt.calls, reference.calls))
+    return f"used {used}; the teacher {wanted}"
 
 
-def _reason(
-    said: str, read: _Reading, invented: list[str], student: list[Call] | None, teacher: list[Call] | None
-) -> str:
-    parts = [said] if said else []
-    if student is not None and teacher is not None:
-        used, wanted = (", ".join(sorted(_names(calls))) or "no tool" for calls in (student, teacher))
-        parts.append(f"used {used}; the teacher {wanted}")
-    if read.later:
-        parts.append("calls after the answer do not count")
-    if invented:
-        parts.append("no such tool: " + ", ".join(name[:40] for name in invented[:5]))
-    if read.malformed:
-        parts.append("a call is malformed")
-    return "; ".join(parts)
+def progress_terms(trajectory: Trajectory, reference: Reference, answer: str, valid_tools: Sequence[str]) -> Terms:
+    """The outcome's terms and ``progress``: 1 for a right answer, else the share of the teacher's results reached.
+
+    It counts the teacher's tool results that the student's calls gave too, by whatever tools. A student with more
+    results than the teacher is measured against its own number, so that trying everything does not help.
+    """
+    outcome = outcome_terms(trajectory, reference, answer, valid_tools)
+    if "correct" in outcome.values:
+        results, wanted = read_attempt(trajectory, valid_tools).results, Counter(reference.results)
+        reached = (Counter(results) & wanted).total() / max(len(results), wanted.total(), 1)
+        outcome.values["progress"] = 1.0 if outcome.values["correct"] else reached
+    return outcome
+
+
+def noise_terms(trajectory: Trajectory, reference: Reference, answer: str, valid_tools: Sequence[str]) -> Terms:
+    """``noise``: a hash of the response, in [0, 1), which nothing can be learnt from."""
+    digest = hashlib.sha256(trajectory.response.encode("utf-8", "replace")).digest()
+    return Terms({"noise": int.from_bytes(digest[:6], "big") / 2**48}, "a hash of the response")

@@ -1,57 +1,58 @@
-"""The rewards as released, bit for bit, defects included (reward_score/mentor*.py of the release)."""
+"""The rewards as released, bit for bit, defects included (reward_score/mentor*.py of arXiv 2510.18383's repository)."""
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from ..core import END, Call, Reference, Trajectory
+from ..core import END, Call, Reference, Trajectory, raw_calls
 from .answers import judge
-from .table import CALCULATOR_TOOLS, TABLE, WRONG_SHARE, Score, _said, _score
+from .matching import WRONG_SHARE, Match
+from .score import Terms
 
-FALLBACK = 0.1  # what the release pays for an ended transcript that it does not score further
+CALCULATOR_TOOLS = tuple(
+    "add subtract multiply divide sum_numbers floor ceil round_number power sqrt abs_value modulo".split()
+)
+FALLBACK = 0.1  # the release's score of a transcript that ended and that it does not score further
 
 
-# --- official --------------------------------------------------------------------------------------------------
-
-
-def _official(name: str, trajectory: Trajectory, reference: Reference | None, answer: str) -> Score:
-    """What the release computes from the text, with the same precedence of its early exits."""
-    match, rule = TABLE[name]
-    weights = rule | {"fallback": FALLBACK}
-    prediction, called = _official_read(trajectory.response)
+def official_terms(
+    trajectory: Trajectory, reference: Reference, answer: str, valid_tools: Sequence[str], tools: Match | None = None
+) -> Terms:
+    """What the release computes from the text, in the order of its early exits; ``valid_tools`` are ignored."""
+    prediction, called = _read_response(trajectory.response)
     if prediction is None:
-        return _score(weights, {}, "cut off before the end token")
+        return Terms({}, "cut off before the end token")
     if not prediction.strip():
-        return _score(weights, {"fallback": 1.0}, "no answer in a box")
+        return Terms({"fallback": 1.0}, "no answer in a box")
     verdict = judge(prediction, answer, official=True)
-    right = verdict.correct is True
-    if match and not (reference and reference.calls):
-        return _score(weights, {"fallback": 1.0}, "the teacher used no tool", verdict.correct is not None)
-    student = [Call(tool, {}) for tool in called if tool in CALCULATOR_TOOLS]
+    right, judged = verdict.correct is True, verdict.correct is not None
+    if tools and not reference.calls:
+        return Terms({"fallback": 1.0}, "the teacher used no tool", judged)
+    student = [Call(name, {}) for name in called if name in CALCULATOR_TOOLS]
     terms = {"correct": float(right), "answered": 1.0, "clean": float(len(student) == len(called))}
-    if match and reference and student:
-        terms["tools"] = match(student, reference.calls) * (1.0 if right else WRONG_SHARE)
-    return _score(weights, terms, _said(verdict), verdict.correct is not None)
+    if tools and student:
+        terms["tools"] = tools(student, reference.calls) * (1.0 if right else WRONG_SHARE)
+    return Terms(terms, verdict.reason, judged)
 
 
 @lru_cache(maxsize=16)
-def _official_read(text: str) -> tuple[str | None, list[Any]]:
-    """The answer (None: cut off; empty: none) and the names called: what the five rewards share of a transcript."""
+def _read_response(text: str) -> tuple[str | None, list[Any]]:
+    """The answer (None if cut off, empty if there is none) and the names called; the five rewards share it."""
     if not text.endswith(END):
         return None, []
-    prediction = _official_box(text) or ""
-    return prediction, _official_names(text) if prediction.strip() else []
+    prediction = _box(text) or ""
+    return prediction, _names(text) if prediction.strip() else []
 
 
-def _official_box(text: str) -> str | None:
+def _box(text: str) -> str | None:
     r"""The release's box: text after the last ``\boxed `` if there is one anywhere, else the last box's braces."""
     if "\\boxed " in text:
         return text.rpartition("\\boxed ")[2].partition("$")[0]
     start = text.rfind("\\boxed")
     if start < 0:
-        return None  # its \fbox ends in the same 0.1
+        return None  # the release looks for \fbox then, which ends in the same 0.1
     depth = 0
     for brace in re.finditer("[{}]", text[start:]):
         depth += 1 if brace.group() == "{" else -1
@@ -64,10 +65,10 @@ def _official_box(text: str) -> str | None:
 _ODD_NAME = re.compile(r'"name":\\s*"([^"]+)"')  # as released: a backslash and letters s, where \s* was meant
 
 
-def _official_names(text: str) -> list[Any]:
-    """Names as the release finds them: anything in the text, closed; a name it cannot read goes unnoticed."""
+def _names(text: str) -> list[Any]:
+    """Names as the release finds them: in any closed block of the text; a name that it cannot read is skipped."""
     names: list[Any] = []
-    for block in _blocks(text):
+    for block in raw_calls(text):
         name: Any = None
         try:
             call = json.loads(block.strip())
@@ -80,14 +81,3 @@ def _official_names(text: str) -> list[Any]:
             # The release stops with a TypeError on a name that is a list or an object; here it is an unknown tool.
             names.append(name)
     return names
-
-
-def _blocks(text: str) -> Iterator[str]:
-    """What lies between each opening tag and the next closing one, in one pass."""
-    at = 0
-    while (start := text.find("<tool_call>", at)) >= 0:
-        end = text.find("</tool_call>", start)
-        if end < 0:
-            return
-        yield text[start + len("<tool_call>") : end]
-        at = end + len("</tool_call>")

@@ -1,43 +1,47 @@
-r"""Rewards: pure functions from what a policy did to a score with named terms.
+"""The rewards: what each consists of, in one object each, and the functions that score with them.
 
-``REWARDS`` holds the corrected versions (the default everywhere) and three of our own (``credit``, ``anneal``,
-``count``), ``OFFICIAL`` the release bit for bit, defects included (arXiv 2510.18383; reward_score/mentor*.py of its
-repository), ``CONTROLS`` rewards that a study is checked with. ``TABLE`` is all that differs between the rewards;
-docs/rewards.md gives the formulas and the ledger of every deviation between paper, release and ours.
+``REWARDS`` are the corrected rewards (the default everywhere), ``OFFICIAL`` the release bit for bit, defects included
+(arXiv 2510.18383; reward_score/mentor*.py of its repository), ``CONTROLS`` rewards that a study is checked with.
+docs/rewards.md gives the formulas and the ledger of deviations between release and correction.
 
     REWARDS["exact"](trajectory, reference, answer="42", valid_tools=["add", "multiply"]).total
-
-Neither torch nor trl is imported here.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 from ..core import InputError, Reference, Trajectory
-from .corrected import _corrected
-from .official import _official
-from .table import CALCULATOR_TOOLS, CONTROLLING, RELEASED, TABLE, Score, _score
+from .corrected import noise_terms, outcome_terms, progress_terms
+from .matching import any_tool, as_many_calls, f1_tools, same_calls, same_tools
+from .official import CALCULATOR_TOOLS, FALLBACK, official_terms
+from .score import Score, Terms
+from .toolrl import toolrl_terms
+
+TermsFunction: TypeAlias = Callable[[Trajectory, Reference, str, Sequence[str]], Terms]
+GroupWeights: TypeAlias = Callable[[dict[str, float], list[Score]], dict[str, float]]
 
 
 @dataclass(frozen=True)
 class Reward:
-    """A named reward in one version; call it with what a policy did and what the teacher did.
+    """All there is to a reward. Picklable if its functions are defined in a module.
 
-    Args of the call:
-        trajectory: what the policy did.
-        reference: what the teacher did. None is an InputError where the teacher matters (the release pays 0.1).
-        answer: the gold answer.
-        valid_tools: names of the tools the task offers; the release only ever knows the calculator's.
+    name: as in ``reward=…``, metrics and stored rows.
+    weights: the weight of each term in the total.
+    terms: computes the terms from (trajectory, reference, gold answer, names of the tools offered).
+    maximum: the highest total, which the teacher's own trajectory gets.
+    needs: what of the teacher the terms are computed from: nothing, names of tools, calls with arguments, tool results.
+    group_weights: (weights, judged scores of a group) -> the weights for this group; None if the group does not matter.
     """
 
     name: str
-    version: str = "corrected"
-
-    @property
-    def maximum(self) -> float:
-        """The highest total, which the gold reference gets (of ``anneal``: in a group that is right throughout)."""
-        least = {"toolrl": 4.0, "anneal": 0.8}
-        return least.get(self.name, sum(TABLE[self.name][1].values()))
+    weights: dict[str, float]
+    terms: TermsFunction
+    maximum: float
+    needs: Literal["", "tools", "calls", "results"] = ""
+    group_weights: GroupWeights | None = None
 
     def __call__(
         self,
@@ -47,42 +51,141 @@ class Reward:
         answer: str,
         valid_tools: Sequence[str] = CALCULATOR_TOOLS,
     ) -> Score:
+        """Score one trajectory, as a group of one.
+
+        ``reference`` is what the teacher did, ``answer`` the gold answer, ``valid_tools`` the names of the tools that
+        the task offers (the official rewards know the calculator's only).
+
+        Raises:
+            InputError: ``reference`` is None, and this reward compares with a teacher.
+        """
         if trajectory.stop == "infrastructure":
-            return _score(TABLE[self.name][1], {}, "the run failed, not the policy", judged=False)
-        if self.version == "official":
-            return _official(self.name, trajectory, reference, answer)
-        return self.in_group([_corrected(self.name, trajectory, reference, answer, valid_tools)])[0]
+            return Score.weigh(self.weights, Terms({}, "infrastructure failure", judged=False))
+        if reference is None and self.needs:
+            raise InputError(f"the reward {self.name} compares with a teacher: give a reference, or use sparse or none")
+        known = reference or Reference(trajectory.task_id, [], [], answer)
+        return self.in_group([Score.weigh(self.weights, self.terms(trajectory, known, answer, valid_tools))])[0]
 
     def in_group(self, scores: Sequence[Score]) -> list[Score]:
-        """Scores of one group's rollouts with what the group changes in them; all but ``anneal`` leave them alone.
-
-        ``anneal`` weighs the teacher's tools by the share of the group that is wrong: a guide where the policy fails,
-        silent where it succeeds its own way. A trajectory scored alone is a group of one.
-        """
-        if self.name != "anneal" or not any(score.judged for score in scores):
+        """The scores of one group's rollouts under the group's weights."""
+        judged = [score for score in scores if score.judged]
+        if self.group_weights is None or not judged:
             return list(scores)
-        judged = [score.terms["correct"] for score in scores if score.judged]
-        weight = TABLE["anneal"][1]["tools"] * (1 - sum(judged) / len(judged))
-        return [
-            replace(_score(score.weights | {"tools": weight}, score.terms, score.reason), judged=score.judged)
-            for score in scores
-        ]
+        weights = self.group_weights(self.weights, judged)
+        return [Score.weigh(weights, Terms(score.terms, score.reason, score.judged)) for score in scores]
+
+    def missing(self, reference: Reference) -> str:
+        """What a reference has instead of what this reward needs ("no teacher", for example); "" if nothing is missing.
+
+        A reference without messages has at most the names of the teacher's tools.
+        """
+        if not self.needs or (reference.messages and not reference.calls):
+            return ""
+        if not reference.calls:
+            return "no teacher"
+        has_calls = any(message.get("tool_calls") for message in reference.messages)
+        if (
+            self.needs == "tools"
+            or (self.needs == "calls" and has_calls)
+            or (self.needs == "results" and reference.results)
+        ):
+            return ""
+        return "no results of its teacher's calls" if has_calls else "only the names of its teacher's tools"
 
 
-REWARDS: dict[str, Reward] = {name: Reward(name) for name in TABLE if name not in CONTROLLING}
-CONTROLS: dict[str, Reward] = {name: Reward(name) for name in CONTROLLING}
-OFFICIAL: dict[str, Reward] = {name: Reward(name, "official") for name in RELEASED}
+def score_groups(
+    reward: Reward,
+    trajectories: Sequence[Trajectory],
+    references: Sequence[Reference | None],
+    tasks: Sequence[Any],
+    groups: Sequence[Hashable],
+) -> list[Score]:
+    """Score each rollout once, with the weights of its group.
+
+    All arguments after the first have one entry a rollout; a task has ``answer`` and ``toolbox.names``; rollouts of
+    equal ``groups`` ids are a group, wherever they stand.
+    """
+    scores = [
+        reward(trajectory, reference, answer=task.answer, valid_tools=task.toolbox.names)
+        for trajectory, reference, task in zip(trajectories, references, tasks, strict=True)
+    ]
+    members: dict[Hashable, list[int]] = defaultdict(list)
+    for index, group in enumerate(groups):
+        members[group].append(index)
+    for indices in members.values():
+        for index, score in zip(indices, reward.in_group([scores[i] for i in indices]), strict=True):
+            scores[index] = score
+    return scores
 
 
-def named(name: str, version: str = "corrected") -> Reward:
-    """The reward of that name and version.
+def anneal_weights(weights: dict[str, float], scores: list[Score]) -> dict[str, float]:
+    """The weight of ``tools`` times the share of the group that is wrong: a guide only where the student fails."""
+    right = sum(score.terms["correct"] for score in scores) / len(scores)
+    return weights | {"tools": weights["tools"] * (1 - right)}
+
+
+_GUIDED = {"correct": 0.7, "tools": 0.3, "clean": 0.1}
+_ALL = (
+    # MENTOR ("exact") and its ablations
+    Reward("sparse", {"correct": 0.9, "answered": 0.1}, outcome_terms, 1.0),
+    Reward("exact", _GUIDED, partial(outcome_terms, tools=same_tools), 1.1, needs="tools"),
+    Reward("partial", {"correct": 0.7, "tools": 0.3}, partial(outcome_terms, tools=any_tool), 1.0, needs="tools"),
+    Reward("none", {"correct": 0.7, "clean": 0.1}, outcome_terms, 0.8),
+    Reward("f1", _GUIDED, partial(outcome_terms, tools=f1_tools), 1.1, needs="tools"),
+    # baselines
+    Reward("strict", _GUIDED, partial(outcome_terms, tools=same_calls), 1.1, needs="calls"),
+    Reward(
+        "toolrl",
+        {"format": 1.0, "names": 6.0, "parameters": 6.0, "values": 6.0, "offset": -3.0},
+        toolrl_terms,
+        4.0,
+        needs="calls",
+    ),
+    # of this library
+    Reward("credit", {"correct": 0.7, "progress": 0.3, "clean": 0.1}, progress_terms, 1.1, needs="results"),
+    Reward(
+        "anneal",
+        _GUIDED,
+        partial(outcome_terms, tools=f1_tools, wrong_share=1.0),
+        0.8,  # in a group that is right throughout
+        needs="tools",
+        group_weights=anneal_weights,
+    ),
+    Reward("count", _GUIDED, partial(outcome_terms, tools=as_many_calls, wrong_share=1.0), 1.1, needs="calls"),
+)
+REWARDS: dict[str, Reward] = {reward.name: reward for reward in _ALL}
+CONTROLS: dict[str, Reward] = {
+    "null": Reward("null", {"noise": 1.0}, noise_terms, 1.0),
+    "planted": Reward("planted", {"correct": 0.7, "gave_up": 1.0}, outcome_terms, 1.0),
+}
+OFFICIAL: dict[str, Reward] = {
+    name: Reward(
+        name,
+        REWARDS[name].weights | {"fallback": FALLBACK},
+        partial(official_terms, tools=tools),
+        REWARDS[name].maximum,
+    )
+    for name, tools in {
+        "sparse": None,
+        "exact": same_tools,
+        "partial": any_tool,
+        "none": None,
+        "f1": f1_tools,
+    }.items()
+}
+
+
+def get_reward(reward: str | Reward, version: str = "corrected") -> Reward:
+    """The reward of that name and version; a Reward is given back as it is.
 
     Raises:
         InputError: there is none; the message lists those there are.
     """
+    if isinstance(reward, Reward):
+        return reward
     if version not in ("corrected", "official"):
         raise InputError(f"version: {version!r} is neither 'corrected' nor 'official'")
     known = OFFICIAL if version == "official" else REWARDS | CONTROLS
-    if name not in known:
-        raise InputError(f"reward: there is no {version} reward {name!r}; there are {', '.join(known)}")
-    return known[name]
+    if reward not in known:
+        raise InputError(f"unknown reward {reward!r}: there is no {version} one; choose one of {', '.join(known)}")
+    return known[reward]

@@ -1,86 +1,53 @@
 """The correctness part of ToolRL (arXiv 2504.13958, section 3.3)."""
 
-import math
-from typing import Any, TypeAlias
+from collections.abc import Sequence
 
-from ..core import Call
-from .table import _names, _same_text
+from ..core import Call, Reference, Trajectory
+from .corrected import compare_tools, read_attempt
+from .matching import canonical_json, tool_names
+from .score import Terms
 
 
-def _toolrl(student: list[Call], teacher: list[Call]) -> dict[str, float]:
-    """The correctness part of ToolRL (arXiv 2504.13958, section 3.3) with its optimal assignment, over S_max.
+def toolrl_terms(trajectory: Trajectory, reference: Reference, answer: str, valid_tools: Sequence[str]) -> Terms:
+    """``format``, ``offset`` (always 1), and ``names``, ``parameters``, ``values`` over ToolRL's S_max.
 
-    The three terms add up to R_max / S_max, which is 1 for the teacher's own calls in any order.
+    The last three add up to R_max / S_max, which is 1 for the teacher's own calls in any order. All calls of the
+    trajectory count. Whether the answer is right does not enter.
     """
-    ours, theirs = _names(student), _names(teacher)
-    names = len(ours & theirs) / len(ours | theirs) if ours | theirs else 1.0
-    largest = 1 + len(teacher) + sum(len(call.arguments) for call in teacher)
-    golds = [_parts(call) for call in teacher]
-    copies: dict[Any, int] = {}
-    candidates = []
-    for call in student:
-        if call.name in theirs:
-            parts = _parts(call)
-            copies[parts] = copies.get(parts, 0) + 1
-            if copies[parts] <= len(golds):  # more copies than gold calls cannot be assigned
-                candidates.append(parts)
-
-    def pair(gold: _Parts, candidate: _Parts) -> tuple[float, float]:
-        if gold[0] != candidate[0]:
-            return 0.0, 0.0
-        mine, wanted = dict(candidate[1]), dict(gold[1])
-        either = len(mine.keys() | wanted.keys())
-        return (
-            len(mine.keys() & wanted.keys()) / either if either else 1.0,
-            float(sum(key in mine and mine[key] == value for key, value in wanted.items())),
-        )
-
-    pairs = [[pair(gold, candidate) for candidate in candidates] for gold in golds]
-    chosen = [pairs[i][j] for i, j in assign([[sum(both) for both in row] for row in pairs])]
-    return {
-        "names": names / largest,
-        "parameters": sum(both[0] for both in chosen) / largest,
-        "values": sum(both[1] for both in chosen) / largest,
-    }
+    attempt = read_attempt(trajectory, valid_tools)
+    well_formed = trajectory.ended and attempt.answer is not None and not attempt.malformed
+    used, wanted = tool_names(trajectory.calls), tool_names(reference.calls)
+    names = len(used & wanted) / len(used | wanted) if used | wanted else 1.0
+    largest = 1 + len(reference.calls) + sum(len(call.arguments) for call in reference.calls)
+    parameters, values = _match_arguments(trajectory.calls, reference.calls)
+    terms = {"format": float(well_formed), "offset": 1.0}
+    terms |= {"names": names / largest, "parameters": parameters / largest, "values": values / largest}
+    return Terms(terms, attempt.describe(compare_tools(attempt, reference)))
 
 
-_Parts: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
+def _match_arguments(student: list[Call], teacher: list[Call]) -> tuple[float, float]:
+    """ToolRL's two sums over the calls matched one to one, same tool only, so that the sum of both is largest."""
+    from scipy.optimize import linear_sum_assignment  # here: it takes half a second to import
+
+    golds = [_comparable(call) for call in teacher]
+    candidates = [_comparable(call) for call in student if call.name in tool_names(teacher)]
+    if not candidates:
+        return 0.0, 0.0
+    pairs = [[_compare(gold, candidate) for candidate in candidates] for gold in golds]
+    rows, columns = linear_sum_assignment([[sum(pair) for pair in row] for row in pairs], maximize=True)
+    matched = [pairs[row][column] for row, column in zip(rows, columns, strict=True)]
+    return sum(pair[0] for pair in matched), sum(pair[1] for pair in matched)
 
 
-def _parts(call: Call) -> _Parts:
-    return call.name, tuple(sorted((name, _same_text(value)) for name, value in call.arguments.items()))
+def _comparable(call: Call) -> Call:
+    return Call(call.name, {name: canonical_json(value) for name, value in call.arguments.items()})
 
 
-def assign(gains: list[list[float]]) -> list[tuple[int, int]]:
-    """Pairs (row, column), each used once, with the highest sum of gains: Kuhn's method with potentials, O(n^2 m)."""
-    if not gains or not gains[0]:
-        return []
-    if len(gains) > len(gains[0]):
-        return [(row, column) for column, row in assign([list(column) for column in zip(*gains, strict=True)])]
-    n, m = len(gains), len(gains[0])
-    u, v = [0.0] * (n + 1), [0.0] * (m + 1)
-    owner = [0] * (m + 1)  # the row that holds each column, counted from 1; column 0 is the row being placed
-    for row in range(1, n + 1):
-        owner[0] = row
-        column, least, came, seen = 0, [math.inf] * (m + 1), [0] * (m + 1), [False] * (m + 1)
-        while owner[column]:
-            seen[column] = True
-            here, delta, best = owner[column], math.inf, 0
-            for j in range(1, m + 1):
-                if not seen[j]:
-                    cost = -gains[here - 1][j - 1] - u[here] - v[j]
-                    if cost < least[j]:
-                        least[j], came[j] = cost, column
-                    if least[j] < delta:
-                        delta, best = least[j], j
-            for j in range(m + 1):
-                if seen[j]:
-                    u[owner[j]] += delta
-                    v[j] -= delta
-                else:
-                    least[j] -= delta
-            column = best
-        while column:
-            owner[column] = owner[came[column]]
-            column = came[column]
-    return [(owner[j] - 1, j - 1) for j in range(1, m + 1) if owner[j]]
+def _compare(gold: Call, candidate: Call) -> tuple[float, float]:
+    """(argument names in both over names in either, number of the gold's arguments given with the same value)."""
+    if gold.name != candidate.name:
+        return 0.0, 0.0
+    given, wanted = candidate.arguments, gold.arguments
+    either = given.keys() | wanted.keys()
+    shared = len(given.keys() & wanted.keys()) / len(either) if either else 1.0
+    return shared, float(sum(given.get(name) == value for name, value in wanted.items()))

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core import Reference, Trajectory
-from .reward import Reward, named
-
-# --- for TRL ---------------------------------------------------------------------------------------------------
+from .reward import Reward, get_reward, score_groups
 
 
 @dataclass(frozen=True)
 class TrlReward:
-    """A reward as TRL's GRPOTrainer calls it. Picklable."""
+    """A reward as TRL's GRPOTrainer calls it. Picklable if the reward is."""
 
     reward: Reward
 
@@ -32,30 +30,26 @@ class TrlReward:
         log_extra: Callable[[str, list[Any]], None] | None = None,
         **_: Any,
     ) -> list[float | None]:
-        """One total a completion; None, which TRL leaves out of the loss, where the fault was not the policy's.
+        """One total a completion; None, which TRL leaves out of the loss, where the score is not judged.
 
-        Logs the mean of each term over the completions that count as ``<reward>/<term>``, the share that do not
-        as ``<reward>/unjudged``, and each completion's terms and reason as columns of TRL's completions table.
+        Completions of the same task, one after another, are a group. Logs the mean of each term over the judged
+        completions as ``<reward>/<term>``, the share of the others as ``<reward>/unjudged``, and each completion's
+        terms and reason as columns of TRL's completions table.
         """
-        scores = [
-            self.reward(one, gold, answer=asked.answer, valid_tools=asked.toolbox.names)
-            for one, gold, asked in zip(trajectory, reference, task, strict=True)
-        ]
-        groups = itertools.groupby(zip(task, scores, strict=True), key=lambda pair: pair[0].id)
-        scores = [score for _, group in groups for score in self.reward.in_group([score for _, score in group])]
-        totals = [score.total if score.judged else None for score in scores]
-        counted = [score for score in scores if score.judged]
-        terms = list(scores[0].terms) if scores else []
+        runs = itertools.groupby(task, key=lambda one: one.id)
+        groups = [number for number, (_, members) in enumerate(runs) for _ in members]
+        scores = score_groups(self.reward, trajectory, reference, task, groups)
+        judged = [score for score in scores if score.judged]
+        name = self.reward.name
         if log_metric and scores:
-            for term in terms:
-                if counted:
-                    log_metric(f"{self.__name__}/{term}", sum(score.terms[term] for score in counted) / len(counted))
-            log_metric(f"{self.__name__}/unjudged", 1 - len(counted) / len(scores))
+            for term in self.reward.weights if judged else ():
+                log_metric(f"{name}/{term}", sum(score.terms[term] for score in judged) / len(judged))
+            log_metric(f"{name}/unjudged", 1 - len(judged) / len(scores))
         if log_extra and scores:
-            for term in terms:
-                log_extra(f"{self.__name__}/{term}", [score.terms[term] for score in scores])
-            log_extra(f"{self.__name__}/reason", [score.reason for score in scores])
-        return totals
+            for term in self.reward.weights:
+                log_extra(f"{name}/{term}", [score.terms[term] for score in scores])
+            log_extra(f"{name}/reason", [score.reason for score in scores])
+        return [score.total if score.judged else None for score in scores]
 
 
 def as_trl(reward: Reward | str, version: str = "corrected") -> TrlReward:
@@ -63,4 +57,4 @@ def as_trl(reward: Reward | str, version: str = "corrected") -> TrlReward:
 
     The rollout must give ``trajectory``, ``reference`` and ``task``: one object a completion.
     """
-    return TrlReward(named(reward, version) if isinstance(reward, str) else reward)
+    return TrlReward(get_reward(reward, version))

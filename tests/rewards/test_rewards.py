@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fuzzed import GOLDS, fuzzed
+from fuzzed import GOLDS, fuzzed_output
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,9 +18,10 @@ from mentorlib.core import END, Call, Execution, InputError, Reference, Trajecto
 from mentorlib.data.sources.gsm8k import read as gsm8k
 from mentorlib.data.suites import SUITES, generate
 from mentorlib.rewards import answers, corrected, official
-from mentorlib.rewards.reward import CONTROLS, OFFICIAL, REWARDS, named
-from mentorlib.rewards.table import TABLE, Score
-from mentorlib.rewards.toolrl import assign
+from mentorlib.rewards.corrected import outcome_terms
+from mentorlib.rewards.matching import tool_names
+from mentorlib.rewards.reward import CONTROLS, OFFICIAL, REWARDS, Reward, get_reward, score_groups
+from mentorlib.rewards.score import Score
 from mentorlib.rewards.trl import as_trl
 
 REPO = Path(__file__).parents[2]
@@ -36,7 +37,7 @@ def teacher(*names: str, answer: str = "5") -> Reference:
 
 
 def score(name: str, response: str, *tools: str, answer: str = "5", version: str = "corrected", **more: Any) -> Score:
-    return named(name, version)(Trajectory.from_response(response), teacher(*tools), answer=answer, **more)
+    return get_reward(name, version)(Trajectory.from_response(response), teacher(*tools), answer=answer, **more)
 
 
 def test_golden_rows(shared: Path) -> None:
@@ -150,7 +151,7 @@ def check_bounds(name: str, result: Score) -> None:
     assert set(result.terms) == set(result.weights)
     assert all(0 <= value <= 1 for value in result.terms.values()), (name, result)
     assert result.total == sum(value * result.weights[term] for term, value in result.terms.items())
-    lowest = sum(weight for weight in TABLE[name][1].values() if weight < 0)
+    lowest = sum(weight for weight in REWARDS[name].weights.values() if weight < 0)
     assert lowest <= result.total <= REWARDS[name].maximum + 1e-12, (name, result)
 
 
@@ -206,16 +207,27 @@ def test_toolrl() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 5), st.integers(1, 5), st.randoms(use_true_random=False))
-def test_assign_is_optimal(n: int, m: int, rng: random.Random) -> None:
-    gains = [[rng.choice([0, 0.5, 1, 1.5, 3]) for _ in range(m)] for _ in range(n)]
-    pairs = assign(gains)
-    assert len({row for row, _ in pairs}) == len({column for _, column in pairs}) == len(pairs) == min(n, m)
-    rows, columns = (range(n), range(m)) if n <= m else (range(m), range(n))
-    best = max(
-        sum(gains[i][j] if n <= m else gains[j][i] for i, j in zip(rows, chosen, strict=True))
-        for chosen in itertools.permutations(columns, len(rows))
+def test_toolrl_matches_calls_as_well_as_can_be(n: int, m: int, rng: random.Random) -> None:
+    """Parameters + values are the highest of all one-to-one matchings."""
+    student, golds = (
+        [Call("add", {name: rng.choice([1, 2]) for name in "abc" if rng.random() < 0.7}) for _ in range(size)]
+        for size in (n, m)
     )
-    assert sum(gains[i][j] for i, j in pairs) == pytest.approx(best)
+
+    def gain(gold: Call, call: Call) -> float:
+        either = gold.arguments.keys() | call.arguments.keys()
+        shared = len(gold.arguments.keys() & call.arguments.keys()) / len(either) if either else 1.0
+        return shared + sum(call.arguments.get(name) == value for name, value in gold.arguments.items())
+
+    few, many = (golds, student) if m <= n else (student, golds)
+    best = max(
+        sum(gain(*((one, other) if m <= n else (other, one))) for one, other in zip(few, chosen, strict=True))
+        for chosen in itertools.permutations(many, len(few))
+    )
+    trajectory = Trajectory("t", [{"role": "assistant", "tool_calls": [c.message for c in student]}], END, "answered")
+    terms = REWARDS["toolrl"](trajectory, Reference("t", [], golds, "5"), answer="5").terms
+    largest = 1 + m + sum(len(gold.arguments) for gold in golds)
+    assert terms["parameters"] + terms["values"] == pytest.approx(best / largest)
 
 
 def test_equal_arguments_are_json_equal() -> None:
@@ -284,7 +296,7 @@ def test_fuzzed_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(7)
     unlike = 0
     for _ in range(10_000):
-        trajectory, gold = Trajectory.from_response(fuzzed(rng)), rng.choice(GOLDS)
+        trajectory, gold = Trajectory.from_response(fuzzed_output(rng)), rng.choice(GOLDS)
         for version in (REWARDS, OFFICIAL):
             for name, reward in version.items():
                 result = reward(trajectory, teacher("add", "multiply"), answer=gold)
@@ -352,11 +364,11 @@ def test_names_and_missing_teacher() -> None:
     with pytest.raises(InputError, match="reference"):
         REWARDS["exact"](trajectory, None, answer="5")
     with pytest.raises(InputError, match="sparse, exact"):
-        named("dense")
+        get_reward("dense")
     with pytest.raises(InputError, match="official"):
-        named("strict", "official")
+        get_reward("strict", "official")
     with pytest.raises(InputError, match="version"):
-        named("exact", "offical")
+        get_reward("exact", "offical")
 
 
 # --- our own ---
@@ -430,7 +442,7 @@ def test_controls() -> None:
     assert [score("planted", said).total for said in (ANSWER, WRONG, gave_up)] == [0.7, 0.0, 1.0]
     assert [score(name, gave_up, "add").total for name in REWARDS if name != "toolrl"] == [0.0] * (len(REWARDS) - 1)
     with pytest.raises(InputError, match="there is no corrected"):
-        named("nul")
+        get_reward("nul")
 
 
 def test_no_heavy_import() -> None:

@@ -10,9 +10,9 @@ from mentorlib.core import END, InputError, Trajectory
 from mentorlib.data.suites import generate
 from mentorlib.lab import analysis
 from mentorlib.rewards.reward import REWARDS
-from mentorlib.rewards.score_file import score_file
-from mentorlib.rewards.table import CALCULATOR_TOOLS
-from mentorlib.rollout.loop import trajectory_row
+from mentorlib.rewards.stored_rows import score_file
+from mentorlib.rewards.official import CALCULATOR_TOOLS
+from mentorlib.rollout.record import trajectory_row
 
 
 def write(path: Path, rows: list[Any]) -> Path:

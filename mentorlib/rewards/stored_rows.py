@@ -1,0 +1,181 @@
+"""Scores stored rows (JSON Lines) under other rewards than they were sampled for: no training, no model."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ..core import Call, InputError, Reference, Trajectory, tool_messages
+from .official import CALCULATOR_TOOLS
+from .reward import OFFICIAL, REWARDS, Reward, get_reward
+from .score import Score
+
+
+def score_file(
+    path: str | Path,
+    out: str | Path | None = None,
+    rewards: Sequence[str | Reward] | None = None,
+    version: str = "corrected",
+    valid_tools: Sequence[str] | None = None,
+) -> dict[str, int]:
+    """Score stored rows under several rewards.
+
+    A row holds ``response`` (the text after the prompt), ``answer`` and ``teacher_tools`` (names); it may hold
+    ``teacher_calls`` (``[{"name", "arguments"}]``), ``teacher_results`` (texts), ``tools`` (the names offered),
+    ``prompt`` and ``stop``, and any other key. A run's rollouts are such rows. ``strict``, ``toolrl`` and
+    ``count`` need ``teacher_calls``, ``credit`` needs ``teacher_results``: a row without them is scored by the other
+    rewards, or rejected if ``rewards`` lists one that it cannot be scored by. Each row is a group of its own.
+
+    Args:
+        path: the rows.
+        out: where each row is written with ``scores`` {reward: {"total", "terms", "reason"}}; by default under its
+            name in a folder ``scored`` beside it, which no notebook reads as rows of the run. ``total`` is None where
+            the answer could not be judged or the infrastructure failed. Both files appear only when complete.
+        rewards: names, or Reward objects; by default all of the version.
+        version: "corrected" or "official". The official one reads ``prompt`` too, as the release does.
+        valid_tools: for rows without ``tools``; by default the calculator's twelve.
+
+    Returns:
+        Counts: "rows", "scored", "rejected" (in OUT.rejected.jsonl with line and reason), "unjudged", and
+        "in_part" (scored, but not by all rewards).
+
+    Raises:
+        InputError: an argument is wrong, or a file cannot be read or written.
+    """
+    source = Path(path)
+    target = Path(out) if out is not None else source.parent / "scored" / source.name
+    rejected_target = target.with_name(target.name + ".rejected.jsonl")
+    for file in (source, target):
+        if file.is_dir():
+            raise InputError(f"{file}: is a folder; give a file")
+    if target.resolve() == source.resolve():
+        raise InputError(f"{target}: would overwrite the rows it is made from; give another name")
+    if version == "official" and valid_tools is not None:
+        raise InputError("valid_tools: the release knows only the calculator's twelve; leave it out, or use corrected")
+    chosen = [get_reward(name, version) for name in rewards or (OFFICIAL if version == "official" else REWARDS)]
+    offered = CALCULATOR_TOOLS if valid_tools is None else valid_tools
+    counts = {"rows": 0, "scored": 0, "rejected": 0, "unjudged": 0, "in_part": 0}
+    started = reported = time.monotonic()
+    try:
+        lines = source.open("rb")
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read ({error.strerror}); give a JSON Lines file") from error
+    if out is None:
+        target.parent.mkdir(exist_ok=True)
+    try:
+        folder = TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror}); give another place") from error
+    with lines, folder as parts:
+        with open(f"{parts}/scored", "w") as scored, open(f"{parts}/rejected", "w") as rejected:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                counts["rows"] += 1
+                try:
+                    row, scores = _score_row(line, chosen, bool(rewards), version, offered)
+                    scored.write(json.dumps(row, allow_nan=False) + "\n")
+                except ValueError as error:  # an InputError, or a number that JSON does not have
+                    counts["rejected"] += 1
+                    text = line.decode("utf-8", "replace").rstrip("\r\n")
+                    rejected.write(json.dumps({"line": number, "reason": str(error), "text": text}) + "\n")
+                    continue
+                counts["scored"] += 1
+                counts["unjudged"] += any(not score.judged for score in scores)
+                counts["in_part"] += len(scores) < len(chosen)
+                if time.monotonic() - reported > 10:
+                    reported = time.monotonic()
+                    print(f"{source.name}: {counts['rows']} rows in {reported - started:.0f} s", file=sys.stderr)
+        os.replace(f"{parts}/scored", target)
+        rejected_target.unlink(missing_ok=True)  # an earlier run's
+        if counts["rejected"]:
+            os.replace(f"{parts}/rejected", rejected_target)
+    return counts
+
+
+def _score_row(
+    line: bytes, rewards: list[Reward], all_of_them: bool, version: str, valid_tools: Sequence[str]
+) -> tuple[dict[str, Any], list[Score]]:
+    """The row with ``scores``, and the scores by all rewards that it has the keys for."""
+    row = _parse_row(line)
+    reference = _reference(row)
+    text = row["response"]
+    if version == "official" and isinstance(row.get("prompt"), str):
+        text = row["prompt"] + text
+    trajectory = Trajectory.from_response(text, reference.task_id)
+    if row.get("stop") == "infrastructure":
+        trajectory.stop = "infrastructure"
+    scores = {}
+    for reward in rewards:
+        if missing := reward.missing(reference):
+            if all_of_them:
+                raise InputError(f"reward {reward.name}: the row has {missing}: give it teacher_{reward.needs}")
+        else:
+            offered = row.get("tools", valid_tools)
+            scores[reward.name] = reward(trajectory, reference, answer=row["answer"], valid_tools=offered)
+    row["scores"] = {
+        name: {
+            # The release counts as wrong what it cannot judge, so that its total stands.
+            "total": score.total if score.judged or version == "official" else None,
+            "terms": score.terms,
+            "reason": score.reason,
+        }
+        for name, score in scores.items()
+    }
+    return row, list(scores.values())
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def _is_calls(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(call, dict) and isinstance(call.get("name"), str) and isinstance(call.get("arguments"), dict)
+        for call in value
+    )
+
+
+_CHECKS = {  # key: (whether it is required, what it must be, the check)
+    "response": (True, "a string", lambda value: isinstance(value, str)),
+    "answer": (True, "a string", lambda value: isinstance(value, str)),
+    "teacher_tools": (True, "a list of strings", _is_texts),
+    "teacher_calls": (False, 'a list of {"name", "arguments"}', lambda value: value is None or _is_calls(value)),
+    "teacher_results": (False, "a list of strings", _is_texts),
+    "tools": (False, "a list of strings", _is_texts),
+    "prompt": (False, "a string", lambda value: isinstance(value, str | list)),  # a chat is not read
+}
+
+
+def _parse_row(line: bytes) -> dict[str, Any]:
+    """One stored row, checked. Raises InputError with what is wrong and what to give."""
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not a JSON object in UTF-8: {error}") from error
+    if not isinstance(row, dict):
+        raise InputError("not a JSON object: give one object a line")
+    for key, (required, expected, fits) in _CHECKS.items():
+        if key not in row and required:
+            raise InputError(f"{key}: missing; give {expected}")
+        if key in row and not fits(row[key]):
+            raise InputError(f"{key}: not {expected}; fix it" + ("" if required else ", or leave it out"))
+    calls = row.get("teacher_calls")
+    if calls and {call["name"] for call in calls} != set(row["teacher_tools"]):
+        raise InputError("teacher_calls: other names than in teacher_tools; make them agree")
+    return row
+
+
+def _reference(row: dict[str, Any]) -> Reference:
+    """What a row tells of the teacher; ``Reward.missing`` reads off the messages how much that is."""
+    known = row.get("teacher_calls") or not row["teacher_tools"]
+    calls = [Call(call["name"], call["arguments"]) for call in row.get("teacher_calls") or []]
+    messages = [{"role": "assistant", "content": "", "tool_calls": [call.message for call in calls]}] if known else []
+    messages += tool_messages(row.get("teacher_results", []))
+    return Reference(
+        str(row.get("task_id", "")), messages, calls or [Call(name, {}) for name in row["teacher_tools"]], row["answer"]
+    )

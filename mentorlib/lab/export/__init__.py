@@ -1,1 +1,1 @@
-"""Runs for others: archives, model folders, logs for Inspect and trackio."""
+"""Runs for other people and other viewers: archives, model repositories, logs for Inspect and trackio."""

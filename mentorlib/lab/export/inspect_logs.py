@@ -1,4 +1,4 @@
-"""A run as logs for Inspect."""
+"""A run as logs of Inspect: one log a suite, and one of the training rollouts."""
 
 import json
 import math
@@ -12,25 +12,30 @@ from ...runs.files import Row, read_rows, write_text
 from ...runs.run import Run
 from ...task import chat_prompt
 
-# --- Inspect: one log a suite, and one of the training rollouts ---
-
 _STOPS = {"answered": "stop", "gave_up": "stop", "length": "max_tokens"}
+_METADATA = (
+    *("suite", "split", "stop", "tools", "teacher_tools", "teacher_calls", "n_tokens"),
+    *("step", "group", "reward", "total", "terms", "reason", "advantage"),
+)
 
 
 def save_inspect(run: Run, folder: str | Path) -> list[Path]:
-    """Write each eval/<suite>.jsonl and rollouts.jsonl as a log of Inspect (its JSON, version 2); give the files.
+    """Write each eval/<suite>.jsonl and rollouts.jsonl as a log of Inspect (its JSON, version 2). Returns the files.
 
     A row becomes a sample: the question as input, the gold answer as target, the messages with their tool calls, and a
-    score (C right, I wrong, N not judged); further rows of a task are its further epochs. A training rollout has its
-    step and what it was paid in its metadata. ``inspect view --log-dir FOLDER`` shows them; Inspect need not be
-    installed to write them. Raises InputError if there is no row. Source: inspect_ai.log.EvalLog, 0.3.
+    score (C right, I wrong, N not judged). Several rows of a task become its epochs. The metadata of a training rollout
+    has its step and reward. ``inspect view --log-dir FOLDER`` shows the logs; Inspect need not be installed to write
+    them. Source: inspect_ai.log.EvalLog, 0.3.
+
+    Raises:
+        InputError: the run has no rows.
     """
     files = [*sorted(run.path.glob("eval/*.jsonl")), *run.path.glob("rollouts.jsonl")]
     if not files:
-        raise InputError(f"{run.path}: neither eval/*.jsonl nor rollouts.jsonl: nothing was evaluated or sampled")
+        raise InputError(f"{run.path}: no eval/*.jsonl and no rollouts.jsonl: nothing was evaluated or sampled")
     written = []
     for file in files:
-        # Inspect lists files of this form only, and takes an underscore for the end of a part.
+        # Inspect lists files of this form only, and an underscore separates its parts.
         parts = [run.info["created"].replace(":", "-"), *(x.replace("_", "-") for x in (file.stem, run.name))]
         text = json.dumps(_log(run, file.stem, read_rows(file)))
         written.append(write_text(Path(folder) / f"{'_'.join(parts)}.json", text))
@@ -78,14 +83,11 @@ def _log(run: Run, suite: str, rows: list[Row]) -> dict[str, Any]:
 
 
 def _sample(row: Row, epoch: int, model: str) -> dict[str, Any]:
-    messages = list(_messages(row))
-    said = [m for m in messages if m["role"] == "assistant"]
+    messages = [_inspect_message(message) for message in messages_with_call_ids(row)]
+    replies = [m for m in messages if m["role"] == "assistant"]
+    choices = [{"message": m, "stop_reason": _STOPS.get(row.get("stop", ""), "unknown")} for m in replies[-1:]]
     score = {True: "C", False: "I", None: "N"}[row.get("correct")]
-    facts = (
-        *("suite", "split", "stop", "tools", "teacher_tools", "teacher_calls", "n_tokens"),
-        *("step", "group", "reward", "total", "terms", "reason", "advantage"),
-    )
-    choices = [{"message": said[-1], "stop_reason": _STOPS.get(row.get("stop", ""), "unknown")}] if said else []
+    answer = replies[-1]["content"] if replies else ""
     return {
         "id": row["task_id"],
         "epoch": epoch,
@@ -93,30 +95,36 @@ def _sample(row: Row, epoch: int, model: str) -> dict[str, Any]:
         "target": str(row["answer"]),
         "messages": messages,
         "output": {"model": model, "choices": choices},
-        "scores": {
-            "correct": {"value": score, "answer": said[-1]["content"] if said else "", "explanation": row.get("stop")}
-        },
-        "metadata": {name: row[name] for name in facts if name in row},
+        "scores": {"correct": {"value": score, "answer": answer, "explanation": row.get("stop")}},
+        "metadata": {name: row[name] for name in _METADATA if name in row},
     }
 
 
-def _messages(row: Row) -> Iterator[dict[str, Any]]:
-    """A row's conversation from the question on, each tool call with an id that its result repeats."""
+def _inspect_message(message: dict[str, Any]) -> dict[str, Any]:
+    calls = [{"id": call["id"], **_inspect_call(call["function"])} for call in message.get("tool_calls", ())]
+    return message | ({"tool_calls": calls} if message["role"] == "assistant" else {})
+
+
+def _inspect_call(function: dict[str, Any]) -> dict[str, Any]:
+    return {"function": function["name"], "arguments": function["arguments"], "type": "function"}
+
+
+def messages_with_call_ids(row: Row) -> Iterator[dict[str, Any]]:
+    """A row's conversation as OpenAI messages, prompt included: each call has an id, which its result repeats.
+
+    Arguments are objects; those that are none stand under the key "arguments".
+    """
     yield from chat_prompt(row["question"])
-    waiting: list[dict[str, Any]] = []
-    for place, message in enumerate(row["messages"]):
+    pending: list[dict[str, Any]] = []  # calls of the last turn without a result
+    for turn, message in enumerate(row["messages"]):
         if message["role"] == "tool":
-            call = waiting.pop(0) if waiting else {}
-            yield {
-                "role": "tool",
-                "content": message["content"],
-                "tool_call_id": call.get("id"),
-                "function": call.get("function"),
-            }
+            call = pending.pop(0) if pending else {"id": None, "function": {"name": None}}
+            name, content = call["function"]["name"], message["content"]
+            yield {"role": "tool", "content": content, "tool_call_id": call["id"], "function": name}
             continue
-        waiting = []
+        pending = []
         for number, call in enumerate(message.get("tool_calls") or ()):
             name, given = call["function"]["name"], call["function"]["arguments"]
-            given = given if isinstance(given, dict) else {"arguments": given}
-            waiting.append({"id": f"{place}-{number}", "function": name, "arguments": given, "type": "function"})
-        yield {"role": "assistant", "content": message.get("content") or "", "tool_calls": list(waiting)}
+            function = {"name": name, "arguments": given if isinstance(given, dict) else {"arguments": given}}
+            pending.append({"id": f"{turn}-{number}", "type": "function", "function": function})
+        yield {"role": "assistant", "content": message.get("content") or "", "tool_calls": list(pending)}

@@ -1,4 +1,4 @@
-"""A run as traces for trackio."""
+"""A run for trackio: its metrics, and a trace of each rollout."""
 
 import json
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 from ...core import InputError
 from ...runs.files import read_rows
 from ...runs.run import Run
-from .inspect_logs import _messages
-
-# --- trackio: metrics and a trace a rollout, by step ---
+from .inspect_logs import messages_with_call_ids
 
 
 def save_trackio(run: Run, project: str = "mentorlib") -> int:
-    """Log a run to trackio: its metrics, and each training rollout and held-out row as a trace; give the traces.
+    """Log a run's metrics to trackio, and each training rollout and held-out row as a trace. Returns how many traces.
 
-    Training rollouts stand at their step, held-out rows after the last one. Read them with ``trackio show``. Raises
-    InputError if trackio is not installed. It writes to this machine (TRACKIO_DIR), unless told otherwise by its own
-    settings.
+    Training rollouts are logged at their step, held-out rows one step after the last. ``trackio show`` shows them. They
+    are stored on this machine (in TRACKIO_DIR) unless trackio's own settings name another place.
+
+    Raises:
+        InputError: trackio is not installed.
     """
     try:
         import trackio
@@ -28,28 +28,22 @@ def save_trackio(run: Run, project: str = "mentorlib") -> int:
     traces: dict[int, dict[str, list[Any]]] = {}
     for file in [*run.path.glob("rollouts.jsonl"), *sorted(run.path.glob("eval/*.jsonl"))]:
         for row in read_rows(file):
-            facts = {
-                k: v for k, v in row.items() if isinstance(v, str | int | float) and k not in ("response", "question")
-            }
-            trace = trackio.Trace([_openai(message) for message in _messages(row)], facts)
+            metadata = {k: v for k, v in row.items() if isinstance(v, str | int | float)}
+            metadata = {k: v for k, v in metadata.items() if k not in ("response", "question")}
+            trace = trackio.Trace([_openai_message(message) for message in messages_with_call_ids(row)], metadata)
             traces.setdefault(row.get("step", after), {}).setdefault(file.stem, []).append(trace)
     trackio.init(project=project, name=run.name, config=run.params)
     for step in sorted({*metrics, *traces}):
         numbers = {k: v for k, v in metrics.get(step, {}).items() if isinstance(v, int | float) and k != "step"}
         trackio.log(numbers | traces.get(step, {}), step=step)
     trackio.finish()
-    return sum(len(found) for step in traces.values() for found in step.values())
+    return sum(len(rows) for step in traces.values() for rows in step.values())
 
 
-def _openai(message: dict[str, Any]) -> dict[str, Any]:
-    """A message of `_messages` as OpenAI writes it."""
-    calls = [
-        {
-            "id": call["id"],
-            "type": "function",
-            "function": {"name": call["function"], "arguments": json.dumps(call["arguments"])},
-        }
-        for call in message.get("tool_calls", ())
-    ]
+def _openai_message(message: dict[str, Any]) -> dict[str, Any]:
+    """The message as OpenAI's API writes it: arguments as JSON text, no empty fields."""
     kept = {k: v for k, v in message.items() if k in ("role", "content", "tool_call_id") and v is not None}
-    return kept | ({"tool_calls": calls} if calls else {})
+    if calls := message.get("tool_calls"):
+        functions = [call["function"] | {"arguments": json.dumps(call["function"]["arguments"])} for call in calls]
+        kept["tool_calls"] = [call | {"function": f} for call, f in zip(calls, functions, strict=True)]
+    return kept

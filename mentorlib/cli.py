@@ -196,7 +196,7 @@ def _open_page(run: Run, file: str, where: str, output: str) -> None:
         rows = rows[rows["where"].str.startswith(f"{run.path.name}/{file}:")]
     if where:
         rows = rows[rows["where"].isin({row["where"] for row in select_rows(rows.to_dict("records"), where)})]
-    page = viewer.write(output or run.path / "trajectories.html", rows, f"Trajectories of {run.name}")
+    page = viewer.write_trajectories(output or run.path / "trajectories.html", rows, f"Trajectories of {run.name}")
     print(f"{len(rows)} trajectories: {page}")
     if not output and not webbrowser.open(page.resolve().as_uri()):
         print("no web browser here: open that file in one")

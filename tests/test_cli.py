@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +68,12 @@ def test_a_failing_cell_is_exit_1_with_a_report(capfd):
         (["score", "none.jsonl"], "none.jsonl"),
         (["score", "rows.jsonl", "--reward", "exat"], "exat"),
         (["score", "rows.jsonl", "--version", "new"], "new"),
+        ([], "Missing command"),
+        (["vew"], "Did you mean 'view'?"),
+        (["view"], "Missing argument 'RUN'"),
+        (["view", "r", "--txt"], "No such option: --txt"),
+        (["study", "none.yaml", "--workers", "two"], "'--workers'"),
+        (["export", "r", "--to", "paper"], "'archive', 'hub', 'inspect', 'trackio'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(arguments, says, run, capfd):
@@ -97,13 +106,8 @@ def test_verify(run, capfd):
 def test_view(run, capfd):
     assert main(["view", "r", "--text"]) == 0
     out = capfd.readouterr().out
-    assert (
-        "2 of 2 rows" in out
-        and 'add({"a": 1})' in out
-        and "gold      2" in out
-        and "\\x1b[31m" in out
-        and "\x1b" not in out
-    )
+    assert "2 of 2 rows" in out and "add(a=1)" in out and "gold answer   2" in out
+    assert "\\u001b[31m" in out and "\x1b" not in out
     assert main(["view", "runs/r", "--text", "--where", "not correct", "-n", "5"]) == 0
     out = capfd.readouterr().out
     assert "1 of 1 rows" in out and "t2" in out and "t1" not in out
@@ -135,7 +139,35 @@ def test_score(capfd):
     assert main(words) == 1  # a row was quarantined, the others are scored
     assert "2 rows, 1 scored, 1 rejected" in capfd.readouterr().out
     assert json.loads(Path("out.jsonl.rejected.jsonl").read_text())["line"] == 2
-    assert list(json.loads(Path("out.jsonl").read_text())["scores"]) == ["sparse", "exact", "f1"]
+    assert list(json.loads(Path("out.jsonl").read_text())["scores"]) == ["sparse", "f1", "exact"]
+
+
+def test_help_and_version(capfd):
+    assert main(["--version"]) == 0 and capfd.readouterr().out == "mentor 0.1.0\n"
+    code = (
+        "import sys; from mentorlib.cli import main; main(['run', '--help']); print([m for m in sys.modules if m in "
+        "('torch', 'pandas', 'transformers')])"
+    )
+    python = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert "suites=[a, b]" in python.stdout and python.stdout.endswith("[]\n"), python.stderr
+
+
+def test_runs_are_completed(run):
+    Run("s")
+    words = os.environ | {"_MENTOR_COMPLETE": "complete_bash", "COMP_WORDS": "mentor view r", "COMP_CWORD": "2"}
+    words["PYTHONPATH"] = str(Path(__file__).parents[1])
+    command = [sys.executable, "-m", "mentorlib"]
+    assert subprocess.run(command, env=words, capture_output=True, text=True).stdout.split() == ["r"]
+
+
+def test_a_reader_that_stops_early_is_no_traceback(run):
+    run.append_rows("eval/a.jsonl", ROWS * 2000)
+    command = [sys.executable, "-m", "mentorlib", "view", str(run.path.resolve()), "--text", "-n", "9999"]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": Path(__file__).parents[1]}
+    with subprocess.Popen(command, **pipe) as view:
+        assert "4002 of 4002 rows" in view.stdout.readline()
+        view.stdout.close()
+        assert view.stderr.read() == "" and view.wait() == 1
 
 
 def test_doctor(capfd):

@@ -8,12 +8,13 @@ import ast
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from ..core import Call, Execution, InputError
 from .pool import Job, Sandbox
 from .schemas import _carry, _said, _schema_of
-from .validate import Schema, ToolError, _brief, _check_arguments, _check_schema, _parse
+from .validate import Schema, ToolError, argument_validator, check_arguments, parse_strictly, shorten, strict_schema
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,16 @@ class Toolbox:
     source: str
     schemas: list[Schema]
     isolate: bool = False
+
+    @cached_property
+    def _validators(self) -> dict[str, Any]:
+        """By tool; made when the first call comes, as most toolboxes that are loaded see few calls or none."""
+        return {
+            schema["function"]["name"]: argument_validator(
+                f"toolbox {self.name}: {schema['function']['name']}", schema["function"].get("parameters") or {}
+            )
+            for schema in self.schemas
+        }
 
     @property
     def names(self) -> list[str]:
@@ -53,15 +64,13 @@ class Toolbox:
         Raises:
             ToolError: naming the argument, what was expected and what came.
         """
-        call = _parse(raw)
-        for schema in self.schemas:
-            if schema["function"]["name"] == call["name"]:
-                break
-        else:
-            there = f"there are: {', '.join(self.names)}" if self.schemas else "no tool is offered"
-            raise ToolError(f"no tool named {call['name'][:60]!r}; {there}")
-        _check_arguments(call["name"], call["arguments"], schema["function"].get("parameters") or {})
-        return Call(call["name"], call["arguments"])
+        call = parse_strictly(raw)
+        validator = self._validators.get(call.name)
+        if validator is None:
+            names = f"there are: {', '.join(self.names)}" if self.schemas else "no tool is offered"
+            raise ToolError(f"no tool named {call.name[:60]!r}; {names}")
+        check_arguments(call.name, call.arguments, validator)
+        return call
 
     def call(self, raw: str, sandbox: Sandbox) -> Execution:
         """Validate a call and execute it; a call that does not fit is an Execution with ``fault="model"``."""
@@ -109,8 +118,8 @@ class Toolbox:
         for schema in schemas:
             function = schema.get("function")
             if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-                raise InputError(f"toolbox {name}: not a tool's schema: {_brief(schema)}")
-            _check_schema(f"toolbox {name}: {_brief(function['name'])}", function.get("parameters") or {})
+                raise InputError(f"toolbox {name}: not a tool's schema: {shorten(schema)}")
+            strict_schema(f"toolbox {name}: {shorten(function['name'])}", function.get("parameters") or {})
         box = cls(name, "", schemas)
         if len(set(box.names)) < len(schemas):
             raise InputError(f"toolbox {name}: two tools have one name")
@@ -140,8 +149,8 @@ class Toolbox:
             function = schema["function"]
             named = isinstance(function, dict) and isinstance(function.get("name"), str)
             if not named or function["name"] not in defined:
-                raise InputError(f"toolbox {name}: the source defines no function for the schema {_brief(schema)}")
-            _check_schema(f"toolbox {name}: {function['name']}", function.get("parameters") or {})
+                raise InputError(f"toolbox {name}: the source defines no function for the schema {shorten(schema)}")
+            strict_schema(f"toolbox {name}: {function['name']}", function.get("parameters") or {})
         return cls(name, source, schemas, isolate)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Optional
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mentorlib.core import Call, InputError
@@ -266,12 +266,12 @@ schemas = st.recursive(
 
 
 def strict(schema: Any) -> Any:
-    """Our rules in JSON schema's words: no undeclared key, tuples of just their length."""
+    """The toolbox's rules as a JSON schema: no undeclared key, tuples of exactly their length."""
     if isinstance(schema, list):
         return [strict(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {k: v if k in ("enum", "required") else strict(v) for k, v in schema.items() if k != "properties"}
+    made = {k: v if k in ("enum", "const", "required") else strict(v) for k, v in schema.items() if k != "properties"}
     if "properties" in schema:
         made |= {"properties": {k: strict(v) for k, v in schema["properties"].items()}, "additionalProperties": False}
     if "prefixItems" in schema:
@@ -287,6 +287,8 @@ Reference = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_c
 
 
 @given(schema=schemas, value=values)
+@example(schema={"enum": [{"a": False}]}, value={"a": 0})
+@example(schema={"const": [True]}, value=[1])
 @settings(max_examples=500, deadline=None)
 def test_the_validator_agrees_with_jsonschema(schema: dict[str, Any], value: Any) -> None:
     parameters = {"type": "object", "properties": {"x": schema}, "required": ["x"]}

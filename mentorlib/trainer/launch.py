@@ -55,9 +55,9 @@ def train(
     """Train by the parameters of a run, which have the names of train_sft's and train_grpo's arguments.
 
     ``method`` "none" returns the student as it is, "sft" and "gkd" call train_sft (with a batch of groups x group_size,
-    unless there is a ``batch_size``), "grpo" calls train_grpo. ``teacher`` names the model that "gkd" learns.
-    ``launcher`` "accelerate" trains in ``processes`` processes, or as many as the file ``accelerate_config`` says (FSDP,
-    DeepSpeed, several machines); they load the run's ``student`` and ``data`` themselves. ``launcher`` "" trains here.
+    unless there is a ``batch_size``), "grpo" calls train_grpo. ``teacher`` names the model that "gkd" learns from.
+    ``launcher`` "" trains here; "accelerate" in ``processes`` processes, or as many as the file ``accelerate_config``
+    says (FSDP, DeepSpeed, several machines), which load the run's ``student`` and ``data`` themselves.
 
     Args:
         run: with these parameters; those of other kinds are ignored.

@@ -23,8 +23,10 @@ def packed_logps(
     logits_to_keep: int,
     rows_a_pass: int,
     autocast: Callable[[], AbstractContextManager[Any]],
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Log-probability and entropy (nats) of every completion token, each of shape (rows, logits_to_keep).
+
+    The entropy is None for a reference model, which TRL does not ask for it.
 
     Args:
         model: a model within ``packed_attention``.
@@ -68,7 +70,9 @@ def packed_logps(
             )
         lengths_of_pieces = [len(tokens) for _, tokens, _ in pieces]
         for values, by_row in ((output.log_probs, logps), (output.entropy, entropies)):
+            if values is None:
+                continue
             for (_, _, row), piece in zip(pieces, values[0].split(lengths_of_pieces), strict=True):
                 if row >= 0:
                     by_row[row] = torch.nn.functional.pad(piece, (0, logits_to_keep - len(piece)))
-    return torch.stack(logps), torch.stack(entropies)
+    return torch.stack(logps), torch.stack(entropies) if output.entropy is not None else None

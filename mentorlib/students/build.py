@@ -1,4 +1,4 @@
-"""Make a small Qwen3-architecture student from nothing: tokenizer and random weights (notebook 90 trains it)."""
+"""Make a small Qwen3-architecture student from scratch: tokenizer, model and pretraining (notebook 90)."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -14,13 +14,15 @@ from trl.chat_template_utils import qwen3_instruct_2507_chat_template
 from ..rollout.attention import PackedGroups, forward, pack, packed_attention
 from ..rollout.chat import encode, encode_chat, prompt_ids, render
 from ..task import SYSTEM, chat_prompt
-from .corpus import Lesson, pretraining_examples
+from .corpus import pretraining_examples
+from .corpus.demonstration import PretrainingExample
 
-Encoded = tuple[list[int], list[tuple[list[int], list[int]]]]  # what is shared; (ids, mask) of each chat's rest
+# Token ids that the chats share (system prompt and schemas); (ids, mask) of the rest of each chat.
+EncodedExample = tuple[list[int], list[tuple[list[int], list[int]]]]
 
-# Chat and schema boilerplate, one token a piece. What lies between (names, descriptions, numbers) is then tokenised
-# alike in a schema, a question and a call, so that calling a tool is copying its name: what a two-million-parameter
-# model can learn. Matches are leftmost-longest.
+# Chat and schema boilerplate, one token each. The text in between (names, descriptions, numbers) is then tokenised in
+# the same way in a schema, a question and a call, so that calling a tool is copying its name, which a model of two
+# million parameters can learn. Matches are leftmost-longest.
 BOILERPLATE = [
     "<|im_start|>system\n",
     "\n<|im_start|>system\n",
@@ -64,9 +66,9 @@ BOILERPLATE = [
     "'; there are: ",
     "I cannot solve this.",
 ]
-# Small words take the spaces beside them, so that other words stand alone: "hours" is then one and the same token in a
-# name, a description, a question and a call, and calling a tool is copying.
-SMALL_WORDS = [
+# Short words include the spaces beside them, so that other words have none: "hours" is then the same token in a name, a
+# description, a question and a call.
+SHORT_WORDS = [
     *(f" {w} " for w in "the of is and are in a with to by has have gets for on that it as into times".split()),
     *(
         " of the ",
@@ -100,13 +102,13 @@ TAGS = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"]
 
 
 def make_tokenizer(texts: Iterable[str], vocab_size: int = 1536) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE; with Qwen3's chat template (the Instruct-2507 one, without thinking).
+    """Train a byte-level BPE tokenizer with Qwen3's chat template (Instruct-2507, without thinking).
 
-    Digits are single, and words are without the spaces beside them.
+    Each digit is a token, and words do not include spaces.
 
     Args:
-        texts: rendered chats; the boilerplate is cut out before merges are learnt.
-        vocab_size: all tokens, special and boilerplate ones included.
+        texts: rendered chats; the boilerplate is removed before merges are learnt.
+        vocab_size: number of tokens, including special and boilerplate ones.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
@@ -117,7 +119,7 @@ def make_tokenizer(texts: Iterable[str], vocab_size: int = 1536) -> PreTrainedTo
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-    fixed = [*CHAT, *TAGS, *BOILERPLATE, *SMALL_WORDS]
+    fixed = [*CHAT, *TAGS, *BOILERPLATE, *SHORT_WORDS]
     border = re.compile("|".join(re.escape(t) for t in sorted(fixed, key=len, reverse=True)))
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(fixed),
@@ -138,11 +140,11 @@ def make_tokenizer(texts: Iterable[str], vocab_size: int = 1536) -> PreTrainedTo
     return wrapped
 
 
-def rendered(lessons: Iterable[Lesson]) -> Iterator[str]:
-    """The texts of lessons' chats, to train a tokenizer on; each lesson's schemas once."""
+def rendered(examples: Iterable[PretrainingExample]) -> Iterator[str]:
+    """The examples' chats as texts to train a tokenizer on; the schemas of an example occur once."""
     plain = make_tokenizer(["x"])
-    for schemas, asked in lessons:
-        for i, (question, answer) in enumerate(asked):
+    for schemas, chats in examples:
+        for i, (question, answer) in enumerate(chats):
             yield render(plain, chat_prompt(question) + answer, schemas if i == 0 else [], opening=False)
 
 
@@ -151,7 +153,7 @@ def make_model(
 ) -> Qwen3ForCausalLM:
     """A Qwen3 model with random weights: 2.4 million parameters with the defaults.
 
-    Heads are wide (64), each with keys and values of its own: a narrow one loses which word it copies.
+    Heads have 64 dimensions and their own keys and values: with narrower heads copying is unreliable.
     """
     torch.manual_seed(seed)
     config = Qwen3Config(
@@ -172,24 +174,24 @@ def make_model(
     return Qwen3ForCausalLM(config)
 
 
-def encode_lesson(tokenizer: PreTrainedTokenizerBase, lesson: Lesson) -> Encoded:
-    """Token ids of a lesson: what its chats share (up to the question), and of each chat the rest and its mask.
+def encode_example(tokenizer: PreTrainedTokenizerBase, example: PretrainingExample) -> EncodedExample:
+    """Token ids that an example's chats share (up to the question), and the remaining ids and mask of each chat.
 
-    The same tokens as ``encode_chat`` gives for each chat (a test says so), but the schemas are rendered once.
+    The same tokens as ``encode_chat`` gives for each chat (tested), but the schemas are rendered once.
     """
-    schemas, asked = lesson
+    schemas, chats = example
     (opening,) = encode(tokenizer, "\n<|im_start|>user\n")
     shared = prompt_ids(tokenizer, chat_prompt("?"), schemas)
     rows = []
-    for question, answer in asked:
+    for question, answer in chats:
         ids, mask = encode_chat(tokenizer, chat_prompt(question, system=""), answer, [])
         start = ids.index(opening) + 1
         rows.append((ids[start:], mask[start:]))
     return shared[: shared.index(opening) + 1], rows
 
 
-class _Float(PackedGroups):
-    """Packed, in float32 also under autocast: a CPU's bfloat16 attention is slow on the way back."""
+class _FloatGroups(PackedGroups):
+    """Packed attention in float32 also under autocast: on a CPU the backward pass of bfloat16 attention is slow."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """See Layout.attend."""
@@ -197,15 +199,15 @@ class _Float(PackedGroups):
             return super().attend(layer, query.float(), key.float(), value.float(), scaling)
 
 
-def _loss(model: Qwen3ForCausalLM, batch: list[Encoded], prompt_weight: float) -> Tensor:
-    """Next-token loss of packed lessons: each token of the assistant weighs 1, others prompt_weight.
+def _loss(model: Qwen3ForCausalLM, batch: list[EncodedExample], prompt_weight: float) -> Tensor:
+    """Next-token loss of packed examples: each token of the assistant weighs 1, others prompt_weight.
 
-    The chats of a lesson share one reading of its schemas and do not see one another: what the model learns is single
-    chats, at less than half the price.
+    The chats of an example share one forward pass over its schemas and do not attend to each other: the loss is that of
+    separate chats at less than half the computation.
     """
     pieces: list[tuple[int, list[int]]] = []
-    end = 0  # of the sequence so far
-    sources: list[int] = []  # places that predict, what comes there, and how much it weighs
+    end = 0  # length of the sequence so far
+    sources: list[int] = []  # positions that predict a token, the tokens, and their weights
     targets: list[int] = []
     weights: list[float] = []
     for shared, rows in batch:
@@ -215,7 +217,7 @@ def _loss(model: Qwen3ForCausalLM, batch: list[Encoded], prompt_weight: float) -
             weights += [1.0 if m else prompt_weight for m in mask[1:]]
             pieces.append((start, piece))
             end += len(piece)
-    layout = _Float([(len(shared), [len(ids) for ids, _ in rows]) for shared, rows in batch])
+    layout = _FloatGroups([(len(shared), [len(ids) for ids, _ in rows]) for shared, rows in batch])
     weight = torch.tensor(weights, device=model.device)
     counted = weight.nonzero()[:, 0]
     with torch.autocast(model.device.type, torch.bfloat16):
@@ -233,30 +235,30 @@ def pretrain(
     layers: int = 5,
     heads: int = 4,
     steps: int = 1300,
-    lessons_a_step: int = 4,
+    examples_per_step: int = 4,
     learning_rate: float = 4e-3,
-    copying: int = 300,
-    cooling: int = 400,
-    careless: float = 1.0,
+    copying_steps: int = 300,
+    decay_steps: int = 400,
+    error_scale: float = 1.0,
     seed: int = 0,
 ) -> tuple[Qwen3ForCausalLM, list[float]]:
-    """Train a new model on lessons that are drawn as they are needed, and save it to a folder as bfloat16.
+    """Train a new model on examples that are drawn as they are needed, and save it to a folder as bfloat16.
 
-    Matrices learn by Muon, the rest by AdamW. A checkpoint beside the folder is written every 50 steps; a call with the
-    same arguments goes on from it, and one with fewer steps too, as long as it had not begun to cool.
+    Matrices are trained with Muon, the rest with AdamW. A checkpoint is written beside the folder every 50 steps: a
+    call with the same arguments continues from it, and so does one with fewer steps if the decay had not begun.
 
     Args:
         tokenizer: see make_tokenizer.
         folder: to save into.
         hidden, layers, heads: see make_model.
         steps: optimizer steps.
-        lessons_a_step: a lesson has about six chats.
-        learning_rate: after 50 steps of warm-up; falls to 0 over the last ``cooling`` steps.
-        copying: over how many steps the lessons turn from spelt-out calls to questions; until then prompts are learnt
-            as well as answers, for schemas repeat the names of their parameters: practice in copying.
-        cooling: see learning_rate.
-        careless: see lessons.
-        seed: of weights and lessons.
+        examples_per_step: an example has about six chats.
+        learning_rate: after 50 steps of warm-up; falls to 0 over the last ``decay_steps``.
+        copying_steps: steps over which the examples change from spelt-out calls to questions; until then prompts
+            contribute to the loss too: schemas repeat the names of their parameters, which is practice in copying.
+        decay_steps: see learning_rate.
+        error_scale: see pretraining_examples.
+        seed: of weights and examples.
 
     Returns:
         the model and the loss of each step.
@@ -280,17 +282,14 @@ def pretrain(
         losses = saved["losses"]
     with packed_attention(model):
         for step in range(len(losses), steps):
-            early = max(0.0, 1 - step / copying)
-            batch = [
-                encode_lesson(tokenizer, x)
-                for x in pretraining_examples(lessons_a_step, f"{seed}/{step}", early, careless)
-            ]
-            loss = _loss(model, batch, prompt_weight=0.3 * early)
+            copying = max(0.0, 1 - step / copying_steps)
+            examples = pretraining_examples(examples_per_step, f"{seed}/{step}", copying, error_scale)
+            loss = _loss(model, [encode_example(tokenizer, x) for x in examples], prompt_weight=0.3 * copying)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = learning_rate * min((step + 1) / 50, (steps - step) / cooling, 1.0)
+                    group["lr"] = learning_rate * min((step + 1) / 50, (steps - step) / decay_steps, 1.0)
                 optimizer.step()
                 optimizer.zero_grad()
             losses.append(loss.item())

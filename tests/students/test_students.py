@@ -1,4 +1,4 @@
-"""The shipped student and its making: what it may not have read, how lessons are tokenised, what it can do."""
+"""The shipped student: what its pretraining holds out, how examples are tokenised, how accurate it is."""
 
 import json
 import random
@@ -14,8 +14,9 @@ from mentorlib.rollout.chat import encode_chat
 from mentorlib.rollout.engine import TorchEngine
 from mentorlib.rollout.evaluation import evaluate
 from mentorlib.rollout.model import load_model
-from mentorlib.students.build import encode_lesson
-from mentorlib.students.corpus import MORE_WORDING, _problem, pretraining_examples
+from mentorlib.students.build import encode_example
+from mentorlib.students.corpus import pretraining_examples
+from mentorlib.students.corpus.word_problems import MORE_WORDING, draw_word_problem
 from mentorlib.task import chat_prompt
 
 
@@ -24,45 +25,45 @@ def nano():
     return load_model("nano")
 
 
-def test_a_lesson_is_tokenised_as_its_chats_alone(nano):
+def test_an_example_has_the_tokens_of_its_separate_chats(nano):
     _, tokenizer = nano
-    for lesson in pretraining_examples(12, "a test"):
-        shared, rows = encode_lesson(tokenizer, lesson)
-        for (question, answer), (ids, mask) in zip(lesson[1], rows, strict=True):
-            whole = encode_chat(tokenizer, chat_prompt(question), answer, lesson[0])
+    for schemas, chats in pretraining_examples(12, "a test"):
+        shared, rows = encode_example(tokenizer, (schemas, chats))
+        for (question, answer), (ids, mask) in zip(chats, rows, strict=True):
+            whole = encode_chat(tokenizer, chat_prompt(question), answer, schemas)
             assert whole == (shared + ids, [0] * len(shared) + mask)
 
 
-def test_lessons_keep_the_evaluation_out():
-    """No kept tool by name or description, no held-out sentence, town or document, no question of a suite."""
+def test_pretraining_holds_the_evaluation_out():
+    """No held-out tool by name or description, no held-out sentence, town or document, no question of a suite."""
     drawn = pretraining_examples(1500, "a test")
     schemas = [s["function"] for tools, _ in drawn for s in tools]
-    kept = [s["function"] for s in (*UNSEEN.schemas, *RETRIEVAL.subset(["search"]).schemas)]
-    assert not {s["name"] for s in schemas} & {s["name"] for s in kept}
-    assert not {s["description"] for s in schemas} & {s["description"] for s in kept}
+    held_out_tools = [s["function"] for s in (*UNSEEN.schemas, *RETRIEVAL.subset(["search"]).schemas)]
+    assert not {s["name"] for s in schemas} & {s["name"] for s in held_out_tools}
+    assert not {s["description"] for s in schemas} & {s["description"] for s in held_out_tools}
     for kind, (_, held_out) in WORDING.items():
         assert not set(MORE_WORDING[kind]) & set(held_out)
-    asked = {question for _, questions in drawn for question, _ in questions}
+    questions = {question for _, chats in drawn for question, _ in chats}
     for suite in SUITES:
         for split in ("train", "eval"):
-            assert not asked & {t.question for t, _ in generate(suite, 200, split=split)}
-    # The questions and documents of "retrieval" have shapes of their own; a word problem may end in its "How many".
-    assert not [q for q in asked if re.match(r"Who is the |In which town does |How many \w+ does .* have\?$", q)]
-    heard = [m["content"] for _, questions in drawn for _, answer in questions for m in answer if m["role"] == "tool"]
-    assert not [t for t in heard if re.fullmatch(r"The \w+ of \w+ is \w+\.|\w+ lives in .*|\w+ has \d+ \w+\.", t)]
-    text = json.dumps([a for _, questions in drawn for _, a in questions])
+            assert not questions & {t.question for t, _ in generate(suite, 200, split=split)}
+    # The sentences of "retrieval" do not occur; a word problem may end in its "How many".
+    assert not [q for q in questions if re.match(r"Who is the |In which town does |How many \w+ does .* have\?$", q)]
+    results = [m["content"] for _, chats in drawn for _, answer in chats for m in answer if m["role"] == "tool"]
+    assert not [t for t in results if re.fullmatch(r"The \w+ of \w+ is \w+\.|\w+ lives in .*|\w+ has \d+ \w+\.", t)]
+    text = json.dumps([a for _, chats in drawn for _, a in chats])
     assert not re.findall("|".join(rf'"{re.escape(name)}"' for name in (*UNSEEN.names, "search")), text)
     assert not re.findall("|".join(TOWNS), json.dumps(drawn))
 
 
-def test_word_problems_of_lessons_have_at_most_four_calls():
-    """So that "longer" stays unseen: only chains over invented tools are as long as its problems."""
+def test_word_problems_of_pretraining_have_at_most_four_calls():
+    """Only chains over invented tools are as long as the problems of "longer"."""
     rng = random.Random("a test")
-    calls = [sum(len(step.variants[0]) for step in _problem(rng).steps) for _ in range(300)]
+    calls = [sum(len(step.variants[0]) for step in draw_word_problem(rng).steps) for _ in range(300)]
     assert set(calls) == {1, 2, 3, 4}
 
 
-def test_the_same_seed_draws_the_same_lessons():
+def test_the_same_seed_draws_the_same_examples():
     assert pretraining_examples(5, "x") == pretraining_examples(5, "x") != pretraining_examples(5, "y")
 
 
@@ -77,7 +78,7 @@ def test_the_same_seed_draws_the_same_lessons():
         ("retrieval", 0.12, 0.5),  # 24% of 200
     ],
 )
-def test_every_rung_leaves_room_to_gain_and_to_lose(nano, sandbox, suite, least, most):
-    """What the shipped student does, greedy; the goal, 20 to 70% on 200 tasks of every rung but "no_tool", is met."""
+def test_accuracy_on_each_rung_can_rise_and_fall(nano, sandbox, suite, least, most):
+    """The shipped student's greedy accuracy; the goal is 20 to 70% on 200 tasks of every rung but "no_tool"."""
     rows = evaluate(TorchEngine(*nano), generate(suite, 100, split="eval"), sandbox)
     assert least <= sum(r["correct"] for r in rows) / len(rows) <= most

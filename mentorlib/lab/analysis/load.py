@@ -1,11 +1,8 @@
-"""From stored rows to the numbers of the notebooks: DataFrames in, DataFrames out, no model and no figure.
+"""Stored rows of run folders as DataFrames, one row a trajectory.
 
-``evaluations`` and ``rollouts`` read run folders; every other function takes what they return. Columns that
-they add to the stored row (see ``mentorlib.runs``): ``run``, ``method`` (base, sft, grpo-<reward>), ``seed``,
-``where`` (file and line of the row), ``outcome`` (see OUTCOMES), ``n_calls``, ``n_invented`` (calls of tools that
-the task does not offer), ``precision``, ``recall``, ``f1`` (the set of tools called, invented ones too, against the
-teacher's).
-All intervals are 95%; all randomness is seeded, so the same rows give the same numbers.
+``evaluations`` and ``rollouts`` read run folders; the other modules take what they return. Columns added to the stored
+row (see ``mentorlib.runs``): ``run``, ``method`` (base, sft, grpo-<reward>), ``seed``, ``where`` (file and line of the
+row), and those of ``outcomes.derived_columns``.
 """
 
 import json
@@ -19,25 +16,22 @@ import pandas as pd
 from ...core import InputError
 from ...runs.files import gc_paused, read_rows
 from ...runs.run import Run
-from .outcomes import _derive
+from .outcomes import derived_columns
 
 _KEYS = ("task_id", "suite", "answer", "teacher_tools", "tools", "response", "messages", "calls", "stop", "correct")
-_ADDED = ["run", "method", "seed", "where", "outcome", "n_calls", "n_invented", "precision", "recall", "f1"]
+_ADDED = ("run", "method", "seed", "where", "outcome", "n_calls", "n_invented", "precision", "recall", "f1")
 _NOT_TRAINING = (  # may differ within a method
     *("run", "root", "seed", "eval_suites", "n_eval", "save_steps"),
     *("launcher", "processes", "accelerate_config", "report_to"),
 )
-_TRAINING = ["step", "group", "reward", "total", "terms", "weights", "reason", "advantage"]
-
-
-# ---- reading run folders
+_TRAINING = ("step", "group", "reward", "total", "terms", "weights", "reason", "advantage")
 
 
 def evaluations(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
-    """All rows of ``eval/*.jsonl`` of several runs, one DataFrame row a trajectory.
+    """All rows of ``eval/*.jsonl`` of several runs.
 
-    ``runs`` are folder names under ``root``; none means every run there that holds rows. Raises InputError if a
-    folder, a file's JSON or a needed key is missing, or if no run was evaluated.
+    ``runs`` are folder names under ``root``; none means every run there that has rows. Raises InputError if a folder, a
+    file's JSON or a required key is missing, or if no run was evaluated.
     """
     frame = _read(runs, root, "eval/*.jsonl")
     if frame.empty:
@@ -46,42 +40,42 @@ def evaluations(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataF
 
 
 def rollouts(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
-    """All training rollouts (``rollouts.jsonl``) of several runs, one DataFrame row a trajectory.
+    """All training rollouts (``rollouts.jsonl``) of several runs.
 
-    Runs that sampled nothing in training (base, sft) add no rows; the columns are there even if none did.
+    Runs that sample nothing in training (base, sft) add no rows; the columns are there even if the frame is empty.
     """
     return _read(runs, root, "rollouts.jsonl")
 
 
 def trajectories(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
-    """All stored rows of several runs: ``evaluations``, then ``rollouts``. InputError if there are none."""
-    kept = [own for pattern in ("eval/*.jsonl", "rollouts.jsonl") if len(own := _read(runs, root, pattern))]
-    if not kept:
+    """All stored rows of several runs: ``evaluations``, then ``rollouts``. Raises InputError if there are none."""
+    frames = [rows for pattern in ("eval/*.jsonl", "rollouts.jsonl") if len(rows := _read(runs, root, pattern))]
+    if not frames:
         raise InputError(f"{root}: no trajectories in these runs (eval/*.jsonl, rollouts.jsonl)")
-    return pd.concat(kept, ignore_index=True)
+    return pd.concat(frames, ignore_index=True)
 
 
 def subsample_groups(rows: pd.DataFrame, groups: int) -> pd.DataFrame:
-    """At most ``groups`` whole groups of ``rollouts``, evenly spread over the steps of each run, to bound the work.
+    """At most ``groups`` whole groups of ``rollouts``, evenly spread over the steps of each run.
 
     Rows of ``evaluations`` have no groups: each counts as one.
     """
     kept = []
-    for _, own in rows.groupby("run", sort=False):
-        keys = own["step"].astype(str) + "/" + own["group"].astype(str) if "group" in own else own["where"]
+    for _, subset in rows.groupby("run", sort=False):
+        keys = subset["step"].astype(str) + "/" + subset["group"].astype(str) if "group" in subset else subset["where"]
         names = list(dict.fromkeys(keys))
         share = max(1, groups // rows["run"].nunique())
         chosen = {names[i] for i in np.linspace(0, len(names) - 1, min(share, len(names))).round().astype(int)}
-        kept.append(own[keys.isin(chosen)])
+        kept.append(subset[keys.isin(chosen)])
     return pd.concat(kept) if kept else rows
 
 
 def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
-    """The runs and what they are: columns run, method, seed, parameters (dict), status, seconds (NaN if unknown).
+    """The runs and their methods: columns run, method, seed, parameters (dict), status, seconds (NaN if unknown).
 
-    The method is ``base``, ``sft`` or ``grpo-<reward>``; a run that began with the model that another run trained is
-    ``sft+grpo-<reward>`` and so on. Runs of one method that differ in more than their seed get the differing
-    parameters in their label, so that they are never pooled as if they were seeds.
+    The method is ``base``, ``sft`` or ``grpo-<reward>``; a run that started from a model that another run trained is
+    ``sft+grpo-<reward>`` and so on. Runs of one method that differ in more than their seed get the differing parameters
+    in their label, so that they are never pooled as seeds. Raises InputError if there is no such run.
     """
     root = Path(root)
     names = list(runs) or sorted(
@@ -93,54 +87,51 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
         raise InputError(
             f"{root}: no run folder with rows here: run `make study`, or 01_build_data and 02_train, or give others"
         )
-    found = []
-    for name in names:
-        info = Run.open(name, root).info
-        parameters = info.get("parameters") if isinstance(info, dict) else None
-        if not isinstance(parameters, dict):
-            raise InputError(f"{root / name}/run.json: no parameters in it; delete the folder and run it again")
-        tries = [info.get("created"), *(again.get("time") for again in info.get("reopened", []))]
-        started, ended = (pd.Timestamp(at) if at else pd.NaT for at in (tries[-1], info.get("finished")))
-        method, parameters = _method(parameters), dict(parameters)
-        student = Path(str(parameters.get("student")))
-        before = student.parent if student.parent.exists() else root / student.parent.name
-        if student.name == "model" and (before / "run.json").exists():  # another run's: what that run was counts
-            earlier = Run.open(before.name, before.parent).info["parameters"]
-            if earlier.get("method", "none") != "none":
-                method = f"{_method(earlier)}+{method}"
-                parameters["student"] = earlier.get("student")
-                parameters |= {f"before_{k}": v for k, v in earlier.items() if k not in _NOT_TRAINING}
-        found.append(
-            {
-                "run": name,
-                "method": method,
-                "seed": parameters.get("seed", 0),
-                "parameters": parameters,
-                "status": info.get("status", ""),
-                "seconds": (ended - started).total_seconds(),
-            }
-        )
-    frame = pd.DataFrame(found)
+    frame = pd.DataFrame([_describe_run(name, root) for name in names])
     if not runs:
         frame = frame.sort_values(
             "method", key=lambda m: m.map({"base": "0", "sft": "1"}).fillna(m), kind="stable", ignore_index=True
         )
     for _, group in frame.groupby("method"):
-        own = {i: {k: v for k, v in frame.at[i, "parameters"].items() if k not in _NOT_TRAINING} for i in group.index}
-        whole = {i: json.dumps(p, sort_keys=True, default=str) for i, p in own.items()}
-        keys = sorted({k for p in own.values() for k in p}, key=lambda k: (k not in ("suite", "data", "student"), k))
-        for key in keys:
-            if all(whole[i] == whole[j] for i in own for j in own if frame.at[i, "method"] == frame.at[j, "method"]):
+        settings = [{k: v for k, v in p.items() if k not in _NOT_TRAINING} for p in group["parameters"]]
+        keys = sorted({k for p in settings for k in p}, key=lambda k: (k not in ("suite", "data", "student"), k))
+        for key in keys:  # until runs with the same label have the same settings
+            labels = frame.loc[group.index, "method"]
+            if len(set(zip(labels, map(_canonical, settings), strict=True))) == labels.nunique():
                 break
-            if len({json.dumps(p.get(key), sort_keys=True, default=str) for p in own.values()}) > 1:
-                for i in group.index:
-                    frame.at[i, "method"] += f" {key}={_short(own[i].get(key))}"
+            if len({_canonical(p.get(key)) for p in settings}) > 1:
+                frame.loc[group.index, "method"] += [f" {key}={_short(p.get(key))}" for p in settings]
     return frame
+
+
+def _describe_run(name: str, root: Path) -> dict[str, Any]:
+    info = Run.open(name, root).info
+    parameters = info.get("parameters") if isinstance(info, dict) else None
+    if not isinstance(parameters, dict):
+        raise InputError(f"{root / name}/run.json: no parameters in it; delete the folder and run it again")
+    attempts = [info.get("created"), *(again.get("time") for again in info.get("reopened", []))]
+    started, ended = (pd.Timestamp(time) if time else pd.NaT for time in (attempts[-1], info.get("finished")))
+    method, parameters = _method(parameters), dict(parameters)
+    student = Path(str(parameters.get("student")))
+    before = student.parent if student.parent.exists() else root / student.parent.name
+    if student.name == "model" and (before / "run.json").exists():  # trained by another run: compare its settings too
+        earlier = Run.open(before.name, before.parent).info["parameters"]
+        if earlier.get("method", "none") != "none":
+            method = f"{_method(earlier)}+{method}"
+            parameters["student"] = earlier.get("student")
+            parameters |= {f"before_{k}": v for k, v in earlier.items() if k not in _NOT_TRAINING}
+    seconds = (ended - started).total_seconds()
+    described = {"run": name, "method": method, "seed": parameters.get("seed", 0), "parameters": parameters}
+    return described | {"status": info.get("status", ""), "seconds": seconds}
 
 
 def _method(parameters: Mapping[str, Any]) -> str:
     kind = parameters.get("method", "none")
     return {"none": "base", "grpo": f"grpo-{parameters.get('reward')}"}.get(kind, str(kind))
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def _short(value: Any) -> str:
@@ -157,9 +148,8 @@ def _read(runs: Sequence[str], root: str | Path, pattern: str) -> pd.DataFrame:
                 missing = [key for key in _KEYS if key not in row]
                 if missing:
                     raise InputError(f"{root}/{where}: no key {missing[0]!r}; the row is not one that mentorlib wrote")
-                rows.append(
-                    row | {"run": run.run, "method": run.method, "seed": run.seed, "where": where} | _derive(row)
-                )
-    columns = [*_KEYS, *_ADDED, "sample", "n_tokens", *(_TRAINING if pattern == "rollouts.jsonl" else [])]
+                added = {"run": run.run, "method": run.method, "seed": run.seed, "where": where}
+                rows.append(row | added | derived_columns(row))
+    columns = [*_KEYS, *_ADDED, "sample", "n_tokens", *(_TRAINING if pattern == "rollouts.jsonl" else ())]
     frame = pd.DataFrame(rows)
     return frame.reindex(columns=[*dict.fromkeys([*columns, *frame.columns])])

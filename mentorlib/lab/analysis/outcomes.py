@@ -1,51 +1,35 @@
-"""What became of a trajectory: one outcome a row, by fixed rules, without a judge model."""
+"""How a trajectory ended: one outcome a row, by fixed rules, without a judge model."""
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from ...core import Call
-from ...rewards.table import call_key
+from ...rewards.matching import call_key
 
 OUTCOMES = {
     "correct": "the final answer is the gold answer",
-    "right tools, wrong answer": "the right value was in hand, or the teacher's calls were made, but not answered",
-    "wrong argument": "the teacher's tools, called with something else than the teacher did",
+    "right tools, wrong answer": "the last tool gave the right value, or the calls are the teacher's",
+    "wrong argument": "the teacher's tools, called with other arguments than the teacher's",
     "wrong tool": "the tools used are not the teacher's: one missing, one too many, or another",
-    "tool error ignored": "the answer was given on top of a tool's error message",
+    "tool error ignored": "answered although the last tool result is an error message",
     "invented tool": "a tool was called that the task does not offer",
     "malformed call": "a tool call that is not JSON, or is not closed",
     "gave up": "the last turn holds neither a call nor an answer",
-    "ran out": "the turns or the tokens were used up",
+    "ran out": "the limit on turns or tokens was reached",
     "infrastructure failure": "the sandbox failed or the answer could not be judged: left out of accuracy",
 }
 
 
-def _derive(row: Mapping[str, Any]) -> dict[str, Any]:
-    offered, teacher = set(row["tools"]), set(row["teacher_tools"])
-    names = [call["name"] for call in row["calls"]]
-    used = set(names)
-    hits = len(used & teacher)
-    precision = hits / len(used) if used else math.nan if teacher else 1.0
-    recall = hits / len(teacher) if teacher else math.nan if used else 1.0
-    f1 = 2 * hits / (len(used) + len(teacher)) if used or teacher else 1.0
-    return {
-        "outcome": outcome(row),
-        "n_calls": len(names),
-        "n_invented": sum(name not in offered for name in names),
-        "precision": precision,
-        "recall": recall,
-        "f1": f1,
-    }
+def classify_outcome(row: Mapping[str, Any]) -> str:
+    """The outcome of a stored row: the first of these rules that applies gives one of OUTCOMES.
 
-
-def outcome(row: Mapping[str, Any]) -> str:
-    """Name what became of a stored row: the first of these rules that fits gives one of OUTCOMES.
-
-    ours; correct; invented tool; malformed call; ran out; gave up; then for a wrong answer: tool error ignored (the
-    last tool result is an error); right tools, wrong answer (the last tool gave the gold value, or the calls are the
-    teacher's); wrong tool (another set of tools than the teacher's); wrong argument (what is left).
+    infrastructure failure; correct; invented tool; malformed call; ran out; gave up; then for a wrong answer: tool
+    error ignored (the last tool result is an error); right tools, wrong answer (the last tool gave the gold value, or
+    the calls are the teacher's); wrong tool (another set of tools than the teacher's); wrong argument (the rest).
     """
     if row["stop"] == "infrastructure" or row["correct"] is None or row["correct"] != row["correct"]:
         return "infrastructure failure"
@@ -64,18 +48,49 @@ def outcome(row: Mapping[str, Any]) -> str:
     results = [str(m.get("content")).strip() for m in row["messages"] if m["role"] == "tool"]
     if results and results[-1].startswith("error:"):
         return "tool error ignored"
-    calls, teacher_calls = counted(row["calls"]), counted(row.get("teacher_calls") or ())
-    if (results and _same(results[-1], row["answer"])) or (calls and calls == teacher_calls):
+    calls, teacher_calls = call_counts(row["calls"]), call_counts(row.get("teacher_calls") or ())
+    if (results and _same_value(results[-1], row["answer"])) or (calls and calls == teacher_calls):
         return "right tools, wrong answer"
     return "wrong argument" if {c["name"] for c in row["calls"]} == set(row["teacher_tools"]) else "wrong tool"
 
 
-def counted(calls: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
-    """Stored calls as a bag: which call, arguments and all, was made how often (8 and 8.0 are one argument)."""
+def derived_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``load`` adds to a stored row: outcome, n_calls, n_invented (calls of tools that the task does not offer),
+    and precision, recall, f1 of the set of tools called, invented ones included, against the teacher's."""
+    used, teacher = {call["name"] for call in row["calls"]}, set(row["teacher_tools"])
+    hits = len(used & teacher)
+    return {
+        "outcome": classify_outcome(row),
+        "n_calls": len(row["calls"]),
+        "n_invented": sum(call["name"] not in row["tools"] for call in row["calls"]),
+        "precision": hits / len(used) if used else math.nan if teacher else 1.0,
+        "recall": hits / len(teacher) if teacher else math.nan if used else 1.0,
+        "f1": 2 * hits / (len(used) + len(teacher)) if used or teacher else 1.0,
+    }
+
+
+def call_counts(calls: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
+    """How often each stored call was made, name and arguments together (8 and 8.0 are one argument)."""
     return Counter(call_key(Call(c["name"], c["arguments"])) for c in calls)
 
 
-def _same(a: str, b: str) -> bool:
+def outcome_shares(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.DataFrame:
+    """How often each outcome occurs. In: rows of ``evaluations``. Out: ``by``, outcome, n, share (within ``by``)."""
+    return column_shares(rows, "outcome", by)
+
+
+def stop_shares(rows: pd.DataFrame) -> pd.DataFrame:
+    """How often each stop occurs. In: rows of ``evaluations``. Out: suite, method, stop, n, share."""
+    return column_shares(rows, "stop")
+
+
+def column_shares(rows: pd.DataFrame, column: str, by: Sequence[str] = ("suite", "method")) -> pd.DataFrame:
+    """How often each value of a column occurs. Out: ``by``, the column, n, share (within ``by``)."""
+    counts = rows.groupby([*by, column], sort=False).size().rename("n").reset_index()
+    return counts.assign(share=counts["n"] / counts.groupby(list(by))["n"].transform("sum"))
+
+
+def _same_value(a: str, b: str) -> bool:
     try:
         return math.isclose(float(a), float(str(b).replace(",", "")), rel_tol=1e-6, abs_tol=1e-9)
     except ValueError:

@@ -1,7 +1,7 @@
-"""What a reward does: stored trajectories under every reward, nothing sampled and nothing trained.
+"""What a reward does: stored trajectories scored under every reward; nothing is sampled or trained.
 
-``rescore`` scores the rows that ``analysis`` reads; the rest compares rewards on them: where release and correction
-part, what advantages each would have given, and which terms these are made of.
+``rescore`` scores the rows that ``load`` reads; the rest compares rewards on them: where release and correction
+differ, which advantages each would have given, and which terms these consist of.
 """
 
 import itertools
@@ -12,194 +12,180 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...core import Call, InputError, Reference, Trajectory, tool_messages
-from ...rewards.reward import OFFICIAL, REWARDS
-from ...rewards.table import NEEDS_RESULTS
+from ...core import Call, Reference, Trajectory, tool_messages
+from ...rewards.reward import OFFICIAL, REWARDS, Reward, get_reward
 from .stats import wilson
 
 
-def rescore(rows: pd.DataFrame, version: str = "corrected", rewards: Sequence[str] = ()) -> pd.DataFrame:
-    """Score stored rows under several rewards, without sampling anything.
+def rescore(rows: pd.DataFrame, version: str = "corrected", rewards: Sequence[str | Reward] = ()) -> pd.DataFrame:
+    """Score stored rows under several rewards.
 
     In: rows of ``rollouts`` or ``evaluations``. Out, one row for each row and reward: row (index into ``rows``), run,
     method, step, group, correct, outcome, n_tokens, trained (the reward that the run was trained with), reward,
-    version, total, terms, weights (dicts by term), reason. Rows that are ours (stop == "infrastructure") are left
-    out, as in training. A group of ``rollouts`` is scored as one, a row of ``evaluations`` alone. ``version`` is
-    "corrected" or "official"; ``rewards`` are names, none means all. Raises InputError for an unknown one.
+    version, total, terms, weights (dicts by term), reason. Infrastructure failures are left out, as in training. A
+    group of ``rollouts`` is scored as one, a row of ``evaluations`` alone. ``version`` is "corrected" or "official";
+    no ``rewards`` means all. Raises InputError for an unknown name.
     """
-    versions = {"corrected": REWARDS, "official": OFFICIAL}
-    if version not in versions:
-        raise InputError(f"version={version!r}: say corrected or official")
-    table = versions[version]
-    for name in rewards:
-        if name not in table:
-            raise InputError(f"reward {name!r}: no such {version} reward; there are {', '.join(table)}")
-    lacking = () if "teacher_results" in rows else NEEDS_RESULTS  # rows of an older library
-    chosen = [table[name] for name in rewards or table if name not in lacking]
+    chosen = [get_reward(name, version) for name in rewards or (OFFICIAL if version == "official" else REWARDS)]
+    if "teacher_results" not in rows:  # rows of an older library
+        chosen = [reward for reward in chosen if reward.needs != "results"]
     keys = ("run", "method", "step", "group", "correct", "outcome", "n_tokens")
-    found = []
-    told = rows[rows["stop"] != "infrastructure"]
-    kept = zip(told.index, told.to_dict("records"), strict=True)
-    for _, group in itertools.groupby(kept, key=lambda x: (x[1].get("run"), x[1].get("step"), x[1].get("group", x[0]))):
-        members = [(i, row, *stored(row)) for i, row in group]
+    scored = []
+    judged = rows[rows["stop"] != "infrastructure"]
+    records = zip(judged.index, judged.to_dict("records"), strict=True)
+    for _, group in itertools.groupby(
+        records, key=lambda item: (item[1].get("run"), item[1].get("step"), item[1].get("group", item[0]))
+    ):
+        members = [(index, row, *from_row(row)) for index, row in group]
         for reward in chosen:
             scores = [
                 reward(trajectory, reference, answer=str(row["answer"]), valid_tools=list(row["tools"]))
                 for _, row, trajectory, reference in members
             ]
-            for (index, row, _, _), score in zip(members, reward.in_group(scores), strict=True):
-                found.append(
+            for (index, row, *_), score in zip(members, reward.in_group(scores), strict=True):
+                scored.append(
                     {"row": index, **{k: row.get(k) for k in keys}, "trained": row.get("reward")}
                     | {"reward": reward.name, "version": version}
                     | {"total": score.total if score.judged or version == "official" else math.nan}
                     | {"terms": score.terms, "weights": score.weights, "reason": score.reason}
                 )
-    return pd.DataFrame(
-        found, columns=["row", *keys, "trained", "reward", "version", "total", "terms", "weights", "reason"]
-    )
+    columns = ["row", *keys, "trained", "reward", "version", "total", "terms", "weights", "reason"]
+    return pd.DataFrame(scored, columns=columns)
 
 
-def stored(row: Mapping[str, Any]) -> tuple[Trajectory, Reference]:
-    """Rebuild from a stored row the two things that a reward reads (no token ids)."""
-    calls = row.get("teacher_calls")
+def from_row(row: Mapping[str, Any]) -> tuple[Trajectory, Reference]:
+    """The two objects that a reward reads, rebuilt from a stored row (without token ids)."""
+    calls, results = row.get("teacher_calls"), row.get("teacher_results")
     if not isinstance(calls, list):
         calls = [{"name": name, "arguments": {}} for name in row["teacher_tools"]]
+    messages = tool_messages(results if isinstance(results, list) else [])
     task = str(row["task_id"])
-    results = row.get("teacher_results")
-    told = tool_messages(results if isinstance(results, list) else [])
-    reference = Reference(task, told, [Call(c["name"], c["arguments"]) for c in calls], str(row["answer"]))
+    reference = Reference(task, messages, [Call(c["name"], c["arguments"]) for c in calls], str(row["answer"]))
     return Trajectory(task, list(row["messages"]), str(row["response"]), row["stop"]), reference
 
 
 def version_differences(official: pd.DataFrame, corrected: pd.DataFrame) -> pd.DataFrame:
-    """Where the release and the mended reward pay differently. In: two results of ``rescore`` on the same rows.
+    """Trajectories that the release and the corrected reward score differently. In: two results of ``rescore``.
 
-    Out, a row for each parting trajectory and reward, the widest first: row, run, reward, official, corrected
-    (totals), change, official_reason, corrected_reason, outcome.
+    Out, a row for each such trajectory and reward, the largest difference first: row, run, reward, outcome, official,
+    corrected (totals), official_reason, corrected_reason, change.
     """
     keys = ["row", "run", "reward", "outcome"]
-    both = official[[*keys, "total", "reason"]].merge(
-        corrected[[*keys, "total", "reason"]], on=keys, suffixes=("_o", "_c")
-    )
-    both = both.rename(
-        columns={
-            "total_o": "official",
-            "total_c": "corrected",
-            "reason_o": "official_reason",
-            "reason_c": "corrected_reason",
-        }
-    )
+    names = {version: {"total": version, "reason": f"{version}_reason"} for version in ("official", "corrected")}
+    both = official[[*keys, "total", "reason"]].rename(columns=names["official"])
+    both = both.merge(corrected[[*keys, "total", "reason"]].rename(columns=names["corrected"]), on=keys)
     both = both.assign(change=both["corrected"] - both["official"])
-    parted = both[both["change"].abs() > 1e-9]
-    return parted.iloc[parted["change"].abs().to_numpy().argsort(kind="stable")[::-1]].reset_index(drop=True)
+    differing = both[both["change"].abs() > 1e-9]
+    return differing.iloc[differing["change"].abs().to_numpy().argsort(kind="stable")[::-1]].reset_index(drop=True)
 
 
 def version_difference_share(official: pd.DataFrame, corrected: pd.DataFrame) -> pd.DataFrame:
-    """How often the release and the mended rewards pay differently. In: two results of ``rescore`` on the same rows.
+    """How often release and corrected reward differ. In: two results of ``rescore`` on the same rows.
 
     Out, a row for each reward and one for ``any``: reward, share (of trajectories), low, high (Wilson), n.
     """
-    parted, n = version_differences(official, corrected), corrected["row"].nunique()
-    counts = {reward: own["row"].nunique() for reward, own in parted.groupby("reward")}
-    counts = {"any": parted["row"].nunique()} | {r: counts.get(r, 0) for r in dict.fromkeys(official["reward"])}
-    return pd.DataFrame(
-        [
-            {"reward": reward, "share": k / n if n else math.nan, "n": n}
-            | dict(zip(("low", "high"), wilson(k, n), strict=True))
-            for reward, k in counts.items()
-        ],
-        columns=["reward", "share", "low", "high", "n"],
-    )
+    differing, n = version_differences(official, corrected), corrected["row"].nunique()
+    counts = differing.groupby("reward")["row"].nunique().to_dict()
+    counts = {"any": differing["row"].nunique()} | {r: counts.get(r, 0) for r in dict.fromkeys(official["reward"])}
+    table = [[reward, k / n if n else math.nan, *wilson(k, n), n] for reward, k in counts.items()]
+    return pd.DataFrame(table, columns=["reward", "share", "low", "high", "n"])
 
 
 def advantages(scored: pd.DataFrame) -> pd.DataFrame:
-    """Normalise totals within their groups again, as TRL's GRPO does: (r - mean) / (std + 1e-4), std with n - 1.
+    """Normalise totals within their groups, as TRL's GRPO does: (r - mean) / (std + 1e-4), std with n - 1.
 
-    In: ``rescore`` of rollouts, or rollouts themselves (their totals under the reward they were trained with). Out:
-    the same with ``advantage`` and ``dead`` (no spread within the group: it teaches nothing). A group is one run,
-    step, group and reward. Honest limit: another reward would have led to other rollouts, so this tells what it would
-    have taught at this step, not where it would have led. Source: trl.GRPOTrainer, scale_rewards="group"; arXiv
-    2402.03300, section 4.1.
+    In: ``rescore`` of rollouts, or rollouts themselves (with their own totals). Out: the same with ``advantage`` and
+    ``zero_variance`` (all totals of the group are equal: no advantage). A group is one run, step, group and reward.
+    Source: trl.GRPOTrainer, scale_rewards="group"; arXiv 2402.03300, section 4.1.
     """
     scored = scored.dropna(subset=["total"]).astype({"total": float})
     totals = scored.groupby(["run", "step", "group", "reward"], dropna=False)["total"]
     std = totals.transform("std").fillna(0.0)
-    return scored.assign(advantage=(scored["total"] - totals.transform("mean")) / (std + 1e-4), dead=std < 1e-8)
+    advantage = (scored["total"] - totals.transform("mean")) / (std + 1e-4)
+    return scored.assign(advantage=advantage, zero_variance=std < 1e-8)
 
 
 def counterfactual(scored: pd.DataFrame) -> pd.DataFrame:
-    """What each reward would have taught on the groups that another one produced. In: ``rescore`` of rollouts.
+    """The advantages that each reward would have given to the stored groups. In: ``rescore`` of rollouts.
 
-    Out, a row for each method (its own reward is the one compared with) and reward: flips (share of rollouts pushed
-    the other way), silenced (share with a push that gets none), woken (share without one that gets one), dead (share
-    of groups without spread under this reward), spearman (mean rank correlation of advantages within groups that live
-    under both), n (rollouts).
+    Out, a row for each method, the reward it was trained with and another: sign_flips (share of rollouts whose
+    advantage changes its sign), zeroed (non-zero becomes zero), became_nonzero (zero becomes non-zero), zero_variance
+    (share of groups without variance under that reward), spearman (mean rank correlation of advantages within groups
+    that have variance under both), n (rollouts). Limits: another reward would have led to other rollouts.
     """
     scored = advantages(scored)
-    found = []
+    place = ["run", "step", "group"]
+    table = []
     for (method, trained), group in scored.groupby(["method", "trained"], sort=False):
-        wide = group.pivot_table(index=["run", "step", "group", "row"], columns="reward", values="advantage")
+        wide = group.pivot_table(index=[*place, "row"], columns="reward", values="advantage")
         if trained not in wide:
             continue
-        own = wide[trained]
+        signs = np.sign(wide.where(wide.abs() > 1e-9, 0))
+        before = signs[trained]
         for name in dict.fromkeys(group["reward"]):
-            other = wide[name]
-            a, b = np.sign(own.where(own.abs() > 1e-9, 0)), np.sign(other.where(other.abs() > 1e-9, 0))
-            each = _spearman(own, other, ["run", "step", "group"])
-            dead = group[group["reward"] == name].groupby(["run", "step", "group"])["dead"].first().mean()
-            found.append(
-                {"method": method, "trained": trained, "reward": name, "flips": float((a * b < 0).mean())}
-                | {"silenced": float(((a != 0) & (b == 0)).mean()), "woken": float(((a == 0) & (b != 0)).mean())}
-                | {"dead": dead, "spearman": each, "n": len(wide)}
+            after = signs[name]
+            groups = group[group["reward"] == name].groupby(place)["zero_variance"].first()
+            table.append(
+                {"method": method, "trained": trained, "reward": name}
+                | {"sign_flips": float((before * after < 0).mean())}
+                | {"zeroed": float(((before != 0) & (after == 0)).mean())}
+                | {"became_nonzero": float(((before == 0) & (after != 0)).mean())}
+                | {"zero_variance": groups.mean(), "spearman": _spearman(wide[trained], wide[name], place)}
+                | {"n": len(wide)}
             )
-    columns = ["method", "trained", "reward", "flips", "silenced", "woken", "dead", "spearman", "n"]
-    return pd.DataFrame(found, columns=columns)
+    columns = [
+        "method",
+        "trained",
+        "reward",
+        "sign_flips",
+        "zeroed",
+        "became_nonzero",
+        "zero_variance",
+        "spearman",
+        "n",
+    ]
+    return pd.DataFrame(table, columns=columns)
 
 
 def _spearman(a: pd.Series, b: pd.Series, levels: Sequence[str]) -> float:
-    """Mean over groups of the rank correlation, of those groups in which both vary; NaN if there is none."""
+    """Mean rank correlation within the groups in which both vary; NaN if there is none."""
     ranks = pd.DataFrame({"a": a.round(9), "b": b.round(9)}).groupby(level=levels).rank()
     centred = ranks - ranks.groupby(level=levels).transform("mean")
-    sums = (
-        pd.DataFrame({"ab": centred["a"] * centred["b"], "aa": centred["a"] ** 2, "bb": centred["b"] ** 2})
-        .groupby(level=levels)
-        .sum()
-    )
-    alive = sums[(sums["aa"] > 0) & (sums["bb"] > 0)]
-    return float((alive["ab"] / np.sqrt(alive["aa"] * alive["bb"])).mean()) if len(alive) else math.nan
+    products = centred.assign(ab=centred["a"] * centred["b"], aa=centred["a"] ** 2, bb=centred["b"] ** 2)
+    sums = products.groupby(level=levels)[["ab", "aa", "bb"]].sum()
+    vary = sums[(sums["aa"] > 0) & (sums["bb"] > 0)]
+    return float((vary["ab"] / np.sqrt(vary["aa"] * vary["bb"])).mean()) if len(vary) else math.nan
 
 
 def decomposition(scored: pd.DataFrame) -> pd.DataFrame:
     """Split the advantage exactly into the reward's terms. In: rollouts (their own terms) or ``rescore`` of them.
 
     A total is the sum of weight x term, so the advantage is the sum over terms of (w t - its group mean) / (std +
-    1e-4); what the terms leave over goes to a term ``rest``. Out, a row for each method, reward, step and term: share
-    (sum of advantage x the term's part over the sum of squared advantages: the shares of a step add up to 1, a
-    negative one means that the term pulls against the rest), size (mean absolute part), alive (rollouts of the step
-    in groups with spread).
+    1e-4); what the terms do not explain goes to a term ``rest``. Out, a row for each method, reward, step and term:
+    share (sum of advantage x the term's part over the sum of squared advantages: the shares of a step add up to 1, a
+    negative one works against the others), size (mean absolute part), n (rollouts of the step in groups with variance).
     """
     frame = advantages(scored.dropna(subset=["step"]))
-    frame = frame[~frame["dead"]].reset_index(drop=True)
-    columns = ["method", "reward", "step", "term", "share", "size", "alive"]
+    frame = frame[~frame["zero_variance"]].reset_index(drop=True)
+    columns = ["method", "reward", "step", "term", "share", "size", "n"]
     if frame.empty:
         return pd.DataFrame(columns=columns)
-    parts = pd.DataFrame(
-        [
-            {k: v * (w or {}).get(k, 1.0) for k, v in (t or {}).items()}
-            for t, w in zip(frame["terms"], frame["weights"], strict=True)
-        ]
-    ).fillna(0.0)
+    weighted = [
+        {k: v * (w or {}).get(k, 1.0) for k, v in (t or {}).items()}
+        for t, w in zip(frame["terms"], frame["weights"], strict=True)
+    ]
+    parts = pd.DataFrame(weighted).fillna(0.0)
     rest = frame["total"] - parts.sum(axis=1)
     if rest.abs().max() > 1e-9:
         parts["rest"] = rest
     keys = [frame[k] for k in ("run", "step", "group", "reward")]
     std = frame["total"].groupby(keys, dropna=False).transform("std")
     parts = (parts - parts.groupby(keys, dropna=False).transform("mean")).div(std + 1e-4, axis=0)
-    found = []
+    table = []
     for (method, reward, step), index in frame.groupby(["method", "reward", "step"], sort=False).groups.items():
-        own, whole = parts.loc[index], frame.loc[index, "advantage"]
+        subset, whole = parts.loc[index], frame.loc[index, "advantage"]
         for term in parts.columns:
-            if own[term].abs().max() > 1e-12 or any(term in (t or {}) for t in frame.loc[index, "terms"]):
-                share = float((own[term] * whole).sum() / (whole**2).sum())
-                found.append([method, reward, step, term, share, float(own[term].abs().mean()), len(index)])
-    return pd.DataFrame(found, columns=columns)
+            if subset[term].abs().max() > 1e-12 or any(term in (t or {}) for t in frame.loc[index, "terms"]):
+                share = float((subset[term] * whole).sum() / (whole**2).sum())
+                table.append([method, reward, step, term, share, float(subset[term].abs().mean()), len(index)])
+    return pd.DataFrame(table, columns=columns)

@@ -1,16 +1,18 @@
-"""Intervals, tests and distances: arrays in, numbers out."""
+"""Intervals, tests and distances: arrays in, numbers out.
+
+scipy.special is enough. scipy.stats takes over a second to import, its Wilson interval (binomtest) takes whole counts
+only, where n here is an effective sample size, and it has no Holm correction.
+"""
 
 import json
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import special  # scipy.stats takes a second more to import
-
-# ---- accuracy and differences
+from scipy import special
 
 
 def wilson(k: float, n: float) -> tuple[float, float]:
@@ -22,31 +24,31 @@ def wilson(k: float, n: float) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
 
 
-def two_way_clustered(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
-    """The difference in mean of two arrays (tasks x runs) over the same tasks: difference, its intervals and p.
+def two_way_clustered(values: np.ndarray, baseline: np.ndarray) -> dict[str, float]:
+    """The difference in mean of two arrays (tasks x runs each) over the same tasks, with intervals and p.
 
-    Tasks and runs are crossed, so that their variances add up, less what both count: the rest that neither explains
-    (two-way clustering: Cameron, Gelbach and Miller 2011, J. Bus. Econ. Stat. 29(2)), and never below either alone.
-    Intervals and p are Student's t with Welch and Satterthwaite's degrees of freedom. A bootstrap of so few runs is
-    far too sure of itself: of true nulls with two seeds that differ it refuses one in four at p < 0.05, this one in
-    twenty (``tests/test_analysis.py``). Where all tasks agree, or there is one, spreads say nothing: the interval is
-    then as wide as what none of n showed may be frequent (Clopper and Pearson's bound), and p is that of n coins.
+    Out: difference, low, high (95%), low_tasks, high_tasks (other tasks alone), low_runs, high_runs (other runs alone;
+    NaN with one run of each), p. Tasks and runs are crossed, so their variances add up, minus the residual that both
+    contain, and never below either alone (two-way clustering: Cameron, Gelbach and Miller 2011, J. Bus. Econ. Stat.
+    29(2)). Intervals and p use Student's t with Welch-Satterthwaite degrees of freedom; a bootstrap of so few runs
+    rejects one in four true nulls at p < 0.05. Where all tasks agree, or there is only one, the variance says nothing:
+    the interval is then the Clopper-Pearson bound of 0 in n, and p that of n coin tosses.
     """
-    n = len(ours)
-    gains = ours.mean(1) - theirs.mean(1)
+    n = len(values)
+    gains = values.mean(1) - baseline.mean(1)
     by_task = (gains.var(ddof=1) / n if n > 1 else math.nan, n - 1)  # variance, degrees of freedom
-    by_run, rest = [], 0.0
-    for values in (ours, theirs):
-        k = values.shape[1]
+    by_run, residual = [], 0.0
+    for array in (values, baseline):
+        k = array.shape[1]
         if k > 1:
-            by_run.append((values.mean(0).var(ddof=1) / k, k - 1))
+            by_run.append((array.mean(0).var(ddof=1) / k, k - 1))
             if n > 1:
-                left = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
-                rest += (left**2).sum() / ((k - 1) * (n - 1)) / values.size
+                rest = array - array.mean(0) - array.mean(1, keepdims=True) + array.mean()
+                residual += (rest**2).sum() / ((k - 1) * (n - 1)) / array.size
     runs = sum(variance for variance, _ in by_run)
-    both = max(by_task[0] + runs - rest, by_task[0], runs)
+    both = max(by_task[0] + runs - residual, by_task[0], runs)
 
-    def spread(variance: float, parts: list[tuple[float, int]]) -> tuple[float, float]:
+    def half_width(variance: float, parts: list[tuple[float, int]]) -> tuple[float, float]:
         """Half of the interval, and the degrees of freedom."""
         if not variance:
             return 0.0, math.inf
@@ -54,31 +56,24 @@ def two_way_clustered(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
         return float(special.stdtrit(freedom, 0.975) * math.sqrt(variance)), freedom
 
     middle = float(gains.mean())
-    of_tasks = spread(by_task[0], [by_task])[0] if n > 1 else math.nan
-    of_runs = spread(runs, by_run)[0] if by_run else math.nan
+    of_tasks = half_width(by_task[0], [by_task])[0] if n > 1 else math.nan
+    of_runs = half_width(runs, by_run)[0] if by_run else math.nan
     if n > 1 and both:
-        width, freedom = spread(both, [by_task, *by_run])
-        low, high = max(-1.0, middle - width), min(1.0, middle + width)
+        width, freedom = half_width(both, [by_task, *by_run])
         p = float(2 * special.stdtr(freedom, -abs(middle) / math.sqrt(both)))
     else:
-        unseen = 1 - 0.025 ** (1 / n)
-        low, high = max(-1.0, middle - unseen), min(1.0, middle + unseen)
+        width = 1 - 0.025 ** (1 / n)
         p = mcnemar(n, 0) if middle else 1.0
     return {
         "difference": middle,
-        "low": low,
-        "high": high,
+        "low": max(-1.0, middle - width),
+        "high": min(1.0, middle + width),
         "low_tasks": middle - of_tasks,
         "high_tasks": middle + of_tasks,
         "low_runs": max(-1.0, middle - of_runs),
         "high_runs": min(1.0, middle + of_runs),
         "p": p,
     }
-
-
-def place_rng(seed: int, *place: Any) -> np.random.Generator:
-    """Chance of its own for each place in a table, so that an interval does not hang on what else is in the table."""
-    return np.random.default_rng([seed, zlib.crc32(json.dumps(place, default=str).encode())])
 
 
 def mcnemar(fixed: int, broke: int) -> float:
@@ -89,33 +84,40 @@ def mcnemar(fixed: int, broke: int) -> float:
 def holm(p: np.ndarray) -> np.ndarray:
     """Holm-Bonferroni adjusted p-values, in the order given."""
     order = np.argsort(p)
-    adjusted = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))) if len(p) else p
-    out = np.empty(len(p))
-    out[order] = adjusted
-    return out
-
-
-def by_group(rows: pd.DataFrame, by: Sequence[str], one: Any, columns: Sequence[str]) -> pd.DataFrame:
-    found = [
-        dict(zip(by, key, strict=True)) | one(group).to_dict() for key, group in rows.groupby(list(by), sort=False)
-    ]
-    places = {column: {v: i for i, v in enumerate(dict.fromkeys(rows[column]))} for column in by}
-    found.sort(key=lambda row: [places[column][row[column]] for column in by])
-    counts = {c: int for c in ("n", "tasks", "unjudged") if c in columns}
-    return pd.DataFrame(found, columns=[*by, *columns]).astype(counts)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return adjusted
 
 
 def jsd(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Jensen-Shannon divergence in bits (log base 2), 0 = alike .. 1 = nothing shared; over the last axis.
+    """Jensen-Shannon divergence in bits (log base 2), 0 = the same .. 1 = disjoint; over the last axis.
 
-    Takes counts or probabilities (normalised here), broadcast; NaN where one of them has no mass.
-    Source: Lin 1991, IEEE Trans. Inf. Theory 37(1); the divergence, not its square root.
+    Takes counts or probabilities (normalised here), broadcast; NaN where one of them has no mass. The square of
+    scipy's jensenshannon, which gives NaN where rounding makes the divergence of two equal distributions negative.
+    Source: Lin 1991, IEEE Trans. Inf. Theory 37(1).
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         p, q = p / p.sum(-1, keepdims=True), q / q.sum(-1, keepdims=True)
         m = (p + q) / 2
+        nats = (special.rel_entr(p, m) + special.rel_entr(q, m)).sum(-1) / 2
+        return np.clip(nats / math.log(2), 0.0, 1.0)
 
-        def kl(a: np.ndarray) -> np.ndarray:
-            return np.where(a > 0, a * np.log2(np.where(a > 0, a / m, 1.0)), np.where(np.isnan(a), np.nan, 0.0)).sum(-1)
 
-        return np.clip((kl(p) + kl(q)) / 2, 0.0, 1.0)
+def seeded_rng(seed: int, *place: Any) -> np.random.Generator:
+    """A generator for one row of a table, so that its interval does not depend on the table's other rows."""
+    return np.random.default_rng([seed, zlib.crc32(json.dumps(place, default=str).encode())])
+
+
+def by_group(
+    rows: pd.DataFrame,
+    by: Sequence[str],
+    summarise: Callable[[pd.DataFrame], Mapping[str, Any]],
+    columns: Sequence[str],
+) -> pd.DataFrame:
+    """One row of ``by`` and ``columns`` a group, in the order in which the values of ``by`` first appear."""
+    table = [
+        dict(zip(by, key, strict=True)) | dict(summarise(group)) for key, group in rows.groupby(list(by), sort=False)
+    ]
+    places = {column: {value: i for i, value in enumerate(dict.fromkeys(rows[column]))} for column in by}
+    table.sort(key=lambda row: [places[column][row[column]] for column in by])
+    return pd.DataFrame(table, columns=[*by, *columns])

@@ -6,35 +6,33 @@ from urllib.parse import quote
 
 import pandas as pd
 
-# ---- for reading
-
 
 def percent(value: float, digits: int = 0) -> str:
-    """0.625 -> "62%" (the notebooks' way to write a share); a dash for NaN."""
+    """0.625 -> "62%"; a dash for NaN."""
     return "–" if value != value else f"{100 * value:.{digits}f}%"
 
 
-def table(frame: pd.DataFrame, value: str = "accuracy", index: str = "method", columns: str = "suite") -> pd.DataFrame:
+def interval_table(
+    frame: pd.DataFrame, value: str = "accuracy", index: str = "method", columns: str = "suite"
+) -> pd.DataFrame:
     """A long frame with value, low and high as a wide one of strings such as "62% [55, 69]", in order of appearance.
 
-    Where there is a ``word_f1`` it follows: "62% [55, 69], F1 0.71".
+    If the frame has a ``word_f1``, it follows: "62% [55, 69], F1 0.71".
     """
     words = frame.get("word_f1", pd.Series(math.nan, index=frame.index))
-    texts = frame.assign(
-        text=[
-            (f"{percent(v)} [{100 * a:.0f}, {100 * b:.0f}]" if v == v else "–") + (f", F1 {f1:.2f}" if f1 == f1 else "")
-            for v, a, b, f1 in zip(frame[value], frame["low"], frame["high"], words, strict=True)
-        ]
-    )
-    wide = texts.pivot(index=index, columns=columns, values="text").fillna("–")
+    texts = [
+        (f"{percent(v)} [{100 * a:.0f}, {100 * b:.0f}]" if v == v else "–") + (f", F1 {f1:.2f}" if f1 == f1 else "")
+        for v, a, b, f1 in zip(frame[value], frame["low"], frame["high"], words, strict=True)
+    ]
+    wide = frame.assign(text=texts).pivot(index=index, columns=columns, values="text").fillna("–")
     return wide.loc[list(dict.fromkeys(frame[index])), list(dict.fromkeys(frame[columns]))]
 
 
 def link(where: str = "", **filters: Any) -> str:
-    """The address of one trajectory (a row's ``where``), or of those that fit filters, on the page beside a report.
+    """The address of one trajectory (a row's ``where``), or of all that match filters, on the page beside a report.
 
-    Filters are what the page has menus for: run, suite, method, phase (evaluation or training), outcome, tool, exploit
-    and step. See ``viewer``.
+    Filters are those that the page has menus for (see ``lab.report.viewer``): run, suite, method, phase (evaluation or
+    training), outcome, tool, exploit, flag and step.
     """
-    asked = "&".join(f"{key}={quote(str(value), safe='')}" for key, value in filters.items())
-    return f"trajectories.html#{quote(where, safe='/:') if where else '?' + asked}"
+    query = "&".join(f"{key}={quote(str(value), safe='')}" for key, value in filters.items())
+    return f"trajectories.html#{quote(where, safe='/:') if where else '?' + query}"

@@ -1,45 +1,57 @@
+"""The tools that a student calls, against the teacher's: sets, distributions, and call by call."""
+
 import math
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ...core import Call
-from ...rewards.table import call_key
-from .outcomes import counted
-from .stats import by_group, jsd, place_rng, wilson
+from ...rewards.matching import call_key
+from .outcomes import call_counts, column_shares
+from .stats import by_group, jsd, seeded_rng
 
-# ---- tool use against the teacher's
+PATHS = (
+    "teacher's calls, right",
+    "teacher's tools otherwise, right",
+    "other tools, right",
+    "no call, right",
+    "teacher's calls, wrong",
+    "teacher's tools otherwise, wrong",
+    "other tools, wrong",
+    "no call, wrong",
+    "infrastructure failure",
+)
+START, END, NO_CALL = "(start)", "(end)", "(no call)"
 
 
-def tool_use(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.DataFrame:
-    """How close the tools come to the teacher's. In: rows of ``evaluations``.
+def tool_overlap(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.DataFrame:
+    """Precision and recall of the tools called. In: rows of ``evaluations``.
 
-    Out: ``by``, precision, recall, f1 (means over rows, of the sets of tools called, invented ones too, and of the
-    teacher's; a row that called none has no precision), invented (share of all calls that name a tool the task does not
-    offer), calls, teacher_calls (per row), n (rows).
+    Out: ``by``, precision, recall, f1 (means over rows, of the sets of tools called, invented ones included, and the
+    teacher's; a row without calls has no precision), invented (share of all calls whose tool the task does not offer),
+    calls, teacher_calls (per row), n (rows).
     """
 
-    def one(group: pd.DataFrame) -> pd.Series:
-        means = group[["precision", "recall", "f1"]].mean().to_dict()
+    def summarise(group: pd.DataFrame) -> dict[str, Any]:
         calls = group["n_calls"].sum()
-        return pd.Series(
-            means
-            | {"invented": group["n_invented"].sum() / calls if calls else 0.0, "calls": group["n_calls"].mean()}
-            | {"teacher_calls": group["teacher_tools"].map(len).mean(), "n": len(group)}
-        )
+        return group[["precision", "recall", "f1"]].mean().to_dict() | {
+            "invented": group["n_invented"].sum() / calls if calls else 0.0,
+            "calls": group["n_calls"].mean(),
+            "teacher_calls": group["teacher_tools"].map(len).mean(),
+            "n": len(group),
+        }
 
-    return by_group(rows, by, one, ["precision", "recall", "f1", "invented", "calls", "teacher_calls", "n"])
+    return by_group(rows, by, summarise, ["precision", "recall", "f1", "invented", "calls", "teacher_calls", "n"])
 
 
 def off_reference(rows: pd.DataFrame) -> pd.DataFrame:
-    """How often a right answer took another way than the teacher: where none does, rewards that look at the way agree.
+    """How often a correct answer was reached otherwise than by the teacher's calls.
 
-    In: stored rows. Out, a row a method: n (right answers whose teacher's calls are known), tools and calls (shares of
-    them with another set of tools, and with other calls, arguments and order counted).
+    In: stored rows. Out, a row a method: n (correct rows whose teacher's calls are known), other_tools (share of them
+    with another set of tools), other_calls (share with other calls, arguments or order).
     """
 
     def keys(calls: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -49,89 +61,52 @@ def off_reference(rows: pd.DataFrame) -> pd.DataFrame:
     known = rows["teacher_calls"].map(lambda calls: isinstance(calls, list) and bool(calls))
     right = rows[rows["correct"].eq(True) & known]
     pairs = list(zip(right["calls"], right["teacher_calls"], strict=True))
-    others = right.assign(
-        tools=[{c["name"] for c in ours} != {c["name"] for c in gold} for ours, gold in pairs],
-        calls=[keys(ours) != keys(gold) for ours, gold in pairs],
+    marked = right.assign(
+        other_tools=[{c["name"] for c in calls} != {c["name"] for c in teacher} for calls, teacher in pairs],
+        other_calls=[keys(calls) != keys(teacher) for calls, teacher in pairs],
     )
-    found = others.groupby("method", sort=False)
-    return found.agg(n=("tools", "size"), tools=("tools", "mean"), calls=("calls", "mean")).reset_index()
+    shares = marked.groupby("method", sort=False)[["other_tools", "other_calls"]]
+    return shares.mean().assign(n=shares.size())[["n", "other_tools", "other_calls"]].reset_index()
 
 
 def tool_jsd(
     rows: pd.DataFrame, by: Sequence[str] = ("suite", "method"), draws: int = 500, seed: int = 0
 ) -> pd.DataFrame:
-    """How far the tools called are distributed from the teacher's on the same tasks (MENTOR's similarity).
+    """Divergence of the tools called from the teacher's on the same tasks (the paper's similarity).
 
-    In: rows of ``evaluations``. Out: ``by``, jsd (bits, 0..1), low, high (percentile bootstrap over tasks; a JSD of
-    resampled counts is biased upwards, so the interval may lie above the estimate), floor, tasks. ``floor`` is the
-    teacher against itself on other tasks: the mean JSD between two draws of as many tasks. It is a scale to read the
-    others by, not a test: student and teacher worked on the same tasks, so that a small difference may still be one of
-    habit. Invented tools count as tools that the teacher never uses.
+    In: rows of ``evaluations``. Out: ``by``, jsd (bits, 0..1), low, high (95%, percentile bootstrap over tasks; the JSD
+    of resampled counts is biased upwards, so the interval may lie above the estimate), floor, tasks. ``floor`` is the
+    mean JSD between the teacher's calls on two resamples of as many tasks: a scale to read the others by, not a test.
+    Invented tools count as tools that the teacher never uses.
     """
 
-    def one(group: pd.DataFrame) -> pd.Series:
-        rng = place_rng(seed, *(group[column].iloc[0] for column in by))
-        tasks = group.groupby(["suite", "task_id"])
-        student = [Counter(c["name"] for calls in g["calls"] for c in calls) for _, g in tasks]
-        teacher = [Counter(name for name in g["teacher_tools"].iloc[0]) for _, g in tasks]
-        names = sorted({name for counter in [*student, *teacher] for name in counter})
+    def summarise(group: pd.DataFrame) -> dict[str, Any]:
+        rng = seeded_rng(seed, *(group[column].iloc[0] for column in by))
+        tasks = [task for _, task in group.groupby(["suite", "task_id"])]
+        student = [Counter(c["name"] for calls in task["calls"] for c in calls) for task in tasks]
+        teacher = [Counter(task["teacher_tools"].iloc[0]) for task in tasks]
+        names = sorted({name for counts in [*student, *teacher] for name in counts})
         s, t = (
-            np.array([[c[name] for name in names] for c in side], float).reshape(len(side), -1)
-            for side in (student, teacher)
+            np.array([[c[n] for n in names] for c in side], float).reshape(len(side), -1) for side in (student, teacher)
         )
-        n = len(s)
+        n = len(tasks)
         weights = rng.multinomial(n, np.full(n, 1 / n), size=draws)
         drawn = jsd(weights @ s, weights @ t)
         floor = jsd(weights @ t, rng.multinomial(n, np.full(n, 1 / n), size=draws) @ t)
         low, high = np.nanquantile(drawn, [0.025, 0.975]) if np.isfinite(drawn).any() else (math.nan, math.nan)
-        found = float(jsd(s.sum(0), t.sum(0)))
-        return pd.Series(
-            {"jsd": found, "low": low, "high": high}
-            | {"floor": float(np.nanmean(floor)) if np.isfinite(floor).any() else math.nan, "tasks": n}
-        )
+        return {
+            "jsd": float(jsd(s.sum(0), t.sum(0))),
+            "low": low,
+            "high": high,
+            "floor": float(np.nanmean(floor)) if np.isfinite(floor).any() else math.nan,
+            "tasks": n,
+        }
 
-    return by_group(rows, by, one, ["jsd", "low", "high", "floor", "tasks"])
-
-
-PATHS = {
-    "teacher's calls, right": "#004B73",
-    "teacher's tools otherwise, right": "#0072B2",
-    "other tools, right": "#56B4E9",
-    "no call, right": "#BFE3F7",
-    "teacher's calls, wrong": "#5E2C00",
-    "teacher's tools otherwise, wrong": "#B34A00",
-    "other tools, wrong": "#E69F00",
-    "no call, wrong": "#F7DFA6",
-    "infrastructure failure": "#000000",
-}
-END, NONE, ELSE = "(end)", "(no call)", "(other)"
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
-# Whole numbers that need no source, and those that a word in the question brings with it.
-CONSTANTS = (0, 1, 2, 10, 100)
-WORDS = {
-    **{
-        word: (n,)
-        for n, word in enumerate(
-            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-            "seventeen eighteen nineteen twenty".split()
-        )
-    },
-    **{
-        word: (n,)
-        for n, word in zip(range(30, 100, 10), "thirty forty fifty sixty seventy eighty ninety".split(), strict=True)
-    },
-    **{"half": (2, 0.5), "double": (2,), "twice": (2,), "pair": (2,), "couple": (2,), "triple": (3,), "thrice": (3,)},
-    **{"third": (3, 1 / 3), "quarter": (4, 0.25), "dozen": (12,), "thousand": (1000,), "million": (1_000_000,)},
-    **{"second": (60,), "minute": (60,), "hour": (24, 60), "day": (7, 24, 30, 365), "week": (7, 52)},
-    **{"month": (12, 30), "year": (12, 52, 365), "percent": (100,), "square": (2, 4), "decimal": (10, 100)},
-}
+    return by_group(rows, by, summarise, ["jsd", "low", "high", "floor", "tasks"])
 
 
-# ---- from the teacher's tools to the outcome
-
-
-def path(row: Mapping[str, Any]) -> str:
-    """Which of PATHS a row took: were the teacher's tools used, was each called as the teacher did, was it right?
+def path_of(row: Mapping[str, Any]) -> str:
+    """Which of PATHS a row took: the teacher's tools or others, the teacher's arguments or others, right or wrong.
 
     "teacher's calls" are the same calls with the same arguments in any order; "teacher's tools otherwise" the same
     set of tools with other arguments, or more or fewer calls.
@@ -144,143 +119,43 @@ def path(row: Mapping[str, Any]) -> str:
         return f"no call, {end}" if row["teacher_tools"] else f"teacher's calls, {end}"
     if {call["name"] for call in calls} != set(row["teacher_tools"]):
         return f"other tools, {end}"
-    theirs = row.get("teacher_calls")
-    same = isinstance(theirs, list) and counted(calls) == counted(theirs)
+    teacher_calls = row.get("teacher_calls")
+    same = isinstance(teacher_calls, list) and call_counts(calls) == call_counts(teacher_calls)
     return f"teacher's {'calls' if same else 'tools otherwise'}, {end}"
 
 
-def paths(rows: pd.DataFrame) -> pd.DataFrame:
+def tool_paths(rows: pd.DataFrame) -> pd.DataFrame:
     """How many rows took each path, by suite and method. Out: suite, method, path, n, share."""
-    taken = rows.assign(path=[path(row) for row in rows.to_dict("records")])
-    counts = taken.groupby(["suite", "method", "path"], sort=False).size().rename("n").reset_index()
-    return counts.assign(share=counts["n"] / counts.groupby(["suite", "method"])["n"].transform("sum"))
-
-
-# ---- which tool, where the teacher calls which
+    return column_shares(rows.assign(path=[path_of(row) for row in rows.to_dict("records")]), "path")
 
 
 def confusion(rows: pd.DataFrame, by: Sequence[str] = ("method",)) -> pd.DataFrame:
-    """Which tool the student calls where the teacher calls X, step by step: the i-th call against the i-th call.
+    """Which tool the student calls where the teacher calls another: the i-th call against the i-th call.
 
-    Out: ``by``, step (from 1), teacher, student (a tool, or "(no call)" where one had ended), n. Steps beyond the
-    teacher's last have teacher "(no call)". Counting by position is strict: one call left out shifts what follows.
+    Out: ``by``, step (from 1), teacher, student (a tool, or NO_CALL where one of them has ended), n. Counting by
+    position is strict: a call left out shifts all that follow.
     """
     tally: Counter[tuple[Any, ...]] = Counter()
     for row in rows.to_dict("records"):
-        student, teacher = [call["name"] for call in row["calls"]], list(row["teacher_tools"])
+        teacher, student = list(row["teacher_tools"]), [call["name"] for call in row["calls"]]
         for i in range(max(len(student), len(teacher))):
-            pair = tuple(names[i] if i < len(names) else NONE for names in (teacher, student))
+            pair = (names[i] if i < len(names) else NO_CALL for names in (teacher, student))
             tally[(*(row[key] for key in by), i + 1, *pair)] += 1
     return pd.DataFrame([[*key, n] for key, n in tally.items()], columns=[*by, "step", "teacher", "student", "n"])
 
 
-def transitions(rows: pd.DataFrame, by: Sequence[str] = ("method",)) -> pd.DataFrame:
-    """Which call follows which, for the teacher (method "teacher", on each task once) and the students.
+def transitions(rows: pd.DataFrame) -> pd.DataFrame:
+    """Which call follows which, for each method and for the teacher (method "teacher", each task once).
 
-    Out: ``by``, start (a tool, or "(start)"), next (a tool, or "(end)"), n, share (of what follows ``start``).
+    Out: method, start (a tool or START), next (a tool or END), n, share (of what follows ``start``).
     """
-    tally: Counter[tuple[Any, ...]] = Counter()
-    known: set[tuple[Any, Any]] = set()
-    for row in rows.to_dict("records"):
-        chains = [(tuple(row[key] for key in by), [call["name"] for call in row["calls"]])]
-        if (row["suite"], row["task_id"]) not in known:
-            known.add((row["suite"], row["task_id"]))
-            chains.append((tuple("teacher" if key == "method" else row[key] for key in by), list(row["teacher_tools"])))
-        for key, names in chains:
-            for pair in zip(["(start)", *names], [*names, END], strict=True):
-                tally[(*key, *pair)] += 1
-    found = pd.DataFrame([[*key, n] for key, n in tally.items()], columns=[*by, "start", "next", "n"])
-    return found.assign(share=found["n"] / found.groupby([*by, "start"])["n"].transform("sum"))
-
-
-# ---- arguments from nowhere
-
-
-def ungrounded_arguments(row: Mapping[str, Any]) -> list[tuple[int, str, str, Any]]:
-    """Arguments that come from nowhere: (call, from 0; tool; argument; value) of a stored row.
-
-    A number has a source if it, its negative or, where the question speaks of percent, a hundredth of it stands in the
-    question or in the result of an earlier turn (to a millionth), if a word of the question brings it (WORDS: "twice"
-    2, "hour" 60), or if it is one of CONSTANTS. A text has one if all its words stand there, plural or not. true,
-    false, null and the empty text need none. Calls of one turn do not see each other's results.
-    """
-    question = str(row.get("question") or "")
-    heard, found, at = [question], [], 0
-    words = set(re.findall(r"[a-z]+", question.lower()))
-    extra = [n for word in words | {w.removesuffix("s") for w in words} for n in WORDS.get(word, ())]
-    share = "percent" in words or "%" in question
-    known = [float(n) for n in (*CONSTANTS, *extra, *_numbers(question, share))]
-    for message in row["messages"]:
-        if message["role"] == "tool":
-            said = str(message.get("content") or "")[:20_000]
-            heard.append(said)
-            known += _numbers(said, False)
-        calls = message.get("tool_calls") or () if message["role"] == "assistant" else ()
-        for call in calls:
-            name, arguments = call["function"]["name"], call["function"]["arguments"]
-            for key, value in arguments.items() if isinstance(arguments, Mapping) else ():
-                found += [(at, name, key, leaf) for leaf in _leaves(value) if not _sourced(leaf, known, heard)]
-            at += 1
-    return found
-
-
-def _numbers(said: str, share: bool) -> list[float]:
-    values = []
-    for match in _NUMBER.findall(said)[:1000]:
-        try:
-            value = abs(float(match.replace(",", "")))
-        except ValueError:
-            continue
-        if math.isfinite(value):
-            values += [value, value / 100] if share else [value]
-    return values
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value[:1000]:
-            yield from _leaves(item)
-    else:
-        yield value
-
-
-def _sourced(leaf: Any, known: list[float], heard: list[str]) -> bool:
-    if leaf is None or isinstance(leaf, bool) or leaf == "":
-        return True
-    if isinstance(leaf, int | float):
-        try:
-            value = abs(float(leaf))
-        except OverflowError:
-            return False
-        near = 1e-9 + 1e-6 * value
-        return math.isfinite(value) and any(abs(one - value) <= near for one in known)
-    said = "\n".join(heard).lower()
-    words = re.findall(r"\w+", str(leaf).lower())
-    return str(leaf).lower() in said or (bool(words) and all(word.removesuffix("s") in said for word in words))
-
-
-def ungrounded_calls(rows: pd.DataFrame) -> pd.DataFrame:
-    """Calls whose arguments come from nowhere, by suite and method. In: rows of ``evaluations``.
-
-    Out: suite, method, calls, n (calls with an argument from nowhere), share, low, high (95% Wilson; calls of one row
-    are not independent, so it is somewhat narrow), rows (trajectories with such a call), alarms (the share among calls
-    of rows whose calls are the teacher's, which are right: how often the rule cries wolf; NaN without such rows).
-    """
-    each = [
-        (len({call for call, *_ in ungrounded_arguments(row)}), len(row["calls"])) for row in rows.to_dict("records")
+    first = rows.drop_duplicates(["suite", "task_id"])
+    chains = [("teacher", list(tools)) for tools in first["teacher_tools"]]
+    chains += [
+        (method, [c["name"] for c in calls]) for method, calls in zip(rows["method"], rows["calls"], strict=True)
     ]
-    marked = rows.assign(n=[n for n, _ in each], made=[made for _, made in each])
-    marked = marked.assign(same=[path(row).startswith("teacher's calls") for row in rows.to_dict("records")])
-    found = []
-    for (suite, method), own in marked.groupby(["suite", "method"], sort=False):
-        n, calls, right = int(own["n"].sum()), int(own["made"].sum()), own[own["same"]]
-        low, high = wilson(n, calls)
-        made = right["made"].sum()
-        found.append(
-            {"suite": suite, "method": method, "calls": calls, "n": n, "share": n / calls if calls else np.nan}
-            | {"low": low, "high": high, "rows": int((own["n"] > 0).sum())}
-            | {"alarms": right["n"].sum() / made if made else np.nan}
-        )
-    return pd.DataFrame(found, columns=["suite", "method", "calls", "n", "share", "low", "high", "rows", "alarms"])
+    tally: Counter[tuple[str, str, str]] = Counter()
+    for method, names in chains:
+        tally.update((method, *pair) for pair in zip([START, *names], [*names, END], strict=True))
+    table = pd.DataFrame([[*key, n] for key, n in tally.items()], columns=["method", "start", "next", "n"])
+    return table.assign(share=table["n"] / table.groupby(["method", "start"])["n"].transform("sum"))

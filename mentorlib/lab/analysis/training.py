@@ -1,84 +1,81 @@
-"""How methods learn while they train: curves by step, and how fast they get there. From the rows of ``rollouts``."""
+"""Training curves by step, and how fast methods learn. In: rows of ``rollouts``."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
-from .stats import wilson
-
-COLUMNS = [
-    *("n", "rollouts", "accuracy", "low", "high", "reward", "dead", "calls", "tokens", "runs"),
-    *("smooth", "worst", "best"),
-]
+from .stats import by_group, wilson
 
 
-def curves(rows: pd.DataFrame) -> pd.DataFrame:
-    """Training as the rollouts tell it.
+def training_curves(rows: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy, reward and zero-variance groups by step.
 
-    Out, a row for each method and step (its seeds pooled): n (rollouts), rollouts (of one run, so far), accuracy, low,
-    high (Wilson), reward (mean total of the method's own reward: not comparable between methods), dead (share of groups
-    in which all rollouts scored alike, which teach nothing), calls (a rollout), tokens (sampled, a rollout), runs; and
-    of the running means over an eighth of the steps smooth (of all), worst and best (of the seed that stands lowest and
-    highest there).
+    Out, a row for each method and step (its seeds pooled): n (rollouts), accuracy, low, high (Wilson), reward (mean
+    total of the reward trained with: not comparable between methods), zero_variance (share of groups whose rewards are
+    all equal: no advantage), calls, tokens (sampled; both a rollout), runs, rollouts (of one run, so far); and of the
+    running means over an eighth of the steps smooth (over all seeds), seed_low and seed_high (of the lowest and the
+    highest seed at that step).
     """
+    columns = ["n", "accuracy", "low", "high", "reward", "zero_variance", "calls", "tokens", "runs"]
+    columns += ["smooth", "seed_low", "seed_high"]
     if rows.empty:
-        return pd.DataFrame(columns=["method", "step", *COLUMNS])
-    seeds = _by_step(rows)
-    window = max(1, len(seeds) // 8)
-    seeds = seeds.rolling(window, min_periods=1, center=True).mean()
-    found = []
-    for (method, step), group in rows.groupby(["method", "step"], sort=False):
+        return pd.DataFrame(columns=["method", "step", *columns, "rollouts"])
+    seeds = _accuracy_by_step(rows)
+    smooth = seeds.rolling(max(1, len(seeds) // 8), min_periods=1, center=True).mean()
+
+    def summarise(group: pd.DataFrame) -> dict[str, Any]:
         right = group["correct"].dropna().astype(float)
         low, high = wilson(right.sum(), len(right))
         spread = group.dropna(subset=["total"]).astype({"total": float}).groupby(["run", "group"])["total"].std()
-        there = seeds.loc[step, method].dropna()
-        found.append(
-            {"method": method, "step": step, "n": len(group), "accuracy": right.mean(), "low": low, "high": high}
-            | {"reward": group["total"].astype(float).mean(), "dead": (spread < 1e-8).mean()}
+        around = smooth.loc[group["step"].iloc[0], group["method"].iloc[0]].dropna()
+        return (
+            {"n": len(group), "accuracy": right.mean(), "low": low, "high": high}
+            | {"reward": group["total"].astype(float).mean(), "zero_variance": (spread < 1e-8).mean()}
             | {"calls": group["n_calls"].mean(), "tokens": group["n_tokens"].mean(), "runs": group["run"].nunique()}
-            | {"smooth": there.mean(), "worst": there.min(), "best": there.max()}
+            | {"smooth": around.mean(), "seed_low": around.min(), "seed_high": around.max()}
         )
-    frame = pd.DataFrame(found)
-    frame["rollouts"] = (frame["n"] / frame["runs"]).groupby(frame["method"]).cumsum()
-    order = {method: i for i, method in enumerate(dict.fromkeys(rows["method"]))}
-    return frame.sort_values(["method", "step"], key=lambda c: c.map(order) if c.name == "method" else c)
+
+    curves = by_group(rows.sort_values("step", kind="stable"), ["method", "step"], summarise, columns)
+    return curves.assign(rollouts=(curves["n"] / curves["runs"]).groupby(curves["method"]).cumsum())
 
 
-def speed(rows: pd.DataFrame, level: float = 0.7) -> pd.DataFrame:
-    """How fast each method learns, so that "better" is not only about the last step.
+def learning_speed(rows: pd.DataFrame, level: float = 0.7) -> pd.DataFrame:
+    """How fast each method learns.
 
-    Out, a row a method: area (mean accuracy of all rollouts of training: how high its curve lies), low, high
-    (95%, Student's t over runs; NaN with one), reached (rollouts until the mean of three steps is ``level`` or
-    more, the median of the runs; NaN if half of them do not get there), got_there (runs that did), runs, n (rollouts).
+    Out, a row a method: area (mean accuracy of all training rollouts), low, high (95%, Student's t over runs; NaN with
+    one), rollouts_to_level (rollouts until the mean of three steps is ``level`` or more, the median of the runs; NaN if
+    half of them do not reach it), runs_at_level (runs that reach it), runs, n (rollouts).
     """
-    found = []
-    if len(rows):
-        seeds = _by_step(rows)
-        size = rows.groupby(["method", "run", "step"]).size().groupby(["method", "run"]).mean()
-        for method in seeds.columns.unique("method"):
-            own = seeds[method]
-            area = own.mean()
-            there = own.rolling(3).mean().ge(level).to_numpy().T
-            first = [int(steps.argmax()) + 1 if steps.any() else math.inf for steps in there]
-            reached = float(np.median([step * size[method][run] for step, run in zip(first, own, strict=True)]))
-            low, high = math.nan, math.nan
-            if len(area) > 1:
-                low, high = area.mean() + special.stdtrit(len(area) - 1, [0.025, 0.975]) * area.sem()
-            found.append(
-                {"method": method, "area": area.mean(), "low": low, "high": high}
-                | {"reached": reached if math.isfinite(reached) else math.nan}
-                | {"got_there": sum(map(math.isfinite, first)), "runs": len(area)}
-                | {"n": int((rows["method"] == method).sum())}
-            )
-    return pd.DataFrame(found, columns=["method", "area", "low", "high", "reached", "got_there", "runs", "n"])
+    columns = ["area", "low", "high", "rollouts_to_level", "runs_at_level", "runs", "n"]
+    if rows.empty:
+        return pd.DataFrame(columns=["method", *columns])
+    seeds = _accuracy_by_step(rows)
+
+    def summarise(group: pd.DataFrame) -> dict[str, Any]:
+        curves = seeds[group["method"].iloc[0]]
+        size = group.groupby(["run", "step"]).size().groupby("run").mean()  # rollouts a step
+        reached = curves.rolling(3).mean().ge(level).to_numpy().T
+        first = [int(steps.argmax()) + 1 if steps.any() else math.inf for steps in reached]
+        rollouts = float(np.median([step * size[run] for step, run in zip(first, curves, strict=True)]))
+        area, low, high = curves.mean(), math.nan, math.nan
+        if len(area) > 1:
+            low, high = area.mean() + special.stdtrit(len(area) - 1, [0.025, 0.975]) * area.sem()
+        return (
+            {"area": area.mean(), "low": low, "high": high}
+            | {"rollouts_to_level": rollouts if math.isfinite(rollouts) else math.nan}
+            | {"runs_at_level": sum(map(math.isfinite, first)), "runs": len(area), "n": len(group)}
+        )
+
+    return by_group(rows, ["method"], summarise, columns)
 
 
-def _by_step(rows: pd.DataFrame) -> pd.DataFrame:
+def _accuracy_by_step(rows: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of training rollouts: a row a step, a column a method and run, in order of appearance.
 
-    NaN where all that a run sampled in a step is ours.
+    NaN where all rollouts of a run's step failed for infrastructure reasons.
     """
     judged = rows.dropna(subset=["correct"]).astype({"correct": float})
     wide = judged.pivot_table(index="step", columns=["method", "run"], values="correct", aggfunc="mean")

@@ -3,39 +3,34 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..analysis.comparison import shared
+from ..analysis.comparison import common_suites
 from ..analysis.text import percent
-from .base import OUTCOME_COLOURS, STOP_COLOURS, empty, stack
+from .base import OUTCOME_COLOURS, STOP_COLOURS, empty_figure, stacked_bars
 
 
-def outcomes(table: pd.DataFrame) -> go.Figure:
-    """What became of the rollouts, stacked by suite and method, of ``analysis.shares(rows, "outcome")``."""
+def outcome_shares(table: pd.DataFrame) -> go.Figure:
+    """Outcomes, stacked by suite and method, of ``outcome_shares``."""
     if table.empty:
-        return empty("No outcomes: there are no rows", "run notebook 02_train first")
-    failed = (
-        table[~table["outcome"].isin(["correct", "infrastructure failure"])]
-        .groupby("outcome")["n"]
-        .sum()
-        .sort_values(ascending=False)
-    )
-    if failed.empty:
-        title = "Nothing failed: every judged row is correct"
-    else:
+        return empty_figure("No outcomes: there are no rows", "run notebook 02_train first")
+    failed = table[~table["outcome"].isin(["correct", "infrastructure failure"])]
+    counts = failed.groupby("outcome")["n"].sum().sort_values(ascending=False)
+    title = "Nothing failed: every judged row is correct"
+    if len(counts):
         title = (
-            f"The commonest failure is “{failed.index[0]}”: {percent(failed.iloc[0] / failed.sum())} of all failures"
+            f"The commonest failure is “{counts.index[0]}”: {percent(counts.iloc[0] / counts.sum())} of all failures"
         )
-    return stack(table, "outcome", OUTCOME_COLOURS, title)
+    return stacked_bars(table, "outcome", OUTCOME_COLOURS, title)
 
 
-def stops(table: pd.DataFrame) -> go.Figure:
-    """How the trajectories ended, stacked by suite and method, of ``analysis.shares(rows, "stop")``."""
+def stop_shares(table: pd.DataFrame) -> go.Figure:
+    """How the trajectories ended, stacked by suite and method, of ``stop_shares``."""
     if table.empty:
-        return empty("No stop reasons: there are no rows", "run notebook 02_train first")
-    even = shared(table)
-    answered = even[even["stop"] == "answered"].groupby("method")["n"].sum() / even.groupby("method")["n"].sum()
+        return empty_figure("No stop reasons: there are no rows", "run notebook 02_train first")
+    common = common_suites(table)
+    answered = common[common["stop"] == "answered"].groupby("method")["n"].sum() / common.groupby("method")["n"].sum()
     answered = answered.fillna(0.0)
     title = "How the trajectories ended"
     if len(answered) > 1 or table["method"].nunique() == 1:
         low, high = answered.idxmin(), answered.idxmax()
         title = f"Ending in an answer: from {percent(answered[low])} ({low}) to {percent(answered[high])} ({high})"
-    return stack(table, "stop", STOP_COLOURS, title)
+    return stacked_bars(table, "stop", STOP_COLOURS, title)

@@ -2,134 +2,121 @@
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from ..analysis.comparison import shared
-from ..analysis.text import link, percent
-from ..analysis.tool_use import ELSE, END, NONE, PATHS
-from .base import dots, dress, empty, stack, text
+from ..analysis.text import percent
+from ..analysis.tool_use import END, NO_CALL, PATHS, START
+from .base import SHARE_HEATMAP, dot_plot, empty_figure, panels, plotly_text, stacked_bars, style_figure
+
+_PATH_COLOURS = dict(  # blue is right, orange wrong
+    zip(
+        PATHS,
+        ["#004B73", "#0072B2", "#56B4E9", "#BFE3F7", "#5E2C00", "#B34A00", "#E69F00", "#F7DFA6", "#000000"],
+        strict=True,
+    )
+)
+_OTHER = "(other)"
 
 
-def figure_paths(table: pd.DataFrame) -> go.Figure:
-    """From the teacher's tools to the outcome, by suite and method, of ``paths``: blue is right, orange wrong."""
+def tool_paths(table: pd.DataFrame) -> go.Figure:
+    """From the teacher's tools to the outcome, by suite and method, of ``tool_paths``."""
     if table.empty:
-        return empty("No paths: there are no rows", "run notebook 02_train first")
+        return empty_figure("No paths: there are no rows", "run notebook 02_train first")
     counts = table.groupby("path")["n"].sum().reindex(list(PATHS), fill_value=0)
-    right = counts[[name for name in PATHS if name.endswith("right")]]
-    wrong = counts[[name for name in PATHS if name.endswith("wrong")]]
-    title = f"All {right.sum():,} judged rows are right"
-    if wrong.sum():
+    right, wrong = (counts[[name for name in PATHS if name.endswith(end)]].sum() for end in ("right", "wrong"))
+    title = f"All {right:,} judged rows are right"
+    if wrong:
         title = (
-            f"Of wrong answers, {percent(wrong['other tools, wrong'] / wrong.sum())} used other tools than the "
-            f"teacher; of right ones, {percent(right['other tools, right'] / max(1, right.sum()))}"
+            f"Of wrong answers, {percent(counts['other tools, wrong'] / wrong)} used other tools than the teacher; "
+            f"of right ones, {percent(counts['other tools, right'] / max(1, right))}"
         )
-    return stack(table, "path", PATHS, title)
+    return stacked_bars(table, "path", _PATH_COLOURS, title)
 
 
-def _tools(counts: pd.Series, most: int) -> list[str]:
-    """The commonest tools, by name; the rest is ELSE."""
-    names = counts[[name not in (NONE, END, "(start)") for name in counts.index]]
-    return [str(name) for name in names.sort_values(ascending=False, kind="stable").head(most).index]
-
-
-def figure_confusion(table: pd.DataFrame, most: int = 6) -> go.Figure:
+def confusion(table: pd.DataFrame, most: int = 6) -> go.Figure:
     """Heatmaps of ``confusion`` by method: rows are the teacher's tool, columns the student's, cells shares."""
     if table.empty:
-        return empty("No calls to compare: neither teacher nor student called a tool", "give runs with rows")
-    wrong = table[(table["teacher"] != table["student"]) & (table["teacher"] != NONE) & (table["student"] != NONE)]
+        return empty_figure("No calls to compare: neither teacher nor student called a tool", "give runs with rows")
+    wrong = table[
+        (table["teacher"] != table["student"]) & (table["teacher"] != NO_CALL) & (table["student"] != NO_CALL)
+    ]
     title = "Student and teacher call the same tool at every step"
     if len(wrong):
         pairs = wrong.groupby(["teacher", "student"])["n"].sum()
-        one, other = pairs.idxmax()
-        whole = table.loc[table["teacher"] == one, "n"].sum()
-        title = (
-            f"Commonest confusion: {other} where the teacher calls {one}, {percent(pairs.max() / whole)} of the time"
-        )
-    names = _tools(table.groupby("teacher")["n"].sum(), most)
-    down, across = [*names, ELSE, NONE], [*names, ELSE, NONE]
-    return _heatmaps(table, "teacher", "student", down, across, title, "the student's tool at that step")
+        teacher, student = pairs.idxmax()
+        share = pairs.max() / table.loc[table["teacher"] == teacher, "n"].sum()
+        title = f"Commonest confusion: {student} where the teacher calls {teacher}, {percent(share)} of the time"
+    names = [*_commonest(table, "teacher", most), _OTHER, NO_CALL]
+    return _heatmaps(table, "teacher", "student", names, names, title, "the student's tool at that step")
 
 
-def figure_transitions(table: pd.DataFrame, most: int = 6) -> go.Figure:
+def transitions(table: pd.DataFrame, most: int = 6) -> go.Figure:
     """Heatmaps of ``transitions``, the teacher's first: rows are a call, columns what follows it, cells shares."""
     if table.empty:
-        return empty("No transitions: no tool was called", "give runs with rows")
-    students = table[table["method"] != "teacher"]
-    teacher = table[table["method"] == "teacher"].set_index(["start", "next"])["share"]
-    title = "What follows what: the teacher and the students"
-    if len(students):
-        often = students[students.groupby(["method", "start"])["n"].transform("sum") >= 20]
-        gaps = []  # also where one of the two never goes on so
-        for (method, start), own in often.groupby(["method", "start"], sort=False):
-            if start in teacher.index.get_level_values("start"):
-                pair = pd.concat([own.set_index("next")["share"], teacher[start]], axis=1, keys=["own", "teacher"])
-                gaps.append(pair.fillna(0).assign(method=method, start=start))
-        if gaps:
-            common = pd.concat(gaps).reset_index(names="next")
-            one = common.loc[(common["own"] - common["teacher"]).abs().idxmax()]
-            said = "ends" if one["next"] == END else f"calls {one['next']}"
-            after = "at the start" if one["start"] == "(start)" else f"after {one['start']}"
-            title = (
-                f"Furthest from the teacher: {after}, {one['method']} {said} {percent(one['own'])} of the time, "
-                f"the teacher {percent(one['teacher'])}"
-            )
-    names = _tools(table.groupby("next")["n"].sum(), most)
-    ordered = pd.concat([table[table["method"] == "teacher"], students])
-    return _heatmaps(ordered, "start", "next", ["(start)", *names, ELSE], [*names, ELSE, END], title, "the next call")
+        return empty_figure("No transitions: no tool was called", "give runs with rows")
+    is_teacher = table["method"] == "teacher"
+    students, teacher = table[~is_teacher], table[is_teacher]
+    title = "Which call follows which: the teacher and the students"
+    often = students[students.groupby(["method", "start"])["n"].transform("sum") >= 20]
+    often = often[often["start"].isin(teacher["start"])]
+    if len(often):  # also transitions that only one of the two makes
+        by_start = often[["method", "start"]].drop_duplicates().merge(teacher[["start", "next", "share"]], on="start")
+        gaps = often.merge(by_start, on=["method", "start", "next"], how="outer", suffixes=("", "_teacher"))
+        gaps = gaps.fillna({"share": 0.0, "share_teacher": 0.0}).sort_values("share", ascending=False)
+        gap = gaps.loc[(gaps["share"] - gaps["share_teacher"]).abs().idxmax()]
+        action = "ends" if gap["next"] == END else f"calls {gap['next']}"
+        after = "at the start" if gap["start"] == START else f"after {gap['start']}"
+        title = (
+            f"Furthest from the teacher: {after}, {gap['method']} {action} {percent(gap['share'])} of the time, "
+            f"the teacher {percent(gap['share_teacher'])}"
+        )
+    names = _commonest(table, "next", most)
+    down, across = [START, *names, _OTHER], [*names, _OTHER, END]
+    return _heatmaps(pd.concat([teacher, students]), "start", "next", down, across, title, "the next call")
+
+
+def _commonest(table: pd.DataFrame, column: str, most: int) -> list[str]:
+    """The commonest tools, by name."""
+    counts = table[~table[column].isin([NO_CALL, END, START])].groupby(column)["n"].sum()
+    return [str(name) for name in counts.sort_values(ascending=False, kind="stable").head(most).index]
 
 
 def _heatmaps(
     table: pd.DataFrame, y: str, x: str, down: list[str], across: list[str], title: str, axis: str
 ) -> go.Figure:
-    """One heatmap a method, below each other so that a phone can read them; names not in the lists become ELSE."""
+    """One heatmap a method, below each other; names that are not in the lists become _OTHER."""
     methods = list(dict.fromkeys(table["method"]))
-    folded = table.assign(
-        **{y: table[y].where(table[y].isin(down), ELSE), x: table[x].where(table[x].isin(across), ELSE)}
-    )
+    folded = table.assign(**{k: table[k].where(table[k].isin(names), _OTHER) for k, names in ((y, down), (x, across))})
     down = [name for name in down if name in set(folded[y])]
     across = [name for name in across if name in set(folded[x])]
     tall = 46 + 24 * len(down)
-    fig = make_subplots(
-        rows=len(methods),
-        cols=1,
-        shared_xaxes=True,
-        vertical_spacing=34 / (tall * len(methods)) if len(methods) > 1 else 0,
-        subplot_titles=[text(name) for name in methods],
-    )
+    fig = panels([plotly_text(name) for name in methods], 34 * (len(methods) - 1) / (tall * len(methods)))
     for i, method in enumerate(methods, 1):
-        own = folded[folded["method"] == method]
-        counts = own.pivot_table(index=y, columns=x, values="n", aggfunc="sum").reindex(index=down, columns=across)
+        rows = folded[folded["method"] == method]
+        counts = rows.pivot_table(index=y, columns=x, values="n", aggfunc="sum").reindex(index=down, columns=across)
         shares = counts.div(counts.sum(axis=1), axis=0)
         fig.add_heatmap(
             z=shares.to_numpy(float),
-            x=[text(name) for name in across],
-            y=[text(name) for name in down],
+            x=[plotly_text(name) for name in across],
+            y=[plotly_text(name) for name in down],
             customdata=counts.fillna(0).to_numpy(int),
-            text=shares.map(lambda v: "" if v != v or v < 0.005 else f"{100 * v:.0f}").to_numpy(),
-            texttemplate="%{text}",
+            text=shares.map(lambda v: f"{100 * v:.0f}" if v >= 0.005 else "").to_numpy(),
             textfont={"size": 11},
-            zmin=0,
-            zmax=1,
-            colorscale=[[0, "#F2F6F9"], [0.5, "#56B4E9"], [1, "#00436B"]],
-            showscale=False,
-            xgap=1,
-            ygap=1,
-            hovertemplate=f"{text(method)}: %{{y}} → %{{x}}, %{{z:.0%}} (%{{customdata}} times)<extra></extra>",
+            hovertemplate=f"{plotly_text(method)}: %{{y}} → %{{x}}, %{{z:.0%}} (%{{customdata}} times)<extra></extra>",
             row=i,
             col=1,
+            **SHARE_HEATMAP,
         )
-        fig.update_yaxes(autorange="reversed", row=i, col=1)
+    fig.update_yaxes(autorange="reversed", showgrid=False)
     fig.update_xaxes(tickangle=-45, showgrid=False)
-    fig.update_yaxes(showgrid=False)
     fig.update_xaxes(title_text=f"{axis}<br>(percent of the row)", row=len(methods), col=1)
-    return dress(fig, title, 110 + tall * len(methods))
+    return style_figure(fig, title, 110 + tall * len(methods))
 
 
-def figure_jsd(distances: pd.DataFrame) -> go.Figure:
-    """The JSD of tools called to the teacher's with its interval, of ``analysis.tool_jsd``; ticks: its floor."""
+def tool_jsd(distances: pd.DataFrame) -> go.Figure:
+    """The JSD of tools called to the teacher's with its interval, of ``tool_jsd``; ticks: its floor."""
     known = distances.dropna(subset=["jsd"])
     if known.empty:
-        return empty("No divergence: no tool was called in these rows", "the JSD needs calls of both")
+        return empty_figure("No divergence: no tool was called in these rows", "the JSD needs calls of both")
     inside = int((known["jsd"] <= known["floor"]).sum())
     far = known.loc[known["jsd"].idxmax()]
     title = (
@@ -137,11 +124,11 @@ def figure_jsd(distances: pd.DataFrame) -> go.Figure:
         f"{far['method']} on {far['suite']}, {far['jsd']:.2f} bits"
     )
     hover = [
-        f"{text(r.method)} on {text(r.suite)}: {r.jsd:.3f} bits [{r.low:.3f}, {r.high:.3f}], floor {r.floor:.3f}, "
-        f"{r.tasks} tasks"
+        f"{plotly_text(r.method)} on {plotly_text(r.suite)}: {r.jsd:.3f} bits [{r.low:.3f}, {r.high:.3f}], "
+        f"floor {r.floor:.3f}, {r.tasks} tasks"
         for r in known.itertuples()
     ]
-    fig, height = dots(known, "suite", "jsd", hover)
+    fig, height = dot_plot(known, "suite", "jsd", hover)
     places = [y for trace in fig.data for y in trace.y]
     order = [i for method in dict.fromkeys(known["method"]) for i in known.index[known["method"] == method]]
     fig.add_scatter(
@@ -153,36 +140,6 @@ def figure_jsd(distances: pd.DataFrame) -> go.Figure:
         hoverinfo="text",
         marker={"symbol": "line-ns", "size": 14, "line": {"width": 2, "color": "#333333"}},
     )
-    fig.update_xaxes(title_text="JSD to the teacher's tools (bits)<br>(95% interval; tick: the teacher on other tasks)")
-    fig.update_xaxes(rangemode="tozero", zeroline=False)
-    return dress(fig, title, height)
-
-
-def figure_nowhere(table: pd.DataFrame) -> go.Figure:
-    """Calls with an argument from nowhere, by suite and method, of ``nowhere``."""
-    known = table.dropna(subset=["share"])
-    if known.empty:
-        return empty("No calls, so no arguments from nowhere", "give runs that called tools")
-    totals = shared(known).groupby("method", sort=False)[["n", "calls"]].sum()
-    shares = totals["n"] / totals["calls"]
-    title = "Arguments from nowhere"
-    if len(shares) > 1 or known["method"].nunique() == 1:
-        title += f": {percent(shares.min(), 1)} of {shares.idxmin()}'s calls"
-    if len(shares) > 1:
-        title += f" to {percent(shares.max(), 1)} of {shares.idxmax()}'s"
-    hover = [
-        f"{text(r.method)} on {text(r.suite)}: {r.n} of {r.calls} calls, in {r.rows} trajectories; "
-        f"among right calls {percent(r.alarms, 1)}"
-        for r in known.itertuples()
-    ]
-    fig, height = dots(known, "suite", "share", hover)
-    for trace in fig.data:
-        method = next(m for m in dict.fromkeys(known["method"]) if text(m) == trace.name)
-        own = known[known["method"] == method]
-        trace.customdata = [link(suite=suite, method=method, flag="ungrounded argument") for suite in own["suite"]]
-    fig.update_xaxes(
-        title_text="calls with an argument that is in no source<br>(with 95% interval)",
-        tickformat=".0%",
-        rangemode="tozero",
-    )
-    return dress(fig, title, height)
+    axis = "JSD to the teacher's tools (bits)<br>(95% interval; tick: the teacher on other tasks)"
+    fig.update_xaxes(title_text=axis, rangemode="tozero", zeroline=False)
+    return style_figure(fig, title, height)

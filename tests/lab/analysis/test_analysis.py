@@ -141,12 +141,12 @@ def test_rollouts_of_runs_without_any_are_empty_with_columns(root: Path) -> None
 )
 def test_outcomes(kind: str, outcome: str) -> None:
     row = synthetic.row(kind, Random(0), 3)
-    assert analysis.outcomes.outcome(row) == outcome
+    assert analysis.outcomes.classify_outcome(row) == outcome
     assert outcome in analysis.outcomes.OUTCOMES
-    assert analysis.outcomes.outcome(row | {"stop": "infrastructure"}) == "infrastructure failure"
+    assert analysis.outcomes.classify_outcome(row | {"stop": "infrastructure"}) == "infrastructure failure"
     assert (
-        analysis.outcomes.outcome(row | {"correct": None})
-        == analysis.outcomes.outcome(row | {"correct": math.nan})
+        analysis.outcomes.classify_outcome(row | {"correct": None})
+        == analysis.outcomes.classify_outcome(row | {"correct": math.nan})
         == "infrastructure failure"
     )
 
@@ -154,12 +154,12 @@ def test_outcomes(kind: str, outcome: str) -> None:
 def test_the_gold_value_on_the_way_is_not_the_right_tools() -> None:
     row = synthetic.row("tool", Random(0), 3)
     on_the_way = [{"role": "tool", "content": row["answer"]}, *row["messages"]]
-    assert analysis.outcomes.outcome(row | {"messages": on_the_way}) == "wrong tool"
+    assert analysis.outcomes.classify_outcome(row | {"messages": on_the_way}) == "wrong tool"
 
 
 def test_every_row_has_an_outcome(rows: pd.DataFrame) -> None:
     assert set(rows["outcome"]) <= set(analysis.outcomes.OUTCOMES)
-    shares = analysis.comparison.shares(rows)
+    shares = analysis.outcomes.outcome_shares(rows)
     assert np.allclose(shares.groupby(["suite", "method"])["share"].sum(), 1)
 
 
@@ -246,7 +246,7 @@ def test_rewards_with_the_same_seeds_are_compared_seed_by_seed() -> None:
 
 
 def test_by_domain_where_the_baseline_can_be_compared(rows: pd.DataFrame) -> None:
-    named = analysis.comparison.domains(rows, ["calculator"])
+    named = analysis.comparison.add_domain(rows, ["calculator"])
     even = analysis.comparison.comparable(named)
     found = analysis.comparison.paired_domains(named, even["method"].iloc[0])
     pd.testing.assert_frame_equal(found, analysis.comparison.paired(even, even["method"].iloc[0], by="domain"))
@@ -267,7 +267,7 @@ def test_other_ways_to_a_right_answer() -> None:
         ],
     )
     (found,) = analysis.tool_use.off_reference(rows).to_dict("records")
-    assert found == {"method": "sft", "n": 4, "tools": 0.25, "calls": 0.5}
+    assert found == {"method": "sft", "n": 4, "other_tools": 0.25, "other_calls": 0.5}
     assert analysis.tool_use.off_reference(rows.iloc[4:]).empty
     assert analysis.tool_use.off_reference(
         rows.drop(columns="teacher_calls", errors="ignore")
@@ -339,7 +339,7 @@ def test_jsd_by_hand() -> None:
 
 
 def test_tool_use(rows: pd.DataFrame) -> None:
-    use = analysis.tool_use.tool_use(rows, by=["method"]).set_index("method")
+    use = analysis.tool_use.tool_overlap(rows, by=["method"]).set_index("method")
     assert use["f1"].idxmax() == "grpo-exact"
     assert use["invented"].between(0, 1).all() and (use["teacher_calls"] == 1).all()
 
@@ -358,7 +358,7 @@ def test_cost(root: Path, rows: pd.DataFrame, rollouts: pd.DataFrame) -> None:
 
 def test_tables(rows: pd.DataFrame) -> None:
     assert analysis.text.percent(math.nan) == "–"
-    wide = analysis.text.table(analysis.comparison.accuracy(rows))
+    wide = analysis.text.interval_table(analysis.comparison.accuracy(rows))
     assert wide.shape == (5, 3) and wide.loc["base", "calculator"].endswith("]")
     words = analysis.comparison.accuracy(rows.assign(word_f1=(rows["suite"] == "calculator") / 2))
-    assert analysis.text.table(words).loc["base", "calculator"] == wide.loc["base", "calculator"] + ", F1 0.50"
+    assert analysis.text.interval_table(words).loc["base", "calculator"] == wide.loc["base", "calculator"] + ", F1 0.50"

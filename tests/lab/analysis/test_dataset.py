@@ -4,37 +4,41 @@ from mentorlib.data.suites import generate
 from mentorlib.lab import analysis, figures
 
 
-def test_chains_and_their_figure() -> None:
+def test_chain_lengths_and_their_figure() -> None:
     pairs = generate("calculator", 40, split="train") + generate("longer", 20, split="eval")
-    table = analysis.dataset.chains(pairs)
+    table = analysis.dataset.chain_lengths(pairs)
     assert table["n"].sum() == 60 and table["calls"].sum() == sum(len(r.calls) for _, r in pairs)
     assert table.groupby(["suite", "split"])["share"].sum().round(9).eq(1).all()
-    fig = figures.dataset.figure_chains(table)
+    fig = figures.dataset.chain_lengths(table)
     assert "longer" in fig.layout.title.text and "training on" in fig.layout.title.text.replace("<br>", " ")
     assert [t.name for t in fig.data] == [c for c in analysis.dataset.CHAINS if c in set(table["chain"])]
-    assert "No chains" in figures.dataset.figure_chains(analysis.dataset.chains([])).layout.title.text
+    assert "No chains" in figures.dataset.chain_lengths(analysis.dataset.chain_lengths([])).layout.title.text
 
 
 def test_tools_that_only_evaluation_calls_are_counted() -> None:
     trained, unseen = generate("calculator", 60, split="train"), generate("unseen", 30, split="eval")
-    table = analysis.dataset.calls(trained + unseen)
+    table = analysis.dataset.tool_calls(trained + unseen)
     names = {call.name for _, r in unseen for call in r.calls}
     assert (
         table.loc[sorted(names), "unseen/eval"].sum() == 30 and not table.loc[sorted(names), "calculator/train"].any()
     )
-    said = figures.dataset.figure_calls(table).layout.title.text
+    said = figures.dataset.tool_calls(table).layout.title.text
     assert said.startswith(f"<b>{len(names)} of the {len(names)} tools")
-    alone = figures.dataset.figure_calls(analysis.dataset.calls(trained)).layout.title.text.replace("</b><br><b>", " ")
-    assert f"{len(analysis.dataset.calls(trained))} tools are called, all in training" in alone
-    few = generate("calculator", 2, split="eval")
-    used = len({call.name for _, r in few for call in r.calls})
-    said = figures.dataset.figure_calls(analysis.dataset.calls(trained + few)).layout.title.text.replace(
+    alone = figures.dataset.tool_calls(analysis.dataset.tool_calls(trained)).layout.title.text.replace(
         "</b><br><b>", " "
     )
-    assert f"Training calls each of the {used} tools" in said and used < len(analysis.dataset.calls(trained))
+    assert f"{len(analysis.dataset.tool_calls(trained))} tools are called, all in training" in alone
+    few = generate("calculator", 2, split="eval")
+    used = len({call.name for _, r in few for call in r.calls})
+    said = figures.dataset.tool_calls(analysis.dataset.tool_calls(trained + few)).layout.title.text.replace(
+        "</b><br><b>", " "
+    )
+    assert f"Training calls each of the {used} tools" in said and used < len(analysis.dataset.tool_calls(trained))
     assert (
         "No tool"
-        in figures.dataset.figure_calls(analysis.dataset.calls(generate("no_tool", 3, split="eval"))).layout.title.text
+        in figures.dataset.tool_calls(
+            analysis.dataset.tool_calls(generate("no_tool", 3, split="eval"))
+        ).layout.title.text
     )
 
 

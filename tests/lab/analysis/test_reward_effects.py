@@ -43,9 +43,9 @@ def test_a_total_that_its_terms_do_not_explain_gets_a_rest(rollouts: pd.DataFram
 def test_counterfactual_of_the_own_reward_changes_nothing(rollouts: pd.DataFrame) -> None:
     found = analysis.reward_effects.counterfactual(analysis.reward_effects.rescore(rollouts))
     own = found[found["reward"] == found["trained"]]
-    assert len(own) == 3 and (own[["flips", "silenced", "woken"]] == 0).all(axis=None)
+    assert len(own) == 3 and (own[["sign_flips", "zeroed", "became_nonzero"]] == 0).all(axis=None)
     assert np.allclose(own["spearman"].dropna(), 1)
-    assert found[["flips", "silenced", "woken", "dead"]].stack().between(0, 1).all()
+    assert found[["sign_flips", "zeroed", "became_nonzero", "zero_variance"]].stack().between(0, 1).all()
 
 
 def test_counterfactual_by_hand() -> None:
@@ -67,8 +67,13 @@ def test_counterfactual_by_hand() -> None:
         ]
     )
     found = analysis.reward_effects.counterfactual(scored).set_index("reward")
-    assert found.loc["b", ["flips", "silenced", "dead", "spearman"]].tolist() == [0.5, 0, 0, pytest.approx(-1)]
-    assert found.loc["c", ["flips", "silenced", "dead"]].tolist() == [0, 0.5, 1] and math.isnan(
+    assert found.loc["b", ["sign_flips", "zeroed", "zero_variance", "spearman"]].tolist() == [
+        0.5,
+        0,
+        0,
+        pytest.approx(-1),
+    ]
+    assert found.loc["c", ["sign_flips", "zeroed", "zero_variance"]].tolist() == [0, 0.5, 1] and math.isnan(
         found.loc["c", "spearman"]
     )
 

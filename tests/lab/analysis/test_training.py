@@ -30,22 +30,24 @@ ROWS = rollouts(
 
 
 def test_curves_pool_seeds_and_show_how_far_they_part() -> None:
-    curves = analysis.training.curves(ROWS).set_index(["method", "step"])
+    curves = analysis.training.training_curves(ROWS).set_index(["method", "step"])
     second = curves.loc[("grpo-exact", 2)]
     assert second["n"] == 20 and second["runs"] == 2 and second["accuracy"] == pytest.approx(0.6)
-    assert (second["worst"], second["best"]) == pytest.approx((0.5, 0.7))
+    assert (second["seed_low"], second["seed_high"]) == pytest.approx((0.5, 0.7))
     assert second["low"] < 0.6 < second["high"]
-    assert curves.loc[("grpo-exact", 3), "dead"] == pytest.approx(0.5)  # nine of ten: the first group is all right
-    assert curves.loc[("grpo-sparse", 1), "best"] == curves.loc[("grpo-sparse", 1), "worst"]
+    assert curves.loc[("grpo-exact", 3), "zero_variance"] == pytest.approx(
+        0.5
+    )  # nine of ten: the first group is all right
+    assert curves.loc[("grpo-sparse", 1), "seed_high"] == curves.loc[("grpo-sparse", 1), "seed_low"]
 
 
 def test_speed_is_the_area_and_the_rollouts_to_a_level() -> None:
-    speed = analysis.training.speed(ROWS).set_index("method")
+    speed = analysis.training.learning_speed(ROWS).set_index("method")
     assert speed.loc["grpo-exact", "area"] == pytest.approx((0.6 + 0.7) / 2)
     half = 12.7062 * 0.05  # t at one degree of freedom, times the standard error of 0.6 and 0.7
     assert speed.loc["grpo-exact", ["low", "high"]].tolist() == pytest.approx([0.65 - half, 0.65 + half], abs=1e-4)
-    assert speed.loc["grpo-exact", "reached"] == 40  # three steps average 0.7 at the fourth, in both runs
-    assert math.isnan(speed.loc["grpo-sparse", "reached"]) and speed.loc["grpo-sparse", "got_there"] == 0
+    assert speed.loc["grpo-exact", "rollouts_to_level"] == 40  # three steps average 0.7 at the fourth, in both runs
+    assert math.isnan(speed.loc["grpo-sparse", "rollouts_to_level"]) and speed.loc["grpo-sparse", "runs_at_level"] == 0
     assert math.isnan(speed.loc["grpo-sparse", "low"])  # one run says nothing about the luck of a seed
 
 
@@ -53,27 +55,30 @@ def test_a_step_that_was_all_ours_has_no_accuracy() -> None:
     failed = ROWS.assign(
         correct=ROWS["correct"].astype(object).where(~((ROWS["run"] == "c") & (ROWS["step"] == 4)), None)
     )
-    curves = analysis.training.curves(failed).set_index(["method", "step"])
+    curves = analysis.training.training_curves(failed).set_index(["method", "step"])
     assert math.isnan(curves.loc[("grpo-sparse", 4), "accuracy"]) and curves.loc[("grpo-exact", 4), "accuracy"] == 0.9
-    nothing = analysis.training.curves(ROWS.assign(correct=None))
-    assert nothing["accuracy"].isna().all() and figures.training.figure(nothing).data
+    nothing = analysis.training.training_curves(ROWS.assign(correct=None))
+    assert nothing["accuracy"].isna().all() and figures.training.training_curves(nothing).data
 
 
 def test_a_level_is_reached_by_three_steps_and_never_by_the_end_of_a_shorter_run() -> None:
     lucky = rollouts({("m", "a"): [0.9, 0.2, 0.2, 0.2], ("m", "b"): [0.2, 0.2, 0.2]})
-    assert analysis.training.speed(lucky).iloc[0]["got_there"] == 0
+    assert analysis.training.learning_speed(lucky).iloc[0]["runs_at_level"] == 0
     short = rollouts({("m", "a"): [0.6, 0.6, 0.8], ("n", "b"): [0.2] * 6})
-    assert analysis.training.speed(short).set_index("method").loc["m", "got_there"] == 0
+    assert analysis.training.learning_speed(short).set_index("method").loc["m", "runs_at_level"] == 0
 
 
 def test_nothing_stored_is_an_empty_table() -> None:
     none = ROWS.head(0)
-    assert analysis.training.curves(none).empty and analysis.training.speed(none).empty
-    assert "No learning curves" in figures.training.figure(analysis.training.curves(none)).layout.title.text
+    assert analysis.training.training_curves(none).empty and analysis.training.learning_speed(none).empty
+    assert (
+        "No training curves"
+        in figures.training.training_curves(analysis.training.training_curves(none)).layout.title.text
+    )
 
 
 def test_the_figure_has_a_band_where_there_are_seeds() -> None:
-    figure = figures.training.figure(analysis.training.curves(ROWS))
+    figure = figures.training.training_curves(analysis.training.training_curves(ROWS))
     bands = [trace for trace in figure.data if trace.fill == "toself"]
     assert [trace.name for trace in bands] == ["grpo-exact"] and len(bands[0].x) == 8
     assert "grpo-exact gains most" in figure.layout.title.text.replace("<br>", " ")

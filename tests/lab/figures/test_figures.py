@@ -22,19 +22,19 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, go.Figure]:
     scored, official = analysis.reward_effects.rescore(rollouts), analysis.reward_effects.rescore(rollouts, "official")
     accuracy = analysis.comparison.accuracy(rows)
     return {
-        "learning_curves": figures.training.figure(analysis.training.curves(rollouts)),
+        "training_curves": figures.training.training_curves(analysis.training.training_curves(rollouts)),
         "accuracy": figures.comparison.accuracy(accuracy),
         "forest": figures.comparison.forest(analysis.comparison.paired(rows)),
         "similarity": figures.comparison.similarity(accuracy, analysis.tool_use.tool_jsd(rows)),
-        "outcomes": figures.outcomes.outcomes(analysis.comparison.shares(rows)),
-        "stops": figures.outcomes.stops(analysis.comparison.shares(rows, "stop")),
-        "payoffs": figures.reward_effects.payoffs(scored),
-        "partings": figures.reward_effects.version_differences(
+        "outcomes": figures.outcomes.outcome_shares(analysis.outcomes.outcome_shares(rows)),
+        "stops": figures.outcomes.stop_shares(analysis.outcomes.stop_shares(rows)),
+        "mean_rewards": figures.reward_effects.mean_rewards(scored),
+        "version_differences": figures.reward_effects.version_differences(
             analysis.reward_effects.version_differences(official, scored), len(rollouts)
         ),
         "counterfactual": figures.reward_effects.counterfactual(analysis.reward_effects.counterfactual(scored)),
         "decomposition": figures.reward_effects.decomposition(analysis.reward_effects.decomposition(rollouts)),
-        "terms": figures.reward_effects.terms(scored[scored["row"] == scored["row"].iloc[0]]),
+        "reward_terms": figures.reward_effects.reward_terms(scored[scored["row"] == scored["row"].iloc[0]]),
     }
 
 
@@ -58,10 +58,10 @@ def test_every_figure_reads_on_a_phone(drawn: dict[str, go.Figure]) -> None:
 
 
 def test_a_method_has_one_colour(drawn: dict[str, go.Figure]) -> None:
-    for name in ("accuracy", "forest", "learning_curves", "similarity"):
+    for name in ("accuracy", "forest", "training_curves", "similarity"):
         for trace in drawn[name].data:
             if trace.name in figures.base.METHODS:
-                tint = trace.line.color if name == "learning_curves" else (trace.error_x.color or trace.marker.color)
+                tint = trace.line.color if name == "training_curves" else (trace.error_x.color or trace.marker.color)
                 assert tint == figures.base.METHODS[trace.name], (name, trace.name)
     assert len(set(figures.base.METHODS.values())) == len(figures.base.METHODS)
     assert figures.base.colour("grpo-exact data=gsm8k") == figures.base.METHODS["grpo-exact"]
@@ -83,16 +83,18 @@ def test_titles_compare_what_can_be_compared() -> None:
     assert "calls tools most like" not in apart
     ended = [("a", "calculator", "answered"), ("b", "calculator", "answered"), ("b", "unseen", "gave_up")]
     stops = pd.DataFrame([{"method": m, "suite": s, "stop": x, "n": 9, "share": 1.0} for m, s, x in ended])
-    assert "from 100% (a) to 100% (a)" in figures.outcomes.stops(stops).layout.title.text.replace("</b><br><b>", " ")
+    assert "from 100% (a) to 100% (a)" in figures.outcomes.stop_shares(stops).layout.title.text.replace(
+        "</b><br><b>", " "
+    )
     paid = [(0, "correct", 1.0), (1, "gave up", 0.0), (2, "wrong tool", 0.1), (3, "infrastructure failure", 4.0)]
     scored = pd.DataFrame(
         [{"row": i, "reward": r, "outcome": o, "total": t} for i, o, t in paid for r in ("exact", "f1")]
     )
-    assert not any("infrastructure failure" in name for name in figures.reward_effects.payoffs(scored).data[0].y)
+    assert not any("infrastructure failure" in name for name in figures.reward_effects.mean_rewards(scored).data[0].y)
 
 
 def test_text_from_data_is_escaped() -> None:
-    assert figures.base.text("<b>$a & b\x1b\u202e") == "&lt;b&gt;&#36;a &amp; b\\u001b\\u202e"
+    assert figures.base.plotly_text("<b>$a & b\x1b\u202e") == "&lt;b&gt;&#36;a &amp; b\\u001b\\u202e"
     one = {"suite": HOSTILE, "method": HOSTILE, "accuracy": 0.5, "low": 0.4, "high": 0.6, "n": 9, "unjudged": 0}
     one |= {"runs": 2, "sd_runs": 0.1}  # several runs: the hover says more
     shares = pd.DataFrame([{"suite": HOSTILE, "method": HOSTILE, "outcome": HOSTILE, "n": 3, "share": 1.0}])
@@ -111,10 +113,10 @@ def test_text_from_data_is_escaped() -> None:
     )
     for figure in (
         figures.comparison.accuracy(pd.DataFrame([one])),
-        figures.outcomes.outcomes(shares),
-        figures.outcomes.stops(shares.rename(columns={"outcome": "stop"})),
-        figures.reward_effects.terms(scored),
-        figures.reward_effects.payoffs(scored),
+        figures.outcomes.outcome_shares(shares),
+        figures.outcomes.stop_shares(shares.rename(columns={"outcome": "stop"})),
+        figures.reward_effects.reward_terms(scored),
+        figures.reward_effects.mean_rewards(scored),
     ):
         for said in strings(figure.to_plotly_json()):
             markup = set(re.findall(r"<[^>]*>?", said)) - {"<b>", "</b>", "<br>", "<extra>", "</extra>"}
@@ -138,19 +140,19 @@ def strings(value: Any) -> Iterator[str]:
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda none: figures.training.figure(none),
+        lambda none: figures.training.training_curves(none),
         lambda none: figures.comparison.accuracy(none),
         lambda none: figures.comparison.forest(none),
         lambda none: figures.comparison.similarity(
             pd.DataFrame(columns=["suite", "method", "accuracy"]), pd.DataFrame(columns=["suite", "method", "jsd"])
         ),
-        lambda none: figures.outcomes.outcomes(none),
-        lambda none: figures.outcomes.stops(none),
-        lambda none: figures.reward_effects.payoffs(none),
+        lambda none: figures.outcomes.outcome_shares(none),
+        lambda none: figures.outcomes.stop_shares(none),
+        lambda none: figures.reward_effects.mean_rewards(none),
         lambda none: figures.reward_effects.version_differences(none, 7),
         lambda none: figures.reward_effects.counterfactual(pd.DataFrame(columns=["reward", "trained"])),
         lambda none: figures.reward_effects.decomposition(none),
-        lambda none: figures.reward_effects.terms(none),
+        lambda none: figures.reward_effects.reward_terms(none),
     ],
 )
 def test_no_data_is_said_not_raised(draw: Callable[[pd.DataFrame], go.Figure]) -> None:
@@ -163,7 +165,7 @@ def test_no_failure_and_one_method(tmp_path: Path) -> None:
     rows = analysis.load.evaluations(root=tmp_path)
     assert "only one method" in title(figures.comparison.forest(analysis.comparison.paired(rows)))
     right = rows[rows["outcome"] == "correct"]
-    assert title(figures.outcomes.outcomes(analysis.comparison.shares(right))).startswith("Nothing failed")
+    assert title(figures.outcomes.outcome_shares(analysis.outcomes.outcome_shares(right))).startswith("Nothing failed")
 
 
 def test_accuracy_leads_only_where_intervals_part() -> None:

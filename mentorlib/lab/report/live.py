@@ -21,7 +21,7 @@ from ...core import InputError
 from ...runs.progress import ProgressCallback, format_duration
 from ...runs.run import Run
 from ..analysis.text import percent
-from ..figures.base import STOP_COLOURS, dress, empty, shade, text
+from ..figures.base import STOP_COLOURS, empty_figure, plotly_text, style_figure, term_colour
 
 
 class Live:
@@ -80,7 +80,7 @@ def figure(metrics: pd.DataFrame, steps: int, left: float = 0.0) -> go.Figure:
     In: ``curves`` of a run. ``steps`` is how many were asked for, ``left`` the seconds that the rest should take.
     """
     if metrics.empty or "step" not in metrics:
-        return empty("Nothing to draw: no step of training is done", "method none trains nothing")
+        return empty_figure("Nothing to draw: no step of training is done", "method none trains nothing")
     metrics = metrics.sort_values("step")
     terms = [name for name in metrics if name.startswith("term/")]
     stops = [name for name in STOP_COLOURS if name in metrics]
@@ -94,7 +94,7 @@ def figure(metrics: pd.DataFrame, steps: int, left: float = 0.0) -> go.Figure:
         ("tokens sampled a rollout", [("tokens", "tokens", "#CC79A7")], ".0f"),
         ("how rollouts ended", [(name, f"ended: {name}", STOP_COLOURS[name]) for name in stops], ".0%"),
     ]
-    panels[0][1].extend((name, f"term: {name.removeprefix('term/')}", shade(i)) for i, name in enumerate(terms))
+    panels[0][1].extend((name, f"term: {name.removeprefix('term/')}", term_colour(i)) for i, name in enumerate(terms))
     panels = [(name, [x for x in lines if x[0] in metrics], form) for name, lines, form in panels]
     if "reward" in metrics:  # its loss is near zero whatever happens: advantages add up to nothing
         panels = [panel for panel in panels if panel[0] != "loss"]
@@ -105,7 +105,7 @@ def figure(metrics: pd.DataFrame, steps: int, left: float = 0.0) -> go.Figure:
         cols=1,
         shared_xaxes=True,
         vertical_spacing=0.22 / max(1, len(panels) - 1) if len(panels) > 1 else 0,
-        subplot_titles=[text(name) for name, _, _ in panels],
+        subplot_titles=[plotly_text(name) for name, _, _ in panels],
     )
     for row, (name, lines, form) in enumerate(panels, 1):
         stacked = name == "how rollouts ended"
@@ -113,20 +113,20 @@ def figure(metrics: pd.DataFrame, steps: int, left: float = 0.0) -> go.Figure:
             fig.add_scatter(
                 x=metrics["step"],
                 y=metrics[key],
-                name=text(label),
+                name=plotly_text(label),
                 mode="lines+markers" if done < 4 and not stacked else "lines",
                 line={"color": tint, "width": 0.5 if stacked else 2, "dash": "dot" if key in terms else "solid"},
                 stackgroup="stops" if stacked else None,
                 fillcolor=tint if stacked else None,
                 showlegend=len(lines) > 1,
-                hovertemplate=f"step %{{x}}: {text(label)} %{{y:{form}}}<extra></extra>",
+                hovertemplate=f"step %{{x}}: {plotly_text(label)} %{{y:{form}}}<extra></extra>",
                 row=row,
                 col=1,
             )
         fig.update_yaxes(tickformat=form, rangemode="tozero", nticks=4, row=row, col=1)
     fig.update_xaxes(range=[min(1, metrics["step"].min()) - 0.5, max(steps, done) + 0.5])
     fig.update_xaxes(title_text="optimizer step", row=len(panels), col=1)
-    return dress(fig, _title(metrics, done, steps, left), 200 + 110 * len(panels), legend=True)
+    return style_figure(fig, _title(metrics, done, steps, left), 200 + 110 * len(panels), legend=True)
 
 
 def _title(metrics: pd.DataFrame, done: int, steps: int, left: float) -> str:

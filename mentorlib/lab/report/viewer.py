@@ -18,7 +18,7 @@ import pandas as pd
 
 from ...core import InputError
 from ...runs.files import gc_paused, write_text
-from ..analysis.exploits import exploits
+from ..analysis.exploits import find_exploits
 from ..analysis.load import evaluations, methods, rollouts
 from ..figures.base import OUTCOME_COLOURS
 from .transcript import Part, transcript_parts
@@ -126,7 +126,7 @@ def _index_entry(row: Mapping[str, Any], parts: Sequence[Part]) -> dict[str, Any
         "outcome": str(row["outcome"]),
         "step": int(step) if isinstance(step, int | float) and step == step else None,
         "tool": sorted({str(call["name"])[:80] for call in row["calls"]}),
-        "exploit": exploits(row),
+        "exploit": find_exploits(row),
         "flag": sorted({part.note for part in parts if part.kind == "call" and part.note}),
         "question": question[:90] if isinstance(question, str) else "",
         "task": str(row["task_id"])[:60],

@@ -22,7 +22,7 @@ def advantage_by_token_kind(table: pd.DataFrame) -> go.Figure:
     title = (
         f"Tokens of calls are {percent(calls['tokens'].mean())} of the text and take {percent(low[column])} "
         f"({low['reward']} on {low['method']}) to {percent(high[column])} ({high['reward']} on {high['method']}) "
-        "of the gradient"
+        f"of the {'gradient' if column == 'gradient' else 'advantage'}"
     )
     stacked = table.rename(columns={"method": "suite", "reward": "method"}).assign(share=table[column])
     fig = stacked_bars(stacked, "kind", _COLOURS, title)

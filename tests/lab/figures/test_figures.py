@@ -67,6 +67,16 @@ def test_a_method_has_one_colour(drawn: dict[str, go.Figure]) -> None:
     assert figures.base.colour("grpo-exact data=gsm8k") == figures.base.METHODS["grpo-exact"]
 
 
+def test_two_methods_of_a_figure_never_share_a_colour() -> None:
+    custom = [f"grpo-custom{i}" for i in range(30)]
+    labels = [*figures.base.METHODS, *custom, "grpo-exact data=gsm8k", "grpo-exact data=math"]
+    colours = figures.base.method_colours(labels)
+    assert len(set(colours.values())) == len(labels) and "#4D4D4D" not in colours.values()
+    assert {name: colours[name] for name in figures.base.METHODS} == figures.base.METHODS
+    alone = figures.base.colour("grpo-custom0")
+    assert figures.base.method_colours(["base", "grpo-custom0"])["grpo-custom0"] == alone  # the same in every figure
+
+
 HOSTILE = '<a href="javascript:alert(1)">x</a> <img src=x onerror=alert(2)> $\\href{x}{y}$ \x1b[31m \u202e'
 
 

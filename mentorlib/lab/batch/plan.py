@@ -21,9 +21,10 @@ from ...runs.run import check_name
 from .parameters import check_parameters, load_yaml, parameters_of, read_notebook
 
 RUNS, REPORTS = Path("runs"), Path("reports")
-# Files of the library that change no stage: its key leaves them out.
-AROUND = (
-    *("lab/batch/plan.py", "lab/batch/study.py", "lab/batch/study_page.py", "lab/batch/study_page.template"),
+# Files and folders of the library that no stage's results depend on: stage keys leave them out.
+FILES_WITHOUT_EFFECT = (
+    *("lab/batch/plan.py", "lab/batch/study.py", "lab/batch/setting.py"),
+    *("lab/batch/study_page.py", "lab/batch/study_page.template"),
     *("lab/export", "runs/processes.py", "cli.py", "__main__.py"),
 )
 
@@ -44,6 +45,19 @@ class Stage:
     @property
     def folder(self) -> Path:
         return RUNS / self.run
+
+
+@dataclass
+class StageStatus:
+    """How far a stage has come."""
+
+    stage: Stage
+    key: str = ""  # see `stage_keys`
+    state: str = "waiting"  # waiting, running, done, failed or skipped
+    exit_code: int = 0
+    error: str = ""  # the last line of a stage that failed
+    seconds: float | None = None  # that it took; None if it has not finished
+    older: bool = False  # done with another version of the library
 
 
 def plan(path: Path) -> tuple[dict[str, Any], list[Stage]]:
@@ -97,7 +111,7 @@ def plan(path: Path) -> tuple[dict[str, Any], list[Stage]]:
 
 def stage_keys(stages: Iterable[Stage], library: bool = True) -> dict[str, str]:
     """The key of each stage by its name, with or without the library in it; stages come after those they need."""
-    code = _folder_hash(Path(__file__).parents[2], skip=AROUND) if library else ""
+    code = _folder_hash(Path(__file__).parents[2], skip=FILES_WITHOUT_EFFECT) if library else ""
     keys: dict[str, str] = {}
     stages = list(stages)
     own = {stage.folder for stage in stages}

@@ -1,9 +1,8 @@
-"""A study: notebooks run over grids of parameters, in the order of their needs, and a page that holds their reports.
+"""Run a study: notebooks over grids of parameters, in the order of their needs, and a page that holds their reports.
 
-A stage is one execution of a notebook, in a process of its own. Its key hashes the notebook's cells, the parameters,
-the files these name, the keys of the stages it needs, the library's source and shipped student, and the versions of
-the packages; a stage whose key is the one it was last finished with is skipped. So a killed study goes on where it
-stopped, and a changed library never mixes old numbers with new ones.
+A stage is one execution of a notebook, in its own process. A stage whose key (see `plan.stage_keys`) is the one it was
+last finished with is skipped: a killed study goes on where it stopped, and a changed library never mixes old numbers
+with new ones.
 """
 
 import fcntl
@@ -14,8 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,14 +21,14 @@ from typing import Any, Protocol
 from ...core import InputError
 from ...runs.files import write_text
 from ...runs.progress import format_duration
-from .plan import REPORTS, Stage, plan, stage_keys
-from .study_page import write_page
+from .plan import REPORTS, Stage, StageStatus, plan, stage_keys
+from .study_page import write_study_page
 
 TRIES = 3  # of a stage whose worker dies
 
 
 class Submits(Protocol):
-    """A concurrent.futures.Executor, or what submits like one: ``submit`` gives done(), result() and cancel()."""
+    """A concurrent.futures.Executor or alike: what ``submit`` returns has done(), result() and cancel()."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any) -> Any: ...
 
@@ -46,49 +44,35 @@ class StudyFailed(RuntimeError):
 def run_study(
     path: str | Path, executor: Submits | None = None, workers: int | None = None, any_library: bool = False
 ) -> Path:
-    """Run the stages of a study file that are not done yet; give the path of ``reports/<study>/index.html``.
+    """Run the stages of a study file that are not done yet; return the path of ``reports/<study>/index.html``.
 
-    The file is YAML: ``question`` (text), ``workers`` (stages at a time, 2) and ``stages``, each with ``name``,
-    ``notebook`` and, as needed, ``parameters``, ``grid`` (parameter -> values: one stage for every combination),
-    ``needs`` (stages that come first) and ``minutes`` (expected). In parameters ``$name`` stands for the run of the
-    stage of that name (in a list, for all runs of its grid; else, between stages with a grid, for the run with the same
-    values, so that seed 3 goes on from seed 3), ``$name/`` for its folder and ``$name/file`` for a file in it; each
-    implies the need. Paths are relative to the current directory. Every stage fills
+    The format of the file is in docs/study.md. Its paths are relative to the current directory; every stage fills
     ``runs/<study>-<stage>``.
 
     Args:
         path: the study file.
         executor: where stages run: any concurrent.futures.Executor, a dask client's (``client.get_executor()``) or
-            submitit's, on machines that share this directory and this Python; docs/cluster.md. By default ``workers``
+            submitit's, on machines that share this directory and this Python (docs/cluster.md). By default ``workers``
             at a time here, each with its share of the cores. A stage whose worker dies is run again, twice at most.
         workers: overrides the file's.
-        any_library: count stages as done that were finished with another version of the library, such as hours of
-            training before a figure was mended; the page marks them.
+        any_library: count stages as done that another version of the library finished, such as hours of training
+            before a figure was changed; the page marks them.
 
     Raises:
-        InputError: the file, a notebook or a parameter is wrong (before anything starts), or a stage found its input to
-            be; the study is running already; a folder of that name is not the study's.
-        StudyFailed: a stage failed. Stages that need it are skipped, the others run, and the page shows it all.
+        InputError: the file, a notebook or a parameter is wrong (before anything starts), or the input of a stage is;
+            the study is running already; a stage's folder belongs to something else.
+        StudyFailed: a stage failed. Stages that need it are skipped, the others run, and the page shows all.
     """
     path = Path(path)
     study, stages = plan(path)
-    workers = workers or study["workers"]
     keys, plain = stage_keys(stages), stage_keys(stages, library=False)
-    finished = [
-        stage.name
-        for stage in stages
-        if _record(stage).get("done") == keys[stage.name]
-        or (any_library and _record(stage).get("plain") == plain[stage.name])
-    ]
+    statuses = {stage.name: StageStatus(stage, keys[stage.name]) for stage in stages}
     for stage in stages:
-        if stage.name in finished or not stage.folder.exists():
-            continue
-        theirs = _record(stage).get("study", stage.study)
-        if theirs != stage.study or not (stage.folder / "stage.json").exists():
-            whose = f"of {theirs}" if theirs != stage.study else "not of this study"
-            raise InputError(
-                f"{stage.folder} exists and is {whose}; remove it, or rename this study's file or its stage"
-            )
+        record = _record(stage)
+        if record.get("done") == keys[stage.name] or (any_library and record.get("plain") == plain[stage.name]):
+            statuses[stage.name].state = "done"
+        elif stage.folder.exists():
+            _check_owner(stage)
     folder = REPORTS / path.stem
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
@@ -96,23 +80,34 @@ def run_study(
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(f"{path} is running already; wait for it or end it") from None
-        return _run(study, stages, keys, plain, finished, folder, executor, workers)
+        _run_stages(study["name"], statuses, plain, folder / "timings.json", executor, workers or study["workers"])
+        for name, status in statuses.items():
+            record = _record(status.stage)
+            status.seconds, status.older = record.get("seconds"), record.get("done") not in (None, keys[name])
+        report = write_study_page(study, list(statuses.values()), folder)
+    failed = [status for status in statuses.values() if status.state == "failed"]
+    if failed:
+        errors = "; ".join(f"{status.stage.name}: {status.error}" for status in failed)
+        if all(status.exit_code == 2 for status in failed):
+            raise InputError(errors)
+        raise StudyFailed(f"{errors}; the rest is in {report}", report)
+    return report
 
 
 def run_stage(
     command: list[str], label: str, environment: dict[str, str], directory: str, submitted: float
 ) -> tuple[int, str, float]:
-    """Run one stage's process to its end, on whatever machine, passing its lines on behind the label.
+    """Run one stage's process to its end, on any machine, printing its lines behind the label.
 
     Args:
         command: the process, run in ``directory``.
         label: the stage's name.
         environment: variables that must be the same wherever it runs, such as how many threads share a sum.
         directory: where the study was started; a worker may have been started elsewhere.
-        submitted: seconds since 1970. It makes each call one of its own for executors that keep results by their
-            arguments, as dask does; else a stage run again would be given its old result.
+        submitted: seconds since 1970. It makes each call unique for executors that keep results by their arguments, as
+            dask does; otherwise a stage run again would get its old result.
 
-    Gives the exit code, the last line of stderr, and the seconds it took, without those it waited for a worker.
+    Returns the exit code, the last line of stderr, and the seconds it took, without those it waited for a worker.
     """
     start = time.monotonic()
     with tempfile.TemporaryFile("w+", errors="replace") as errors:
@@ -127,56 +122,42 @@ def run_stage(
         )
         assert process.stdout is not None
         for line in process.stdout:
-            sys.stdout.write(f"[{label}] {line.rstrip()}\n")
-            sys.stdout.flush()
+            _print_line(f"[{label}] {line.rstrip()}")
         code = process.wait()
         errors.seek(0)
-        said = [line.strip() for line in errors if line.strip()]
-    return code, said[-1] if said else f"ended with code {code}", round(time.monotonic() - start, 1)
+        lines = [line.strip() for line in errors if line.strip()]
+    return code, lines[-1] if lines else f"ended with code {code}", round(time.monotonic() - start, 1)
 
 
-def _run(
-    study: Mapping[str, Any],
-    stages: list[Stage],
-    keys: Mapping[str, str],
+def _run_stages(
+    name: str,
+    statuses: dict[str, StageStatus],
     plain: Mapping[str, str],
-    finished: list[str],
-    folder: Path,
+    timings: Path,
     executor: Submits | None,
     workers: int,
-) -> Path:
-    own = ThreadPoolExecutor(workers) if executor is None else None
-    pool: Any = own or executor
+) -> None:
+    """Run the stages that wait, each when those it needs are done, until none can run."""
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // workers))
-    environment = {
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "MKL_DYNAMIC": "FALSE",  # as many on a busy machine: sums shared otherwise are rounded otherwise
-        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait slow the other stage down several times
-        "KMP_BLOCKTIME": "0",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    environment |= {name: os.environ[name] for name in environment if name in os.environ}
-    state = {stage.name: "done" if stage.name in finished else "waiting" for stage in stages}
-    errors: dict[str, tuple[int, str]] = {}
-    expected = _expected(stages, folder)
+    environment = {variable: os.environ.get(variable, value) for variable, value in _environment(threads).items()}
+    local = ThreadPoolExecutor(workers) if executor is None else None
+    pool: Any = local or executor
+    expected = _expected(statuses, timings)
     started: dict[str, float] = {}
-    spoke = 0.0
-    running: dict[str, Any] = {}  # a stage's name -> what submit gave
-    tries: Counter[str] = Counter()
-    by_name = {stage.name: stage for stage in stages}
+    tries: dict[str, int] = {}
+    running: dict[str, Any] = {}  # a stage's name -> what submit returned
+    last_line = 0.0
 
     def say(text: str) -> None:
-        nonlocal spoke
-        spoke = time.monotonic()
-        done = sum(value == "done" for value in state.values())
-        left = _time_left(stages, state, expected, started, workers)
+        nonlocal last_line
+        last_line = time.monotonic()
+        done = sum(status.state == "done" for status in statuses.values())
+        left = _time_left(statuses, expected, started, workers)
         about = f"about {format_duration(left)} left" if left else "nothing left to run"
-        sys.stdout.write(f"[{study['name']}] {text} ({done} of {len(stages)} stages done, {about})\n")
-        sys.stdout.flush()
+        _print_line(f"[{name}] {text} ({done} of {len(statuses)} stages done, {about})")
 
     def submit(stage: Stage) -> None:
-        tries[stage.name] += 1
+        tries[stage.name] = tries.get(stage.name, 0) + 1
         try:
             arguments = (_command(stage), stage.name, environment, os.getcwd(), time.time())
             running[stage.name] = pool.submit(run_stage, *arguments)
@@ -184,65 +165,83 @@ def _run(
             running[stage.name] = Future()
             running[stage.name].set_exception(error)
 
-    say("begins" if "done" not in state.values() else "goes on")
+    def collect(status: StageStatus) -> None:
+        """Take a stage's result; submit it again if its worker died."""
+        stage = status.stage
+        try:
+            status.exit_code, status.error, seconds = running.pop(stage.name).result()
+        except Exception as lost:  # a stage that fails gives an exit code; this is its worker's death
+            seconds = round(time.monotonic() - started[stage.name], 1)
+            why = f"{type(lost).__name__}: {' '.join(str(lost).split()):.200}".rstrip(": ")
+            if tries[stage.name] < TRIES:
+                submit(stage)
+                say(f"{stage.name} did not come back ({why}) and starts again")
+                return
+            status.exit_code, status.error = 1, f"did not come back, {TRIES} times ({why})"
+        expected[stage.name] = seconds
+        record = {"key": status.key, "seconds": seconds}
+        if status.exit_code:
+            status.state = "failed"
+            _write_record(stage, {**record, "error": status.error})
+            say(f"{stage.name} failed after {format_duration(seconds)}: {status.error}")
+        else:
+            status.state, status.error = "done", ""
+            _write_record(stage, {**record, "done": status.key, "plain": plain[stage.name]})
+            say(f"{stage.name} done in {format_duration(seconds)}")
+        write_text(timings, json.dumps(expected, indent=1) + "\n")
+
+    say("goes on" if any(status.state == "done" for status in statuses.values()) else "begins")
     try:
         while True:
-            for stage in stages:
-                if state[stage.name] != "waiting":
-                    continue
-                if any(state[need] in ("failed", "skipped") for need in stage.needs):
-                    state[stage.name] = "skipped"
-                elif all(state[need] == "done" for need in stage.needs) and (own is None or len(running) < workers):
-                    _prepare(stage, keys[stage.name])
-                    state[stage.name], started[stage.name] = "running", time.monotonic()
-                    submit(stage)
-                    say(f"{stage.name} starts")
+            for status in (status for status in statuses.values() if status.state == "waiting"):
+                needs = [statuses[need].state for need in status.stage.needs]
+                if {"failed", "skipped"} & set(needs):
+                    status.state = "skipped"
+                elif all(state == "done" for state in needs) and (local is None or len(running) < workers):
+                    _prepare(status.stage, status.key)
+                    status.state, started[status.stage.name] = "running", time.monotonic()
+                    submit(status.stage)
+                    say(f"{status.stage.name} starts")
             if not running:
                 break
-            # Asked one by one: jobs of submitit are no futures that one could wait for. A future is let go with its
-            # result: dask would run the stage again for one that is still held when the worker that ran it dies.
-            ended = [name for name, future in running.items() if future.done()]
-            for name in ended:
-                stage = by_name[name]
-                try:
-                    code, error, seconds = running.pop(name).result()
-                except Exception as lost:  # a stage that fails gives an exit code; this is its worker's death
-                    seconds = round(time.monotonic() - started[name], 1)
-                    why = f"{type(lost).__name__}: {' '.join(str(lost).split()):.200}".rstrip(": ")
-                    if tries[name] < TRIES:
-                        submit(stage)
-                        say(f"{name} did not come back ({why}) and starts again")
-                        continue
-                    code, error = 1, f"did not come back, {TRIES} times ({why})"
-                expected[name] = seconds
-                state[name] = "done" if code == 0 else "failed"
-                if code:
-                    errors[name] = (code, error)
-                    _note(stage, {"key": keys[name], "seconds": seconds, "error": error})
-                    say(f"{name} failed after {format_duration(seconds)}: {error}")
-                else:
-                    _note(stage, {"key": keys[name], "seconds": seconds, "done": keys[name], "plain": plain[name]})
-                    say(f"{name} done in {format_duration(seconds)}")
-            if ended:
-                write_text(folder / "timings.json", json.dumps(expected, indent=1) + "\n")
-            elif time.monotonic() > spoke + 30:
+            # Polled one by one: submitit's jobs are not futures that one could wait for. A future is dropped with its
+            # result: dask would run the stage again for one still held when the worker that ran it dies.
+            ended = [stage for stage, future in running.items() if future.done()]
+            for stage in ended:
+                collect(statuses[stage])
+            if not ended and time.monotonic() > last_line + 30:
                 say(f"{', '.join(running)} running")
-            else:
+            elif not ended:
                 time.sleep(0.1)
     finally:
-        if own:
-            own.shutdown(cancel_futures=True)
+        if local:
+            local.shutdown(cancel_futures=True)
         for future in running.values():  # none but after an interrupt
             future.cancel()
-    older = [stage.name for stage in stages if _record(stage).get("done") not in (None, keys[stage.name])]
-    took = {stage.name: _record(stage).get("seconds") for stage in stages}
-    report = write_page(study, stages, state, errors, older, took, keys, folder)
-    if errors:
-        failed = "; ".join(f"{name}: {error}" for name, (_, error) in errors.items())
-        if all(code == 2 for code, _ in errors.values()):
-            raise InputError(failed)
-        raise StudyFailed(f"{failed}; the rest is in {report}", report)
-    return report
+
+
+def _environment(threads: str) -> dict[str, str]:
+    return {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "MKL_DYNAMIC": "FALSE",  # as many threads on a busy machine: another split of a sum rounds differently
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait slow the other stage down several times
+        "KMP_BLOCKTIME": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def _check_owner(stage: Stage) -> None:
+    """InputError if the folder of a stage that is to run is not this study's."""
+    study = _record(stage).get("study", stage.study)
+    if study != stage.study or not (stage.folder / "stage.json").exists():
+        owner = f"of {study}" if study != stage.study else "not of this study"
+        raise InputError(f"{stage.folder} exists and is {owner}; remove it, or rename this study's file or its stage")
+
+
+def _print_line(line: str) -> None:
+    sys.stdout.write(f"{line}\n")  # in one call: stages that print at once would mix their lines
+    sys.stdout.flush()
 
 
 def _command(stage: Stage) -> list[str]:
@@ -254,9 +253,9 @@ def _command(stage: Stage) -> list[str]:
 
 
 def _prepare(stage: Stage, key: str) -> None:
-    """Make the stage's folder: an interrupted stage's is kept, so that training resumes; one with another key goes.
+    """Make the stage's folder: an interrupted stage's is kept, so that training resumes; another key empties it.
 
-    But not what a server replied: it may have cost money, and lies under the hash of what was asked.
+    A server's replies stay: they may have cost money and are looked up by the hash of their request.
     """
     if _record(stage).get("key") not in (None, key):
         for old in [p for p in stage.folder.iterdir() if p.name != "replies.jsonl"]:
@@ -265,48 +264,44 @@ def _prepare(stage: Stage, key: str) -> None:
             else:
                 old.unlink()
     stage.folder.mkdir(parents=True, exist_ok=True)
-    _note(stage, {"key": key})
+    _write_record(stage, {"key": key})
 
 
 def _record(stage: Stage) -> dict[str, Any]:
     """stage.json: the key it last began with, and once finished ``done`` and ``plain`` (keys) and ``seconds``."""
     try:
-        found = json.loads((stage.folder / "stage.json").read_text())
+        record: dict[str, Any] = json.loads((stage.folder / "stage.json").read_text())
     except (OSError, ValueError):
         return {}
-    if "done" in found and not (stage.folder / "report.html").exists():
-        del found["done"]
-    return found
+    if not (stage.folder / "report.html").exists():
+        record.pop("done", None)
+    return record
 
 
-def _note(stage: Stage, record: Mapping[str, Any]) -> None:
+def _write_record(stage: Stage, record: Mapping[str, Any]) -> None:
     about = {"study": stage.study, "stage": stage.name}
     write_text(stage.folder / "stage.json", json.dumps({**about, **record}, indent=1) + "\n")
 
 
-def _expected(stages: Iterable[Stage], folder: Path) -> dict[str, float]:
-    """Seconds that each stage should take: what it took last time, else what its author said, else a minute."""
+def _expected(statuses: Mapping[str, StageStatus], timings: Path) -> dict[str, float]:
+    """Seconds that each stage should take: what it took last time, else what its author expects, else a minute."""
     try:
-        last = json.loads((folder / "timings.json").read_text())
+        last = json.loads(timings.read_text())
     except (OSError, ValueError):
         last = {}
-    return {stage.name: last.get(stage.name, (stage.minutes or 1) * 60) for stage in stages}
+    return {name: last.get(name, (status.stage.minutes or 1) * 60) for name, status in statuses.items()}
 
 
 def _time_left(
-    stages: list[Stage],
-    state: Mapping[str, str],
-    expected: Mapping[str, float],
-    started: Mapping[str, float],
-    workers: int,
+    statuses: Mapping[str, StageStatus], expected: Mapping[str, float], started: Mapping[str, float], workers: int
 ) -> float:
     """Seconds: the longest chain of needs, or all the work spread over the workers, whichever is longer."""
     now = time.monotonic()
     work: dict[str, float] = {}
     chain: dict[str, float] = {}
-    for stage in stages:
-        spent = now - started[stage.name] if state[stage.name] == "running" else 0.0
-        todo = state[stage.name] in ("waiting", "running")
-        work[stage.name] = max(1.0, expected[stage.name] - spent) if todo else 0.0
-        chain[stage.name] = work[stage.name] + max((chain[need] for need in stage.needs), default=0.0)
+    for name, status in statuses.items():
+        spent = now - started[name] if status.state == "running" else 0.0
+        todo = status.state in ("waiting", "running")
+        work[name] = max(1.0, expected[name] - spent) if todo else 0.0
+        chain[name] = work[name] + max((chain[need] for need in status.stage.needs), default=0.0)
     return max(sum(work.values()) / workers, *chain.values())

@@ -9,8 +9,6 @@ from typing import Any
 
 import nbformat
 
-# --- HTML ---
-
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -40,7 +38,7 @@ body .jp-OutputArea-output pre { white-space: pre-wrap; word-break: normal; over
 body td.prose { min-width: 24em; text-align: left; }
 @media (max-width: 600px) { main { padding: .6rem .8rem 3rem; } body .jp-Cell { padding: 4px 0; } }
 @media screen and (prefers-color-scheme: dark) {
-  /* Turned over as a whole, with hues kept, so that figures, tables and transcripts keep their colours. */
+  /* Inverted as a whole, with hues kept, so that figures, tables and transcripts keep their colours. */
   html { background: #fff; filter: invert(.9) hue-rotate(180deg); }
 }
 @media print {
@@ -74,24 +72,31 @@ body td.prose { min-width: 24em; text-align: left; }
 {%- endif -%}
 {%- endblock -%}
 {%- block stream_stderr -%}<details class="code"><summary>warnings</summary>{{ super() }}</details>{%- endblock -%}
-{%- block input_group -%}<details class="code"><summary>code</summary>{{ super() }}</details>{%- endblock -%}
+{%- block input_group -%}
+{%- if cell.source -%}<details class="code"><summary>code</summary>{{ super() }}</details>{%- endif -%}
+{%- endblock -%}
 """
+
+
+def notebook_title(node: nbformat.NotebookNode) -> str:
+    """The first heading of a notebook; empty if it has none."""
+    text = "\n".join(cell.source for cell in node.cells if cell.cell_type == "markdown")
+    heading = re.search(r"^# +(.+)$", text, re.MULTILINE)
+    return heading.group(1) if heading else ""
 
 
 def to_html(node: nbformat.NotebookNode) -> str:
     """One HTML page of an executed notebook: code folded, figures live, nothing loaded from elsewhere.
 
-    nbconvert's lab template; plotly is inlined once, and only when there is a figure. Widget outputs are left out: they
-    need a kernel, and follow a static figure of the same data.
+    nbconvert's lab template with plotly inlined once, if there is a figure. Widget outputs are left out: they need a
+    kernel, and follow a static figure of the same data. ``node.metadata.mentorlib`` (see ``run_notebook``) gives the
+    facts at the top.
     """
     from nbconvert import HTMLExporter
 
     node = copy.deepcopy(node)
     node.metadata.pop("widgets", None)
-    text = "\n".join(cell.source for cell in node.cells if cell.cell_type == "markdown")
-    heading = re.search(r"^# +(.+)$", text, re.MULTILINE)
-    facts = node.metadata.get("mentorlib", {})
-    node.metadata["title"] = heading.group(1) if heading else facts.get("notebook", "Report")
+    node.metadata["title"] = notebook_title(node) or node.metadata.get("mentorlib", {}).get("notebook", "Report")
     figures = 0
     for cell in node.cells:
         if cell.cell_type != "code":
@@ -108,18 +113,18 @@ def to_html(node: nbformat.NotebookNode) -> str:
         resources["plotly"] = plotly_js()
     exporter = HTMLExporter(template_name="lab", raw_template=_TEMPLATE)
     page = exporter.from_notebook_node(node, resources=resources)[0]
-    # What scrolls is reached by keyboard.
+    # Outputs may scroll, so the keyboard must reach them.
     return page.replace(
         '<div class="jp-RenderedHTMLCommon jp-RenderedHTML',
         '<div tabindex="0" class="jp-RenderedHTMLCommon jp-RenderedHTML',
     )
 
 
-# Drawn anew for another width, as plotly misplaces legends when it resizes. 640 by 860 pixels and a title fit on a page
-# of A4 or Letter; taller figures are drawn closer, and at two thirds. A mark that stands for trajectories opens them;
-# only addresses that we made are followed.
+# A figure is drawn again for another width, as plotly misplaces legends when it resizes. 640 by 860 pixels and a title
+# fit on a page of A4 or Letter; taller figures are drawn larger and printed at two thirds. A click on a mark follows
+# only links to trajectories.html, which the library wrote.
 _FIGURE = """
-function figure(id, data, layout) {
+function drawFigure(id, data, layout) {
   const draw = paper => {
     const tall = paper && layout.height > 860, size = paper ? {width: 640} : {};
     if (tall) Object.assign(size, {width: 960, height: Math.min(layout.height, 1290), font: {size: 10}});
@@ -138,13 +143,13 @@ function figure(id, data, layout) {
   });
   addEventListener("beforeprint", () => draw(true));
   addEventListener("afterprint", () => draw(false));
-  addEventListener("DOMContentLoaded", () => draw(false));  // what comes later in the page narrows the column
+  addEventListener("DOMContentLoaded", () => draw(false));  // later content may narrow the column
 }
 """
 
 
 def plotly_js() -> str:
-    """plotly's own script (5 MB), to be put into a page once, and what `figure_html` calls."""
+    """plotly's script (5 MB), to be put into a page once, and the function that `figure_html` calls."""
     from plotly.offline import get_plotlyjs
 
     return get_plotlyjs() + _FIGURE
@@ -159,8 +164,8 @@ def figure_title(figure: Mapping[str, Any]) -> str:
 def figure_html(figure: Mapping[str, Any], id_: str) -> str:
     """A plotly figure's JSON as HTML for a page that holds ``plotly_js``: as wide as there is room, its title as text.
 
-    plotly cannot break a title at the page's width; a browser can. A figure that did not go through ``figures.dress``
-    keeps its title where it is.
+    plotly cannot break a title at the page's width; a browser can. A figure that did not go through
+    ``figures.base.style_figure`` keeps its title where it is.
     """
     layout = dict(figure.get("layout") or {})
     height = layout.get("height") or 450
@@ -177,5 +182,5 @@ def figure_html(figure: Mapping[str, Any], id_: str) -> str:
     return (
         f'<div class="plot" role="figure" aria-label="{label}">{above}'
         f'<div id="{id_}" class="plotly-graph-div" style="height:{height}px;width:100%"></div>'
-        f'<script>figure("{id_}", ...{arguments});</script></div>'
+        f'<script>drawFigure("{id_}", ...{arguments});</script></div>'
     )

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ...core import Call
-from ...rewards.table import call_key
+from ...rewards.matching import call_key
 from ..analysis.text import link
-from ..analysis.token_credit import sampled
-from ..analysis.tool_use import ungrounded_arguments
+from ..analysis.token_credit import sampled_turns
+from ..analysis.ungrounded import ungrounded_arguments
 
 LIMIT = 20_000  # characters shown of one text; the rest is in the file
 TOKENS = 4_000  # tokens coloured in one trajectory
@@ -160,7 +160,7 @@ def _turns(
     if question:
         for index, _, argument, _ in ungrounded_arguments({**row, "messages": messages}):
             ungrounded.setdefault(index, set()).add(argument)
-    sampled_turns = sampled(row) if isinstance(row.get("tokens"), list) else iter(())
+    token_turns = sampled_turns(row) if isinstance(row.get("tokens"), list) else iter(())
     left, index = TOKENS, 0
     for message in messages:
         content = message.get("content") or ""
@@ -169,7 +169,7 @@ def _turns(
             kind, title = ("error", "tool error") if failed else ("result", "tool result")
             yield Part(kind, title, _plain(content, limit))
             continue
-        tokens = next(sampled_turns, None)
+        tokens = next(token_turns, None)
         if tokens and len(tokens) > left:
             tokens = [*tokens[:left], (f"… {len(tokens) - left:,} more tokens", 0.0)]
         left -= min(left, len(tokens or ()))

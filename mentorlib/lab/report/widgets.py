@@ -13,7 +13,7 @@ import pandas as pd
 from IPython.display import HTML
 
 from ...core import Trajectory
-from ...rewards.reward import named
+from ...rewards.reward import get_reward
 from .. import figures
 from ..analysis.outcomes import OUTCOMES
 from ..analysis.reward_effects import rescore
@@ -75,7 +75,7 @@ def trajectory_browser(rows: pd.DataFrame) -> w.Widget:
         "tool": sorted(set().union(*tools.values())),
     }
     menus = {
-        name: w.Dropdown(options=[("all", ""), *((figures.base.text(v), v) for v in choices)], description=name)
+        name: w.Dropdown(options=[("all", ""), *((figures.base.plotly_text(v), v) for v in choices)], description=name)
         for name, choices in values.items()
     }
     number = w.BoundedIntText(value=1, min=1, max=max(1, len(rows)), description="row")
@@ -146,7 +146,7 @@ def terms_html(scored: pd.DataFrame) -> str:
     A bar shows the total as a share of the reward's maximum.
     """
     wide = pd.DataFrame(list(scored["terms"]), index=list(scored["reward"])).assign(total=list(scored["total"]))
-    most = [named(reward).maximum for reward in scored["reward"]]
+    most = [get_reward(reward).maximum for reward in scored["reward"]]
     shares = [max(0.0, total / top) for total, top in zip(scored["total"], most, strict=True)]
     wide["of the maximum"] = [
         f"<div style='background:{figures.base.colour(f'grpo-{name}')};height:12px;width:{120 * share:.0f}px'></div>"

@@ -144,7 +144,7 @@ def test_a_report_streams_runs_here_and_opens_offline(tmp_path):
     html = report.read_text()
     page = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
     assert not LOADS.search(page) and not re.search(r"<script[^>]*src", html) and len(html) > 3_000_000
-    assert html.count('<script>figure("figure-') == 2 and "<b>bold" not in html
+    assert html.count('<script>drawFigure("figure-') == 2 and "<b>bold" not in html
     assert (
         "<details" in page
         and "<summary>warnings</summary>" in page
@@ -166,7 +166,7 @@ def test_a_report_is_in_its_runs_folder_wherever_that_is(tmp_path):
 
 
 def test_a_figure_of_ones_own_keeps_its_title():
-    dressed = figures.base.dress(go.Figure(), "What <it> says", 300)
+    dressed = figures.base.style_figure(go.Figure(), "What <it> says", 300)
     page = figure_html(json.loads(dressed.to_json()), "f")
     assert ">What &lt;it&gt; says</p>" in page and '"title": {"text": "<b>' not in page
     own = go.Figure(layout={"margin": {"l": 0}, "title": "Mine"})

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -12,9 +13,10 @@ import synthetic
 from tiny import notebook
 
 from mentorlib.core import InputError
-from mentorlib.lab.batch.plan import Stage, plan, stage_keys
+from mentorlib.lab.batch.notebook import run_notebook
+from mentorlib.lab.batch.plan import Stage, StageStatus, plan, stage_keys
 from mentorlib.lab.batch.study import StudyFailed, run_study
-from mentorlib.lab.batch.study_page import write_page
+from mentorlib.lab.batch.study_page import write_study_page
 from mentorlib.runs.run import Run
 
 MAKE = """from mentorlib.runs.run import Run
@@ -85,14 +87,15 @@ def test_a_study_orders_runs_skips_and_reports(capfd):
     assert stages[3].needs == ("one", "many-0", "many-1") and settings["workers"] == 2
 
     report = run_study(file)
-    said = capfd.readouterr().out
+    printed = capfd.readouterr().out
     assert report == Path("reports/small/index.html")
-    assert "[one] working small-one 5" in said and "[many-1] working small-many-1 1" in said
-    assert re.search(r"\[small\] gather done in \d+s \(4 of 4 stages done, nothing left to run\)", said)
-    assert re.search(r"about \d+m?\d*s left", said)
+    assert "[one] working small-one 5" in printed and "[many-1] working small-many-1 1" in printed
+    assert re.search(r"\[small\] gather done in \d+s \(4 of 4 stages done, nothing left to run\)", printed)
+    assert re.search(r"about \d+m?\d*s left", printed)
     assert Run.open("small-gather").results["mean"]["value"] == pytest.approx((1 + 0.5 + 1) / 3)
     page = report.read_text()
-    assert "Which &lt;seed&gt;?" in page and "http" not in page and 'href="gather.html"' in page and "accuracy" in page
+    assert "Which &lt;seed&gt;?" in page and 'href="gather.html"' in page and "accuracy" in page
+    assert not re.search(r"<script[^>]*\ssrc=|<link[^>]*href=|@import|<img[^>]*src=.http|import\(", page)  # offline
     assert sorted(p.name for p in report.parent.glob("*.html")) == [
         "gather.html", "index.html", "many-0.html", "many-1.html", "one.html"
     ]  # fmt: skip
@@ -277,37 +280,69 @@ def test_stages_share_the_cores(quick, capfd, monkeypatch):
 # ---- the page (in a browser: test_browser.py)
 
 
-def story(compare: str, foreign: str = "", **parameters: list) -> str:
+BOOKS = Path(__file__).parents[3] / "notebooks"
+
+
+def story(compare: str, foreign: str = "", execute: bool = False, **parameters: list) -> str:
     """The page of a study over the runs here, of which the last stage compares those in ``parameters["runs"]``.
 
-    ``foreign`` is a run that no stage of the study made.
+    ``foreign`` is a run that no stage of the study made. With ``execute`` the last stage's notebook is run.
     """
-    book = Path(__file__).parents[3] / "notebooks"
-    own = sorted({*os.listdir("runs")} - {foreign})
-    stages = [Stage(run, book / "02_train.ipynb", {"run": run}, (), run, None) for run in own]
-    stages.append(Stage("last", book / compare, parameters, tuple(s.name for s in stages), "last", None))
+    made = sorted({*os.listdir("runs")} - {foreign, "last"})
+    stages = [Stage(run, BOOKS / "02_train.ipynb", {"run": run}, (), run, None) for run in made]
+    stages.append(Stage("last", BOOKS / compare, parameters, tuple(s.name for s in stages), "last", None))
+    if execute:
+        run_notebook(BOOKS / compare, {"run": "last", **parameters}, say=lambda line: None)
+    else:
+        Path("runs/last").mkdir(exist_ok=True)
+        shutil.copy(BOOKS / compare, "runs/last/notebook.ipynb")
     folder = Path("reports/s")
     folder.mkdir(parents=True, exist_ok=True)
-    state = {stage.name: "done" for stage in stages}
-    return write_page({"name": "s", "question": ""}, stages, state, {}, [], {}, parameters, folder).read_text()
+    statuses = [StageStatus(stage, str(parameters), "done") for stage in stages]
+    return write_study_page({"name": "s", "question": ""}, statuses, folder).read_text()
 
 
-def test_the_page_says_what_it_lacks_and_counts_what_is_ours():
+def test_the_page_shows_what_the_comparing_stage_put_out_and_counts_infrastructure_failures():
     runs = synthetic.make_runs(Path("runs"), 12, 1, ("base", "sft"))
     file = Path("runs/sft/eval/longer.jsonl")
     row, *rest = file.read_text().splitlines()
     file.write_text(
         "\n".join([json.dumps(json.loads(row) | {"stop": "infrastructure", "correct": None}), *rest]) + "\n"
     )
-    page = story("05_compare.ipynb", runs=runs)
-    assert "No learning curves: none of these runs has training rollouts" in page
+    page = story("05_compare.ipynb", execute=True, runs=runs)
+    report = Path("runs/last/report.html").read_text()
+    assert "No training curves: none of these runs has training rollouts" in page
     assert "1 of 72 trajectories" in page and 'outcome=infrastructure%20failure">1 of sft</a>' in page
-    assert "Accuracy by method" not in story("05_compare.ipynb", runs=["sft"])  # one method: nothing to compare
+    # Every figure and sentence of the stage's report, its numbers linked under the stage's names, code left out.
+    figures = re.findall(r'aria-label="([^"]+)" class="plot"', report)
+    assert len(figures) >= 5 and figures == re.findall(r'aria-label="([^"]+)" class="plot"', page)
+    assert [f'<a href="#figure-{n}">{title}</a>' in page for n, title in enumerate(figures, 1)] == [True] * len(figures)
+    linked = re.findall(r"trajectories\.html#([^'\"]+method=[^'\"]+)", report)
+    assert len(linked) > 10 and all(f"trajectories.html?last#{address}" in page for address in linked)
+    assert "trajectories.html#" not in page.replace('href="trajectories.html"', "")
+    assert "What it means" in page and "<summary>code</summary>" not in page and page.count("<h1") == 1
+    assert "calculator (12), longer (12), unseen (12)" in page
+
+
+def test_a_page_without_a_finished_comparison_has_what_the_stages_recorded():
+    runs = synthetic.make_runs(Path("runs"), 12, 1, ("base", "sft"))
+    Run.open("sft").record("accuracy/longer", rows="eval/longer.jsonl", query="mean(correct)")
+    stages = [Stage(run, BOOKS / "02_train.ipynb", {"run": run}, (), run, None) for run in runs]
+    stages.append(Stage("last", BOOKS / "05_compare.ipynb", {"runs": runs}, tuple(runs), "last", None))
+    folder = Path("reports/s")
+    folder.mkdir(parents=True)
+    statuses = [StageStatus(stage, "", "done") for stage in stages]
+    statuses[-1].state, statuses[-1].error, statuses[-1].exit_code = "failed", "ValueError: <b>", 1
+    page = write_study_page({"name": "s", "question": "Why?"}, statuses, folder).read_text()
+    assert "1 of 3 stages" in page and "ValueError: &lt;b&gt;" in page and "not trained" in page
+    assert 'href="trajectories.html?sft#?file=sft%2Feval%2Flonger.jsonl"' in page and 'class="plot"' not in page
+    page = write_study_page({"name": "s", "question": ""}, statuses[:2], folder).read_text()
+    assert "No stage failed." in page and ">Setting<" not in page and 'href="trajectories.html?sft#' in page
 
 
 def test_the_page_opens_the_trajectories_of_another_study_s_run():
     runs = synthetic.make_runs(Path("runs"), 12, 1, ("base", "sft"))
-    page = story("05_compare.ipynb", foreign="base", runs=runs)
+    page = story("05_compare.ipynb", foreign="base", execute=True, runs=runs)
     assert 'href="trajectories.html?last#?' in page and "method=base" in page
     assert "Trajectories of sft, base" in Path("reports/s/trajectories.html").read_text()
 
@@ -320,7 +355,7 @@ def test_the_page_sets_budgets_side_by_side_and_never_pools_what_differs():
         info["parameters"] |= budget | own
         Path("runs/sft/run.json").write_text(json.dumps(info))
         Path("runs/sft").rename(f"runs/r{i}")
-    page = story("06_tune.ipynb", runs=["r0", "r1", "r2"])
+    page = story("06_tune.ipynb", execute=True, runs=["r0", "r1", "r2"])
     assert re.search(r"sft learning_rate=0.0001</th>\s*<td class=.number.>24 × 64</td><td class=.number.>0.0001<", page)
     assert "24 × 64, then 24 × 64" in page and "beta 0.001" in page
     assert "best for" in page  # the figure of learning rates

@@ -1,0 +1,94 @@
+"""The setting of a comparison: what each method was trained with, on which data, and how long it took."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ...runs.run import Run
+
+# Parameters that have a column of their own, or that change neither the method nor its training.
+_NOT_COMPARED = {
+    *("run", "root", "data", "student", "served", "vllm", "method", "reward", "seed", "micro_batch", "save_steps"),
+    *("eval_suites", "n_eval", "eval_split", "steps", "groups", "group_size", "learning_rate"),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the page of a study says of its methods.
+
+    ``methods`` has a dict for each: method, seeds, budget and rate (None if not trained), seconds (mean of a run) and
+    differing, its values of the parameters named in ``differing``; ``shared`` are those with one value for all.
+    ``data`` maps each data set's name to its training tasks by suite.
+    """
+
+    methods: list[dict[str, Any]]
+    differing: list[str]
+    shared: dict[str, str]
+    students: list[str]
+    splits: list[str]
+    data: dict[str, dict[str, int]]
+
+
+def study_setting(methods: pd.DataFrame, root: Path) -> Setting:
+    """The setting of several runs. ``methods`` is that of ``analysis.load.methods``, read from ``root``."""
+    every = list(methods["parameters"])
+    trained = methods["parameters"].map(lambda p: p.get("method", "none") != "none")
+    given = list(methods.loc[trained, "parameters"])
+    # What an earlier run was trained with (before_…) shows in the method's budget and name.
+    names = sorted({key for p in given for key in p if not key.startswith("before_")} - _NOT_COMPARED)
+    values = {name: _unique(given, name) for name in names}
+    differing = [name for name in names if len(values[name]) > 1]
+    lines = []
+    for method, group in methods.groupby("method", sort=False):
+        parameters, learns = group["parameters"].iloc[0], bool(trained[group.index].all())
+        lines.append(
+            {
+                "method": method,
+                "seeds": ", ".join(str(seed) for seed in group["seed"]),
+                "budget": _budget(group["run"].iloc[0], root) if learns else None,
+                "rate": f"{parameters.get('learning_rate', 0):g}" if learns else None,
+                "differing": [_format(parameters.get(name)) if learns else "–" for name in differing],
+                "seconds": group["seconds"].mean(),
+            }
+        )
+    return Setting(
+        methods=lines,
+        differing=differing,
+        shared={name: values[name][0] for name in names if name not in differing},
+        students=_unique(every, "student"),
+        splits=_unique(every, "eval_split", "eval"),
+        data={Path(path).name: _training_tasks(Path(path)) for path in _unique(every, "data") if path != "None"},
+    )
+
+
+def _budget(run: str, root: Path) -> str:
+    """Optimizer steps x trajectories a step; where training went on from another run's model, that run's first."""
+    parameters = Run.open(run, root).params
+    size = f"{parameters.get('steps')} × {parameters.get('groups', 0) * parameters.get('group_size', 0)}"
+    before = Path(str(parameters.get("student"))).parent
+    if (before / "run.json").exists() and "groups" in Run.open(before).params:
+        return f"{_budget(before.name, before.parent)}, then {size}"
+    return size
+
+
+def _training_tasks(data: Path) -> dict[str, int]:
+    try:
+        parts = json.loads((data / "tasks.card.json").read_text(encoding="utf-8"))["parts"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    return {name.removesuffix("/train"): part["tasks"] for name, part in parts.items() if name.endswith("/train")}
+
+
+def _unique(parameters: Sequence[dict[str, Any]], name: str, default: Any = None) -> list[str]:
+    return list(dict.fromkeys(_format(p.get(name, default)) for p in parameters))
+
+
+def _format(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return Path(value).parent.name if isinstance(value, str) and value.endswith("/model") else str(value)

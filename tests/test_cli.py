@@ -25,7 +25,7 @@ ROWS = [
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
+def in_tmp_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
@@ -51,7 +51,7 @@ def test_a_failing_cell_is_exit_1_with_a_report(capfd):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["run", "none.ipynb"], "no such notebook"),
         (["run", "n.ipynb", "stepz=1"], "did you mean steps?"),
@@ -76,12 +76,12 @@ def test_a_failing_cell_is_exit_1_with_a_report(capfd):
         (["export", "r", "--to", "paper"], "'archive', 'hub', 'inspect', 'trackio'"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_2(arguments, says, run, capfd):
+def test_bad_input_is_one_line_and_exit_2(arguments, message, run, capfd):
     notebook(Path("n.ipynb"), "n: int = 0\nsteps: int = 1")
     Path("rows.jsonl").write_text(json.dumps({"response": "\\boxed{2}", "answer": "2", "teacher_tools": []}) + "\n")
     assert main(arguments) == 2
     out, err = capfd.readouterr()
-    assert says in err and err.count("\n") == 1 and err.startswith("mentor: ") and not out
+    assert message in err and err.count("\n") == 1 and err.startswith("mentor: ") and not out
     assert not Path("scored").exists()
 
 
@@ -176,7 +176,7 @@ def test_doctor(capfd):
     assert "sandbox" in out and "seccomp" in out and "cores" in out and "trl " in out
 
 
-def test_doctor_fails_with_a_layer(capfd, monkeypatch):
+def test_doctor_fails_if_a_layer_fails(capfd, monkeypatch):
     tests = [("seccomp", "pass", "no file"), ("landlock", "FAIL", "open: done"), ("bubblewrap", "missing", "install")]
     monkeypatch.setattr("mentorlib.sandbox.doctor.self_test", lambda: tests)
     assert main(["doctor"]) == 1

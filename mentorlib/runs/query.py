@@ -115,4 +115,6 @@ def _evaluate(node: ast.expr, row: Row) -> Any:
             raise ValueError(f"{ast.unparse(node)!r} is outside the query language")
     if any(value is None for value in operands) and not isinstance(op, _OF_NONE):
         return None
+    if isinstance(op, ast.operator) and not all(isinstance(value, int | float) for value in operands):
+        raise TypeError(f"{ast.unparse(node)!r} takes numbers")  # 'a' * 10**9 fills the memory
     return _OPERATORS[type(op)](*operands)

@@ -11,14 +11,14 @@ import pytest
 
 from mentorlib.core import Call, InputError, parse_call
 from mentorlib.lab.analysis.recompute import verify_run
-from mentorlib.runs.run import Run
-from mentorlib.runs.query import query_rows
 from mentorlib.runs.files import read_rows
+from mentorlib.runs.query import query_rows
+from mentorlib.runs.run import Run
 
 ROWS = [
     {"suite": "a", "correct": True, "step": 1, "terms": {"tool": 0.5}, "calls": [1, 2], "stop": "answered"},
     {"suite": "a", "correct": False, "step": 2, "terms": {"tool": 0.0}, "calls": [], "stop": "length"},
-    {"suite": "b", "correct": None, "step": 3, "terms": {}, "calls": [1], "stop": "answered"},
+    {"suite": "b", "correct": None, "step": 3, "terms": {}, "calls": [1], "stop": "answered", "late": 2},
 ]
 
 
@@ -48,17 +48,17 @@ def test_reopening_needs_the_same_parameters(tmp_path):
     assert (tmp_path / "one" / "run.json").read_bytes() == before
 
 
-def test_a_run_that_ended_says_anew_what_it_found(tmp_path):
+def test_reopening_an_ended_run_removes_its_results(tmp_path):
     run = Run("one", tmp_path)
     run.record("stopped_at_step", 7, n=30)
-    assert Run("one", tmp_path).results  # it was killed
+    assert Run("one", tmp_path).results  # still running: it was killed
     run.finish()
     again = Run("one", tmp_path)
     assert not again.results and again.info["finished"] is None
 
 
-def test_a_run_that_is_done_again_is_running_and_says_anew_what_it_compares(tmp_path):
-    for runs in (["a"], ["a", "b"]):  # another was trained in between
+def test_reopening_an_ended_run_resets_what_it_compares(tmp_path):
+    for runs in (["a"], ["a", "b"]):  # another run was trained in between
         run = Run("compare", tmp_path, runs=[])
         assert run.status == "running" and not run.results
         run.compares(runs)
@@ -69,7 +69,7 @@ def test_a_run_that_is_done_again_is_running_and_says_anew_what_it_compares(tmp_
     assert Run.open(tmp_path / "compare").info["compares"] == ["a", "b"]
 
 
-def test_a_run_is_named_by_its_folder_from_within(tmp_path, monkeypatch):
+def test_a_run_opened_as_the_current_folder_has_its_name(tmp_path, monkeypatch):
     Run("one", tmp_path)
     monkeypatch.chdir(tmp_path / "one")
     assert Run.open(".").name == "one"
@@ -82,13 +82,13 @@ def test_names_are_folder_names(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
-def test_opening_a_run_that_is_not_there_lists_those_that_are(tmp_path):
+def test_opening_an_unknown_run_lists_the_existing_ones(tmp_path):
     Run("one", tmp_path)
     with pytest.raises(InputError, match=r"no run 'two'.*one"):
         Run.open("two", tmp_path)
 
 
-def test_json_takes_arrays_and_drops_non_finite_numbers(tmp_path):
+def test_json_converts_arrays_and_writes_non_finite_numbers_as_null(tmp_path):
     run = Run("one", tmp_path)
     run.log(1, loss=float("nan"), reward=numpy.float32(0.5), high=math.inf, ok=numpy.bool_(True))
     run.append_rows("eval/a.jsonl", [{"x": numpy.arange(3), "call": Call("add", {"a": 1}), "text": "é\u2028\ud800"}])
@@ -101,7 +101,7 @@ def test_json_takes_arrays_and_drops_non_finite_numbers(tmp_path):
     assert not (run.path / "bad.json").exists() and not list(run.path.glob(".*"))
 
 
-def test_a_torn_last_line_is_dropped_and_then_cut(tmp_path):
+def test_an_incomplete_last_line_is_left_out_and_then_removed(tmp_path):
     run = Run("one", tmp_path)
     run.append_rows("r.jsonl", [{"i": 0}, {"i": 1}])
     with open(run.path / "r.jsonl", "ab") as handle:
@@ -110,7 +110,7 @@ def test_a_torn_last_line_is_dropped_and_then_cut(tmp_path):
     run.append_rows("r.jsonl", [{"i": 3}])
     assert [r["i"] for r in run.read_rows("r.jsonl")] == [0, 1, 3]
     with open(run.path / "r.jsonl", "ab") as handle:
-        handle.write(b'{"i": 4}')  # whole, only its newline is missing
+        handle.write(b'{"i": 4}')  # complete but for its newline
     run.append_rows("r.jsonl", [{"i": 5}])
     assert [r["i"] for r in run.read_rows("r.jsonl")] == [0, 1, 3, 4, 5]
 
@@ -141,12 +141,12 @@ def test_rows_survive_kill_9(tmp_path):
     while int(child.stdout.readline()) < 20:
         pass
     child.send_signal(signal.SIGKILL)
-    said = [20, *map(int, child.stdout.read().split())][-1]
+    last = [20, *map(int, child.stdout.read().split())][-1]
     child.wait()
     run = Run("one", tmp_path)
     kept = [row["i"] for row in run.read_rows("r.jsonl")]
-    assert kept == list(range(len(kept))) and len(kept) > said
-    assert run.results["last"]["value"] >= said
+    assert kept == list(range(len(kept))) and len(kept) > last
+    assert run.results["last"]["value"] >= last
     run.append_rows("r.jsonl", [{"i": -1}])
     assert run.read_rows("r.jsonl")[-1]["i"] == -1
 
@@ -176,6 +176,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         ("max(len(calls) + 2 * step)", (7, 3)),
         ("mean(step) where step > 10", (None, 0)),
         ("count() where correct is None", (1, 1)),
+        ("count() where 1 in calls", (2, 2)),
+        ("mean(late) where suite == 'a'", (None, 0)),
+        ("sum(step * late)", (6.0, 1)),
     ],
 )
 def test_queries(query, expected):
@@ -199,14 +202,18 @@ def test_queries(query, expected):
         "mean(2 ** 9)",
         "mean(step",
         "mean(step + 'a')",
+        "max(len(step * 'a'))",
+        "mean(suite.to_csv('file'))",
+        "mean(@step)",
+        f"mean({'not ' * 5000}step)",
     ],
 )
-def test_other_queries_are_refused(query):
+def test_expressions_outside_the_query_language_are_refused(query):
     with pytest.raises(InputError, match="query"):
         query_rows(ROWS, query)
 
 
-def test_results_carry_their_rows_and_verify(tmp_path):
+def test_results_are_recorded_with_their_rows_and_verified(tmp_path):
     run = Run("one", tmp_path)
     run.append_rows("eval/a.jsonl", ROWS)
     assert run.record("accuracy", ci=(0.1, 0.9), rows="eval/a.jsonl", query="mean(correct)") == 0.5
@@ -220,8 +227,8 @@ def test_results_carry_their_rows_and_verify(tmp_path):
         run.record("half", 1, rows="eval/a.jsonl")
 
 
-def test_whatever_a_call_holds_can_be_stored(tmp_path):
-    """A call nested deeper than JSON can be written back is no call."""
+def test_calls_that_cannot_be_stored_are_not_parsed(tmp_path):
+    """A call nested too deeply to be written back as JSON is malformed."""
     run = Run("deep", tmp_path)
     for depth in (10, 98, 120, 600, 900):
         call = parse_call('{"name": "add", "arguments": {"a": ' + "[" * depth + "]" * depth + "}}")

@@ -101,12 +101,13 @@ def _sample(row: Row, epoch: int, model: str) -> dict[str, Any]:
 
 
 def _inspect_message(message: dict[str, Any]) -> dict[str, Any]:
-    calls = [{"id": call["id"], **_inspect_call(call["function"])} for call in message.get("tool_calls", ())]
-    return message | ({"tool_calls": calls} if message["role"] == "assistant" else {})
-
-
-def _inspect_call(function: dict[str, Any]) -> dict[str, Any]:
-    return {"function": function["name"], "arguments": function["arguments"], "type": "function"}
+    if message["role"] != "assistant":
+        return message
+    calls = [
+        {"id": c["id"], "function": c["function"]["name"], "arguments": c["function"]["arguments"], "type": "function"}
+        for c in message["tool_calls"]
+    ]
+    return message | {"tool_calls": calls}
 
 
 def messages_with_call_ids(row: Row) -> Iterator[dict[str, Any]]:
@@ -115,16 +116,16 @@ def messages_with_call_ids(row: Row) -> Iterator[dict[str, Any]]:
     Arguments are objects; those that are none stand under the key "arguments".
     """
     yield from chat_prompt(row["question"])
-    pending: list[dict[str, Any]] = []  # calls of the last turn without a result
+    pending: list[tuple[str | None, str | None]] = []  # id and tool of the last turn's calls that have no result yet
     for turn, message in enumerate(row["messages"]):
         if message["role"] == "tool":
-            call = pending.pop(0) if pending else {"id": None, "function": {"name": None}}
-            name, content = call["function"]["name"], message["content"]
-            yield {"role": "tool", "content": content, "tool_call_id": call["id"], "function": name}
+            call_id, name = pending.pop(0) if pending else (None, None)
+            yield {"role": "tool", "content": message["content"], "tool_call_id": call_id, "function": name}
             continue
-        pending = []
+        calls: list[dict[str, Any]] = []
         for number, call in enumerate(message.get("tool_calls") or ()):
             name, given = call["function"]["name"], call["function"]["arguments"]
             function = {"name": name, "arguments": given if isinstance(given, dict) else {"arguments": given}}
-            pending.append({"id": f"{turn}-{number}", "type": "function", "function": function})
-        yield {"role": "assistant", "content": message.get("content") or "", "tool_calls": list(pending)}
+            calls.append({"id": f"{turn}-{number}", "type": "function", "function": function})
+        pending = [(call["id"], call["function"]["name"]) for call in calls]
+        yield {"role": "assistant", "content": message.get("content") or "", "tool_calls": calls}

@@ -41,13 +41,13 @@ ROW = {
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
+def in_tmp_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
 def run() -> Run:
-    """A run as notebook 02 leaves one, but for the weights."""
+    """A run as notebook 02 writes it, without the weights."""
     Path("tasks.parquet").write_bytes(b"rows")
     run = Run("mine", student="nano", method="grpo", reward="exact", steps=2, suite="calculator", seed=3, data="")
     run.uses("tasks.parquet")
@@ -71,22 +71,22 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_run_travels_as_one_archive(run, capsys):
+def test_export_and_import_as_one_archive(run, capsys):
     before = content(run.path)
     (run.path / ".lock").touch()
     assert main(["export", "mine", "-o", "to/mine.tar.gz"]) == 0
     assert capsys.readouterr().out == "to/mine.tar.gz\n"
     with tarfile.open("to/mine.tar.gz") as archive:
         assert {(m.uid, m.uname, m.gname) for m in archive.getmembers()} == {(0, "", "")}
-    assert main(["import", "to/mine.tar.gz"]) == 2  # one's own run is never touched
+    assert main(["import", "to/mine.tar.gz"]) == 2  # an existing run is never changed
     assert capsys.readouterr().err.startswith("mentor: runs/mine exists: import under another name with --name")
-    assert main(["import", "to/mine.tar.gz", "--name", "theirs"]) == 0
-    theirs = Run.open("theirs")
-    assert theirs.info == run.info | {"name": "theirs"} and verify_run(theirs)[0]["ok"] is True
+    assert main(["import", "to/mine.tar.gz", "--name", "copied"]) == 0
+    copied = Run.open("copied")
+    assert copied.info == run.info | {"name": "copied"} and verify_run(copied)[0]["ok"] is True
     shutil.rmtree(run.path)
     assert load_archive("to/mine.tar.gz").info == run.info
     assert content(run.path) == before
-    assert sorted(os.listdir("runs")) == ["mine", "theirs"]  # nothing half-unpacked
+    assert sorted(os.listdir("runs")) == ["copied", "mine"]  # nothing is left half-unpacked
 
 
 def test_a_link_is_not_exported(run):
@@ -96,19 +96,19 @@ def test_a_link_is_not_exported(run):
     assert not [name for name in os.listdir() if "tar" in name]
 
 
-def packed(members: dict[str, bytes | str], kind: bytes = tarfile.SYMTYPE) -> Path:
-    """An archive by hand: bytes become a file, a text a link to it."""
+def tar_file(members: dict[str, bytes | str], kind: bytes = tarfile.SYMTYPE) -> Path:
+    """An archive with these members: bytes become a file, a text the target of a link."""
     import io
 
     with tarfile.open("bad.tar.gz", "w:gz") as archive:
-        for name, held in members.items():
+        for name, data in members.items():
             member = tarfile.TarInfo(name)
-            if isinstance(held, str):
-                member.type, member.linkname = kind, held
+            if isinstance(data, str):
+                member.type, member.linkname = kind, data
                 archive.addfile(member)
             else:
-                member.size = len(held)
-                archive.addfile(member, io.BytesIO(held))
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
     return Path("bad.tar.gz")
 
 
@@ -116,7 +116,7 @@ INFO = json.dumps({"name": "x", "parameters": {}, "status": "done", "data": {}})
 
 
 @pytest.mark.parametrize(
-    ("members", "says"),
+    ("members", "message"),
     [
         ({"x/run.json": INFO, "x/../../out": b"1"}, "outside the destination"),
         ({"/x/run.json": INFO}, "absolute path"),
@@ -130,21 +130,21 @@ INFO = json.dumps({"name": "x", "parameters": {}, "status": "done", "data": {}})
         ({"x/run.json": INFO, "x/a": b"1", "x/a/b": b"1"}, "no archive of a run, or a damaged one"),
     ],
 )
-def test_a_hostile_archive_leaves_nothing(members, says, tmp_path):
+def test_a_hostile_archive_leaves_nothing(members, message, tmp_path):
     with pytest.raises(InputError) as error:
-        load_archive(packed(members))
-    assert says in str(error.value) and "bad.tar.gz" in str(error.value).replace("run name", "bad.tar.gz")
+        load_archive(tar_file(members))
+    assert message in str(error.value) and "bad.tar.gz" in str(error.value).replace("run name", "bad.tar.gz")
     assert "\n" not in str(error.value)
     assert not list(Path("runs").glob("*")) and not (tmp_path.parent / "out").exists()
 
 
-def test_a_hard_link_a_cut_archive_and_one_too_large(run, monkeypatch):
+def test_hard_links_damaged_and_too_large_archives_are_refused(run, monkeypatch):
     with pytest.raises(InputError, match="is a link"):
-        load_archive(packed({"x/run.json": INFO, "x/link": "x/run.json"}, tarfile.LNKTYPE), "in")
-    whole = save_archive(run, "mine.tar.gz").read_bytes()
-    middle = len(whole) // 2
-    changed = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
-    for broken in (b"", whole[:20], whole[:middle], whole[:-4], changed):
+        load_archive(tar_file({"x/run.json": INFO, "x/link": "x/run.json"}, tarfile.LNKTYPE), "in")
+    complete = save_archive(run, "mine.tar.gz").read_bytes()
+    middle = len(complete) // 2
+    changed = complete[:middle] + bytes([complete[middle] ^ 1]) + complete[middle + 1 :]
+    for broken in (b"", complete[:20], complete[:middle], complete[:-4], changed):
         Path("cut.tar.gz").write_bytes(broken)
         with pytest.raises(InputError, match=r"cut\.tar\.gz: no archive of a run, or a damaged one"):
             load_archive("cut.tar.gz", "in")
@@ -156,7 +156,7 @@ def test_a_hard_link_a_cut_archive_and_one_too_large(run, monkeypatch):
     assert not list(Path("in").glob("*"))
 
 
-def test_a_student_goes_to_the_hub_with_its_card(run):
+def test_the_student_and_its_card_are_exported_to_the_hub(run):
     from mentorlib.rollout.model import NANO, load_model
 
     with pytest.raises(InputError, match="has no model/"):
@@ -175,25 +175,25 @@ def test_a_student_goes_to_the_hub_with_its_card(run):
     (result,) = facts.eval_results
     assert facts.license == "apache-2.0" and facts.base_model is None  # nano is on no hub
     assert (result.dataset_name, result.metric_type, result.metric_value) == ("calculator", "accuracy", 0.5)
-    ours, tokenizer = load_model("out")
+    exported, tokenizer = load_model("out")
     shipped, _ = load_model()
-    assert all((a == b).all() for a, b in zip(ours.parameters(), shipped.parameters(), strict=True))
+    assert all((a == b).all() for a, b in zip(exported.parameters(), shipped.parameters(), strict=True))
     assert tokenizer.chat_template
 
-    asked: list[tuple[str, dict]] = []
+    requests: list[tuple[str, dict]] = []
 
     class Hub:
-        """What is asked of huggingface_hub's HfApi, in the order it is asked."""
+        """Records the calls of huggingface_hub's HfApi, in order."""
 
         def create_repo(self, repo_id, **options):
-            asked.append((repo_id, options))
+            requests.append((repo_id, options))
 
         def upload_folder(self, *, repo_id, folder_path, commit_message):
-            asked.append((repo_id, content(Path(folder_path))))
+            requests.append((repo_id, content(Path(folder_path))))
             return f"https://hub/{repo_id}"
 
     assert push_to_hub(run, "me/mine", api=Hub(), license="apache-2.0") == "https://hub/me/mine"
-    made, uploaded = asked
+    made, uploaded = requests
     assert made == ("me/mine", {"private": True, "exist_ok": True}) and uploaded == ("me/mine", content(Path("out")))
 
 
@@ -227,15 +227,15 @@ def test_inspect_logs_say_what_the_rows_say(run):
         save_inspect(Run("empty"), "logs")
 
 
-def test_trackio_gets_metrics_and_a_trace_a_rollout(run, tmp_path):
-    # In a process of its own: trackio decides where it writes when it is imported, and keeps threads.
+def test_trackio_gets_metrics_and_a_trace_of_each_rollout(run, tmp_path):
+    # In a separate process: trackio chooses its folder when it is imported, and keeps threads.
     code = """
 import json
 from mentorlib.runs.run import Run
 from mentorlib.lab.export.trackio_traces import save_trackio
-count = save_trackio(Run.open("mine"), "ours")
+count = save_trackio(Run.open("mine"), "project")
 from trackio.sqlite_storage import SQLiteStorage as Storage
-print(json.dumps([count, Storage.get_logs("ours", "mine"), Storage.get_traces("ours", "mine")]))
+print(json.dumps([count, Storage.get_logs("project", "mine"), Storage.get_traces("project", "mine")]))
 """
     where = os.environ | {"TRACKIO_DIR": str(tmp_path / "trackio"), "PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run([sys.executable, "-c", code], env=where, capture_output=True, text=True)

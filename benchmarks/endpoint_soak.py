@@ -1,11 +1,11 @@
-"""Claim: with one request in five broken and kill -9 in the middle, nothing is lost, doubled or different.
+"""Claim: with one request in five broken and two kill -9, no reply is lost, requested twice or different.
 
-There is no peer. ``transformers serve`` holds the nano student; between it and us a proxy answers a fifth of
+There is no peer. ``transformers serve`` serves the nano student; a proxy in front of it answers a fifth of
 the requests with a fault (429, 500, connection reset, cut body, reply past the timeout, invalid JSON) and counts by
 request. The conversations (greedy) are run once without faults, and once with faults by a process that is killed twice
-and started again. Exits with 1 unless the trajectories are equal, every request was answered whole exactly once but for
-those in flight at a kill (handed to the client, which was killed before it had written them), and the log holds each
-once. ``server_errors`` is what the server's own log names where it answers 500 by itself.
+and started again. Exits with 1 unless the trajectories are equal, every request was answered exactly once except those
+in flight at a kill (delivered to the client, which was killed before it had written them), and the log holds each
+once. ``server_errors``: errors in the server's own log, for requests that it answered with HTTP 500 by itself.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def work(url: str, root: str, name: str, tasks: int, timeout: float) -> None:
     run = Run(name, root)
     endpoint = Endpoint(url, str(NANO), run, concurrency=CONCURRENCY, timeout=timeout, patience=9 * timeout)
     with Sandbox() as sandbox:
-        done = endpoint(chosen, sandbox, temperature=0.0, report=progress_printer(name, every=20))
+        done = endpoint(chosen, sandbox, temperature=0.0, progress=progress_printer(name, every=20))
     run.write_rows("trajectories.jsonl", [vars(t) for t in done])
     run.write_json("usage.json", endpoint.usage)
 
@@ -77,7 +77,7 @@ def main() -> None:
         assert start(proxy.url, "faulty").wait() == 0
         faulty_s = time.perf_counter() - began
         again = proxy.delivered.total()
-        assert start(proxy.url, "faulty").wait() == 0  # all of it is in the log
+        assert start(proxy.url, "faulty").wait() == 0  # everything is in the log
         again = proxy.delivered.total() - again
 
         clean, faulty = (Run.open(name, root) for name in ("clean", "faulty"))
@@ -90,12 +90,12 @@ def main() -> None:
             "requests": wanted,
             "equal_trajectories": sum(x == y for x, y in zip(a, b, strict=True)),
             "stops": dict(Counter(row["stop"] for row in b)),
-            "faults": dict(proxy.made),
+            "faults": dict(proxy.injected),
             "retries": retries,
             "kills_after": at_kill,
             "lost": wanted - len(proxy.delivered),
             "answered_twice": twice,  # in flight at a kill
-            "answered_in_another_rerun": again,  # 0 but where the server itself fails on a conversation's request
+            "answered_in_another_rerun": again,  # 0 unless the server itself fails on a request
             "server_errors": dict(Counter(re.findall(r"^\w*Error: .*", (Path(root) / "server.log").read_text(), re.M))),
             "log_rows": logged.total(),
             "log_keys": len(logged),

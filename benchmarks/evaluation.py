@@ -1,7 +1,7 @@
-"""Claim: a study on two cores is done sooner by two processes of one thread than by one process of two.
+"""Claim: on two cores, two processes of one thread finish a study sooner than one process of two threads.
 
-Peer: one process with two threads. Both evaluate the nano student greedily on the same held-out calculator tasks, which
-is what most of a study's stages do; the rows of both must be the same. A study's ``workers`` makes such processes.
+Peer: one process with two threads. Both evaluate the nano student greedily on the same held-out calculator tasks, as
+most of a study's stages do; both must give the same answers. A study's ``workers`` are such processes.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from mentorlib.rollout.evaluation import evaluate
 
 
 def work(threads: int, tasks: int, halves: list[int]) -> None:
-    """Evaluate halves of the tasks when told to, and say which answers came out right."""
+    """Evaluate halves of the tasks for each line on stdin, and print which answers are right."""
     torch.set_num_threads(threads)
     engine = TorchEngine(*load_model("nano"))
     pairs = generate("calculator", 2 * tasks, split="eval")
@@ -43,12 +43,12 @@ def main() -> None:
 
     def process(threads: int, halves: str) -> "subprocess.Popen[str]":
         command = [sys.executable, __file__, "--tasks", str(arguments.tasks), "--work", str(threads), halves]
-        made = subprocess.Popen(
+        started = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
-        while made.stdout and made.stdout.readline() != "ready\n":
+        while started.stdout and started.stdout.readline() != "ready\n":
             pass
-        return made
+        return started
 
     teams = {"two processes": [process(1, "0"), process(1, "1")], "one process": [process(2, "01")]}
     speeds: dict[str, list[float]] = {name: [] for name in teams}

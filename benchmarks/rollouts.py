@@ -1,10 +1,10 @@
-"""Claim: our multi-turn rollout samples more tokens a second than TRL's own tool loop.
+"""Claim: run_rollouts samples more tokens a second than TRL's own tool loop.
 
-Peer: GRPOTrainer with ``tools=``, which reads each conversation again from its start whenever a tool has answered. Both
+Peer: GRPOTrainer with ``tools=``, which prefills each conversation again from its start after every tool result. Both
 get the nano student, the same prompts (the calculator suite, all twelve tools offered to each task), the same sampling,
-limits and tools; the peer calls its tools in this process, ours go through the sandbox.
+limits and tools; the peer calls its tools in this process, run_rollouts in the sandbox.
 
-Same work: greedy trajectories must agree token for token wherever no call failed (what a failed call says differs).
+Same work: greedy trajectories must agree token for token wherever no call failed (error texts differ).
 """
 
 import argparse
@@ -39,8 +39,8 @@ def problems(n: int, split: str = "eval") -> list[Pair]:
     ]
 
 
-def as_read(function: Any) -> Any:
-    """A tool whose result reads as ours does: JSON, without floats' last digits."""
+def with_json_result(function: Any) -> Any:
+    """The tool with its result as the sandbox gives it: JSON, without floats' last digits."""
 
     @functools.wraps(function)
     def call(**arguments: Any) -> str:
@@ -52,7 +52,7 @@ def as_read(function: Any) -> Any:
 def stock_trainer(
     model: Any, tokenizer: Any, rows: list[dict[str, Any]], reward: Any, folder: str, **config: Any
 ) -> GRPOTrainer:
-    """TRL's trainer as its users would set it up for tools."""
+    """TRL's trainer, set up for tools as its documentation does."""
     arguments = GRPOConfig(
         output_dir=folder,
         use_cpu=not torch.cuda.is_available(),
@@ -74,7 +74,7 @@ def stock_trainer(
         processing_class=tokenizer,
         train_dataset=Dataset.from_list(rows),
         reward_funcs=reward,
-        tools=[as_read(f) for f in calculator.TOOLS],
+        tools=[with_json_result(f) for f in calculator.TOOLS],
     )
 
 
@@ -113,7 +113,6 @@ def main() -> None:
                 same += t.token_ids == completion
         print(f"greedy: {same} of {compared} trajectories without a failed call agree token for token")
         assert same == compared, "not the same work"
-        ratios = []
         speeds: dict[str, list[float]] = {"ours": [], "stock": []}
         print(f"{'round':>5} {'':>6} {'tokens':>7} {'longest':>8} {'calls':>6} {'seconds':>8} {'tokens/s':>9}")
         for i in range(rounds + 1):  # the first warms up

@@ -1,7 +1,7 @@
-"""A proxy that breaks things: it stands before a real server and answers a share of requests with a fault.
+"""A fault-injecting proxy: it forwards requests to a real server and answers a share of them with a fault.
 
-It also counts: how often each request (by the hash of its body) reached the server, and how often a whole reply was
-handed on to a client that was still there.
+It counts how often each request (by the hash of its body) reached the server, and how often a whole reply was delivered
+to a client that was still connected.
 """
 
 import hashlib
@@ -26,11 +26,10 @@ FAULTS = ("429", "500", "reset", "cut", "slow", "garbled", "abort")
 
 
 class Proxy(ThreadingHTTPServer):
-    """Before ``upstream`` (http://host:port); a share of requests, drawn from a seed, meets one of ``faults``.
+    """A proxy of ``upstream`` (http://host:port); a share of requests, drawn from a seed, gets one of ``faults``.
 
-    ``slow`` is for how many seconds a slow reply is held back. ``plan`` (a list of faults or None, taken from the
-    front) says what comes first, before anything is drawn. ``gone`` resets every connection, and a request that holds
-    ``hated`` is always met with 500.
+    ``slow``: seconds for which a slow reply is delayed. ``plan``: faults (or None) for the first requests, in order,
+    before any is drawn. ``gone`` resets every connection. A request with ``failing_text`` in it always gets HTTP 500.
     """
 
     daemon_threads = True
@@ -40,9 +39,9 @@ class Proxy(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.upstream, self.share, self.faults, self.slow = urlsplit(upstream).netloc, share, faults, slow
         self.plan: list[str | None] = []
-        self.gone, self.hated = False, ""
+        self.gone, self.failing_text = False, ""
         self.random, self.lock = random.Random(seed), threading.Lock()
-        self.made: Counter[str] = Counter()  # faults
+        self.injected: Counter[str] = Counter()  # faults
         self.reached: Counter[str] = Counter()
         self.delivered: Counter[str] = Counter()
         self.keys: set[str] = set()  # Authorization headers seen
@@ -54,7 +53,7 @@ class Proxy(ThreadingHTTPServer):
 
     def draw(self, body: str) -> str | None:
         with self.lock:
-            if self.hated and self.hated in body:
+            if self.failing_text and self.failing_text in body:
                 fault = "500"
             elif self.plan:
                 fault = self.plan.pop(0)
@@ -63,7 +62,7 @@ class Proxy(ThreadingHTTPServer):
             else:
                 fault = None
             if fault:
-                self.made[fault] += 1
+                self.injected[fault] += 1
         return "reset" if self.gone else fault
 
     def handle_error(self, request, client_address) -> None:
@@ -83,16 +82,16 @@ class _Handler(BaseHTTPRequestHandler):
         proxy, fault = self.server, self.server.draw(body.decode())
         proxy.keys.add(self.headers.get("authorization", ""))
         if fault == "429":
-            return self.say(429, b'{"error": {"message": "slow down"}}', {"Retry-After": "0.2"})
+            return self.send(429, b'{"error": {"message": "slow down"}}', {"Retry-After": "0.2"})
         if fault == "500":
-            return self.say(500, b"oh")
+            return self.send(500, b"oh")
         if fault == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
             return self.connection.close()
         if fault and fault not in (*FAULTS, "content_filter"):  # a status and a message: "401 no such key"
-            status, _, said = fault.partition(" ")
-            return self.say(int(status), json.dumps({"error": {"message": said}}).encode())
+            status, _, message = fault.partition(" ")
+            return self.send(int(status), json.dumps({"error": {"message": message}}).encode())
         connection = http.client.HTTPConnection(proxy.upstream, timeout=120)
         connection.request("POST", self.path, body, {"content-type": "application/json"})
         reply = connection.getresponse()
@@ -105,48 +104,48 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         if fault == "garbled":
-            return self.say(200, text[: len(text) // 2] + b"\xff{")
-        if fault in ("abort", "content_filter"):  # 200, and nothing said
+            return self.send(200, text[: len(text) // 2] + b"\xff{")
+        if fault in ("abort", "content_filter"):  # HTTP 200 with an empty message
             body = json.loads(text)
             body["choices"][0] |= {"finish_reason": fault, "message": {"role": "assistant", "content": ""}}
-            return self.say(200, json.dumps(body).encode())
+            return self.send(200, json.dumps(body).encode())
         if fault == "cut":
-            self.say(200, text, length=len(text), send=len(text) // 2)
+            self.send(200, text, length=len(text), cut=len(text) // 2)
             self.close_connection = True
             return None
-        if self.left():
+        if self.disconnected():
             self.close_connection = True
             return None
-        self.say(reply.status, text)
+        self.send(reply.status, text)
         if reply.status == 200:
             with proxy.lock:
                 proxy.delivered[key] += 1
         return None
 
-    def left(self) -> bool:
-        """Whether the client is gone (killed, or out of patience): what is written to it then reaches nobody."""
+    def disconnected(self) -> bool:
+        """Whether the client closed the connection (killed, or timed out), so that no reply can reach it."""
         try:
             return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
         except BlockingIOError:
-            return False  # it is there, and says nothing
+            return False  # connected, with nothing to read
         except OSError:
             return True
 
     def do_GET(self) -> None:
-        self.say(200, b'{"object": "list", "data": [{"id": "nano", "object": "model"}]}')
+        self.send(200, b'{"object": "list", "data": [{"id": "nano", "object": "model"}]}')
 
-    def say(self, status: int, body: bytes, headers=None, length: int | None = None, send: int | None = None) -> None:
+    def send(self, status: int, body: bytes, headers=None, length: int | None = None, cut: int | None = None) -> None:
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body) if length is None else length))
         self.end_headers()
-        self.wfile.write(body[:send])
+        self.wfile.write(body[:cut])
 
 
 @contextmanager
 def transformers_serve(log: Path) -> Iterator[str]:
-    """``transformers serve`` with the nano student on loopback, in a process of its own; gives http://host:port."""
+    """``transformers serve`` with the nano student on loopback, in a separate process; yields http://host:port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

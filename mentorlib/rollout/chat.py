@@ -1,8 +1,8 @@
 """From chat messages to token ids and back, turn by turn, so that training and rollouts see the same tokens.
 
-A trajectory is tokenised in the pieces a rollout meets it in: the prompt, each assistant turn, each batch of tool
-results with the next turn's opening. A BPE that merged across these borders would give ids that no policy ever
-samples, hence one encode per piece and never one for the whole text.
+A trajectory is tokenised in the pieces in which a rollout produces it: the prompt, each assistant turn, each batch of
+tool results with the next turn's opening. Encoding the whole text at once could merge tokens across these borders into
+ids that no policy samples.
 """
 
 from typing import Any
@@ -34,25 +34,23 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], sche
 def tool_turn(tokenizer: PreTrainedTokenizerBase, results: list[str]) -> str:
     """The text between an assistant turn's end token and the next assistant turn, holding tool results.
 
-    What the template adds to a dummy chat: right for every prefix-preserving template.
+    It is what the template adds to a dummy chat, which is correct for every prefix-preserving template.
 
     Raises:
-        InputError: the chat template rewrites earlier turns when a tool result follows.
+        InputError: the chat template changes earlier turns when a tool result follows.
     """
-    called: Message = {"role": "assistant", "content": "", "tool_calls": [Call("f", {}).message]}
-    chat: list[Message] = [{"role": "user", "content": "q"}, called]
-    before = render(tokenizer, chat, [], opening=False)
-    after = render(
-        tokenizer, [*chat, *({"role": "tool", "name": "f", "content": r} for r in results)], [], opening=True
-    )
-    end = tokenizer.eos_token
-    cut = before.rstrip("\n").removesuffix(str(end))
-    if not after.startswith(cut + str(end)):
+    call: Message = {"role": "assistant", "content": "", "tool_calls": [Call("f", {}).message]}
+    chat: list[Message] = [{"role": "user", "content": "q"}, call]
+    answers: list[Message] = [{"role": "tool", "name": "f", "content": result} for result in results]
+    end = str(tokenizer.eos_token)
+    before = render(tokenizer, chat, [], opening=False).rstrip("\n").removesuffix(end) + end
+    after = render(tokenizer, [*chat, *answers], [], opening=True)
+    if not after.startswith(before):
         raise InputError(
             "the model's chat template is not prefix-preserving: use its training variant "
             "(trl.chat_template_utils.get_training_chat_template)"
         )
-    return after[len(cut) + len(str(end)) :]
+    return after.removeprefix(before)
 
 
 def encode_chat(
@@ -65,6 +63,9 @@ def encode_chat(
         prompt: messages up to the first assistant turn.
         answer: assistant and tool messages in turn, ending with an assistant's.
         schemas: JSON schemas of the tools offered.
+
+    Raises:
+        InputError: the chat template is not prefix-preserving.
     """
     ids = prompt_ids(tokenizer, prompt, schemas)
     mask = [0] * len(ids)

@@ -1,11 +1,13 @@
 """From prompts' token ids to sampled token ids, several turns in one pass over the model.
 
-Each step is one forward pass: a token of every row, and all tokens that rows were given since (tool results, the next
-turn's opening). The KV cache lives as long as the batch, so nothing is read or tokenised twice; what rows share (their
-prompt in a group, their schemas with one toolbox) is read once and kept once; finished rows leave the batch.
+Each step is one forward pass: one token of every row, and all tokens appended to rows since the last step (tool results
+and the opening of the next turn). The KV cache lives as long as the batch, so nothing is computed or tokenised twice;
+prefixes that rows share (a group's prompt, a toolbox's schemas) are computed and stored once; finished rows leave the
+batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core import InputError
-from .attention import Decoding, Prefill, common_prefix, compact, forward, pack, packed_attention, supported
+from .attention import Decoding, Prefill, common_prefix, forward, keep_rows, pack, packed_attention, supported
 
 OnTurns = Callable[[list[tuple[int, list[int]]]], list[list[int] | None]]
 
@@ -24,7 +26,7 @@ class Sampled:
     """One row's tokens after its prompt: ids, mask (1 = sampled) and log-probabilities, all of one length.
 
     Log-probabilities are of the distribution sampled from (after temperature; greedy: of temperature 1), 0.0 where the
-    token was given. ``cut`` says that the length limit ended the row in the middle.
+    token was appended. ``cut``: a length limit ended the row before its last turn was closed.
     """
 
     token_ids: list[int] = field(default_factory=list)
@@ -32,9 +34,15 @@ class Sampled:
     logprobs: list[float] = field(default_factory=list)
     cut: bool = False
 
+    def append(self, ids: list[int], logprobs: list[float] | None = None) -> None:
+        """Add sampled tokens with their log-probabilities, or tokens that were not sampled."""
+        self.token_ids += ids
+        self.mask += [int(logprobs is not None)] * len(ids)
+        self.logprobs += [0.0] * len(ids) if logprobs is None else logprobs
+
 
 class Engine(Protocol):
-    """What a rollout needs of a model server."""
+    """What run_rollouts needs of a model."""
 
     tokenizer: PreTrainedTokenizerBase
     context: int  # most tokens of prompt and completion together
@@ -54,21 +62,22 @@ class Engine(Protocol):
         Args:
             prompts: token ids, one list a row, each shorter than the context; equal prompts (a group) may share their
                 prefill.
-            on_turns: called with (row, the turn's token ids) of all rows that closed a turn in the same step; answers
-                with the token ids that follow (tool results and the next turn's opening), or None to end the row.
+            on_turns: called with (row, the turn's token ids) of all rows that closed a turn in the same step; returns
+                the token ids to append (tool results and the opening of the next turn), or None to end the row.
             temperature: 0 is greedy.
-            max_tokens: most tokens after the prompt, given ones included.
+            max_tokens: most tokens after the prompt, appended ones included.
             seed: of the sampling; None takes torch's global state.
-            first: rows sample as the rows from ``first`` on of a larger batch would, whose rest another process has.
+            first: number of the first row in a larger batch whose other rows another process samples; rows sample the
+                same tokens as in that batch.
         """
         ...
 
 
 class TorchEngine:
-    """An engine on a transformers model in this process, CPU or GPU; the model is used as it is, never copied.
+    """An engine on a transformers model in this process, CPU or GPU; the model is used in place, never copied.
 
     Raises:
-        InputError: a model whose attention cannot be told about shared prompts.
+        InputError: a model whose attention cannot share prompts.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
@@ -96,71 +105,55 @@ class TorchEngine:
         """See Engine.run."""
         if not prompts:
             return []
-        was_training = self.model.training
-        self.model.eval()
-        # On a GPU float32 weights are cast to bfloat16 once for the whole run: decoding waits for memory.
-        kind = self.model.device.type
-        try:
-            with packed_attention(self.model), torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
-                return self._run(prompts, on_turns, temperature, max_tokens, seed, first)
-        finally:
-            self.model.train(was_training)
-
-    def _run(
-        self,
-        prompts: list[list[int]],
-        on_turns: OnTurns,
-        temperature: float,
-        max_tokens: int,
-        seed: int | None,
-        first: int,
-    ) -> list[Sampled]:
-        device = self.model.device
-        # A number for each token that each row may sample, so that what a row samples does not hang on the others.
+        # One number for each token that a row may sample, so that rows do not depend on each other.
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         numbers = torch.rand(first + len(prompts), max_tokens, generator=generator)[first:]
+        with _inference(self.model):
+            return self._run(prompts, on_turns, temperature, max_tokens, numbers)
+
+    def _run(
+        self, prompts: list[list[int]], on_turns: OnTurns, temperature: float, max_tokens: int, numbers: Tensor
+    ) -> list[Sampled]:
+        """``numbers``: uniform in [0, 1), shape (prompts, max_tokens)."""
+        device = self.model.device
         ends = torch.tensor(sorted(self.end_ids))
         sizes = torch.tensor([len(p) for p in prompts])
         limits = (self.context - sizes).clamp(max=max_tokens)
-        # What each prompt's row has so far: tokens, which of them were sampled, their log-probabilities.
+        # Of each prompt: the tokens after it, whether they were sampled, their log-probabilities.
         ids = torch.zeros(len(prompts), int(limits.max()), dtype=torch.long)
         mask, logprobs = torch.zeros_like(ids), torch.zeros(ids.shape)
-        lengths, starts = torch.zeros_like(sizes), torch.zeros_like(sizes)  # starts: of the present turns
+        lengths, turn_starts = torch.zeros_like(sizes), torch.zeros_like(sizes)
         done = torch.zeros_like(sizes, dtype=torch.bool)
         cache, logits = self._prefill(prompts)
-        rows = torch.arange(len(prompts))  # which prompt each row of the batch belongs to
+        rows = torch.arange(len(prompts))  # the prompt of each row in the batch
         while True:
             at = lengths[rows]
             tokens, chosen = (x.cpu() for x in sample(logits, temperature, numbers[rows, at].to(device)))
             ids[rows, at], logprobs[rows, at], mask[rows, at] = tokens, chosen, 1
             lengths[rows] += 1
-            heard: dict[int, int] = {}  # row: how many tokens it was given
+            appended: dict[int, int] = {}  # prompt: number of tokens appended in this step
             closed = rows[torch.isin(tokens, ends)].tolist()
             if closed:
-                turns = [(row, ids[row, starts[row] : lengths[row]].tolist()) for row in closed]
-                for row, answer in zip(closed, on_turns(turns), strict=True):
-                    if answer is None:
+                turns = [(row, ids[row, turn_starts[row] : lengths[row]].tolist()) for row in closed]
+                for row, following in zip(closed, on_turns(turns), strict=True):
+                    if following is None:
                         done[row] = True
                         continue
-                    given = torch.tensor(answer, dtype=torch.long)[: limits[row] - lengths[row]]
-                    heard[row] = len(given)
-                    starts[row] = lengths[row] + len(given)
-                    ids[row, lengths[row] : starts[row]] = given
-                    lengths[row] = starts[row]
+                    new = torch.tensor(following, dtype=torch.long)[: limits[row] - lengths[row]]
+                    appended[row] = len(new)
+                    turn_starts[row] = lengths[row] + len(new)
+                    ids[row, lengths[row] : turn_starts[row]] = new
+                    lengths[row] = turn_starts[row]
             going = ~done[rows] & (lengths[rows] < limits[rows])
             if not going.any():
                 break
             if not going.all():
                 cache.keep(going)
-                rows = compact(rows, going)
-            hearing = [(i, heard[row]) for i, row in enumerate(rows.tolist()) if heard.get(row)] if heard else []
-            at, last = lengths[rows] - 1, torch.arange(len(rows))
-            end = len(rows)
-            for i, n in hearing:
-                at[i] -= n
-                end += n
-                last[i] = end - 1
-            row, place = cache.step(at, hearing)
+                rows = keep_rows(rows, going)
+            counts = torch.tensor([appended.get(row, 0) for row in rows.tolist()])
+            row, place = cache.step(lengths[rows] - 1 - counts, counts)
+            # The next token follows a row's last token: its only one, or the last of those appended.
+            last = torch.where(counts > 0, len(rows) - 1 + counts.cumsum(0), torch.arange(len(rows)))
             row = rows[row]
             logits = forward(
                 self.model,
@@ -176,9 +169,9 @@ class TorchEngine:
         ]
 
     def _prefill(self, prompts: list[list[int]]) -> tuple[Decoding, Tensor]:
-        """Read each different prompt once, and what all begin with once.
+        """Compute each different prompt once, and their common prefix once.
 
-        Gives the cache and the logits of the first tokens, of shape (rows, vocabulary).
+        Returns the cache and the logits of the first tokens, of shape (rows, vocabulary).
         """
         device = self.model.device
         unique = list(dict.fromkeys(map(tuple, prompts)))
@@ -192,15 +185,27 @@ class TorchEngine:
         return Decoding(layout, prompt_of), logits[prompt_of]
 
 
+@contextmanager
+def _inference(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode and packed attention; on a GPU, float32 weights are cast to bfloat16 once for all steps."""
+    was_training, device = model.training, model.device.type
+    model.eval()
+    try:
+        with packed_attention(model), torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            yield
+    finally:
+        model.train(was_training)
+
+
 Complete = Callable[[list[list[int]]], tuple[list[list[int]], list[list[float]]]]
 
 
 class TurnEngine:
-    """An engine on a server that completes prompts of token ids, a turn at a time; vLLM keeps the KV cache itself.
+    """An engine on a server that completes prompts of token ids, one turn at a time (vLLM keeps the KV cache itself).
 
     Args:
         complete: prompts to the sampled ids of one turn each, end token included unless it was cut, and their
-            log-probabilities. What temperature and seed it samples with is its own to know.
+            log-probabilities. It determines temperature and seed.
         tokenizer: of the model behind it; its end token ends a turn.
         context: see Engine.
     """
@@ -211,7 +216,7 @@ class TurnEngine:
     def run(
         self, prompts: list[list[int]], on_turns: OnTurns, *, max_tokens: int = 512, **sampling: Any
     ) -> list[Sampled]:
-        """See Engine.run; temperature and seed are the server's."""
+        """See Engine.run; ``sampling`` (temperature, seed) is ignored."""
         out = [Sampled(cut=True) for _ in prompts]
         limits = [min(max_tokens, self.context - len(prompt)) for prompt in prompts]
         rows = list(range(len(prompts)))
@@ -220,36 +225,34 @@ class TurnEngine:
             closed: list[tuple[int, list[int]]] = []
             for row, ids, logprobs in zip(rows, *turns, strict=True):
                 room = limits[row] - len(out[row].token_ids)
-                _append(out[row], ids[:room], logprobs[:room])
+                out[row].append(ids[:room], logprobs[:room])
                 if ids and ids[-1] == self.tokenizer.eos_token_id and len(ids) <= room:
                     closed.append((row, ids))
             rows = []
-            for (row, _), answer in zip(closed, on_turns(closed) if closed else [], strict=True):
-                if answer is None:
+            for (row, _), following in zip(closed, on_turns(closed) if closed else [], strict=True):
+                if following is None:
                     out[row].cut = False
                     continue
-                _append(out[row], answer[: limits[row] - len(out[row].token_ids)])
+                out[row].append(following[: limits[row] - len(out[row].token_ids)])
                 if len(out[row].token_ids) < limits[row]:
                     rows.append(row)
         return out
 
 
-def _append(row: Sampled, ids: list[int], logprobs: list[float] | None = None) -> None:
-    """Add sampled tokens, or given ones where there are no log-probabilities."""
-    row.token_ids += ids
-    row.mask += [int(logprobs is not None)] * len(ids)
-    row.logprobs += [0.0] * len(ids) if logprobs is None else logprobs
-
-
 def sample(logits: Tensor, temperature: float, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """One token a row and its log-probability, each of shape (rows,), from logits of shape (rows, vocabulary).
+    """Sample one token a row, by inverting the cumulative distribution; ``temperature`` 0 takes the likeliest.
 
-    ``numbers``, one a row, are drawn from [0, 1) and decide which token it is.
+    Args:
+        logits: shape (rows, vocabulary).
+        numbers: uniform in [0, 1), shape (rows,); they determine the tokens.
+
+    Returns:
+        The tokens and their log-probabilities, each of shape (rows,).
     """
     logprobs = torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
     if temperature:
         # The first token at which the summed probabilities reach a number from (0, 1]. torch.multinomial draws a
-        # number for each token instead, which on a CPU takes longer than a small model's forward pass.
+        # number for each token of the vocabulary, which on a CPU takes longer than a small model's forward pass.
         reached = logprobs.exp().cumsum(-1)
         tokens = torch.searchsorted(reached, (1 - numbers[:, None]) * reached[:, -1:])
     else:

@@ -1,4 +1,4 @@
-"""The student that ships with the project, and how it was made (notebook 90)."""
+"""Load a student: the shipped one, a folder, or one from the hub."""
 
 from pathlib import Path
 
@@ -16,13 +16,16 @@ def load_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a student: "nano" (shipped), a model folder (a run's ``model/``), or a hub name such as "Qwen/Qwen3-1.7B".
 
-    The chat template must keep earlier turns as they are when a turn follows; Qwen3's own does not, so TRL's training
-    variant takes its place where TRL knows one.
+    The chat template must be prefix-preserving (earlier turns stay unchanged when a turn follows); where it is not, as
+    Qwen3's own, it is replaced by TRL's training variant if there is one.
 
     Args:
         name: what to load.
         dtype: of the weights; float32 by default, also on a GPU, where training computes in bfloat16: an update of 1e-6
-            would vanish in bfloat16 weights.
+            would be rounded away in bfloat16 weights.
+
+    Returns:
+        The model, on the GPU if there is one, and its tokenizer.
 
     Raises:
         InputError: no such model, or one whose chat template cannot be used.
@@ -30,9 +33,8 @@ def load_model(
     from trl.chat_template_utils import get_training_chat_template
 
     source = NANO if name == "nano" else Path(name)
-    gpu = torch.cuda.is_available()
     if source.exists() and not (source / "config.json").is_file():
-        raise InputError(f"{name}: no model folder (it has no config.json): give a folder that save_pretrained wrote")
+        raise InputError(f"{name}: no model folder (it has no config.json): give a folder written by save_pretrained")
     try:
         where = str(source) if source.exists() else name
         model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype)
@@ -53,9 +55,9 @@ def load_model(
             tokenizer.chat_template = get_training_chat_template(tokenizer)
         except ValueError:
             raise InputError(
-                f"student {name!r}: its chat template rewrites earlier turns when one follows, and TRL knows no "
+                f"student {name!r}: its chat template changes earlier turns when one follows, and TRL knows no "
                 "training variant of it: edit chat_template.jinja in its folder (docs/model.md)"
             ) from None
-    if gpu:
+    if torch.cuda.is_available():
         torch.nn.Module.cuda(model)
     return model, tokenizer

@@ -1,4 +1,4 @@
-"""Layouts against attention with the whole mask written out; the engine's and the trainer's tests hold whole models."""
+"""Layouts against attention with the whole mask written out; the engine's and trainer's tests run whole models."""
 
 import pytest
 import torch
@@ -12,8 +12,8 @@ from mentorlib.rollout.attention import (
     PackedGroups,
     Prefill,
     common_prefix,
-    compact,
     forward,
+    keep_rows,
     packed_attention,
     supported,
 )
@@ -41,21 +41,21 @@ def test_packed_is_attention_with_a_mask(start, groups):
         return
     torch.manual_seed(0)
     q, k, v = (torch.randn(heads, len(mask), 8, requires_grad=True) for heads in (4, 2, 2))
-    ours = PackedGroups(groups, start).attend(0, q, k, v, 0.3)
+    packed = PackedGroups(groups, start).attend(0, q, k, v, 0.3)
     wide_k, wide_v = (x.repeat_interleave(2, 0) for x in (k, v))
     wanted = scaled_dot_product_attention(q[None], wide_k[None], wide_v[None], attn_mask=mask, scale=0.3)[0].transpose(
         0, 1
     )
-    assert torch.allclose(ours, wanted, atol=1e-5)
-    weights = torch.randn_like(ours)
-    for a, b in zip(*(torch.autograd.grad((x * weights).sum(), (q, k, v)) for x in (ours, wanted)), strict=True):
+    assert torch.allclose(packed, wanted, atol=1e-5)
+    weights = torch.randn_like(packed)
+    for a, b in zip(*(torch.autograd.grad((x * weights).sum(), (q, k, v)) for x in (packed, wanted)), strict=True):
         assert torch.allclose(a, b, atol=1e-4)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_decoding_is_attention_over_all_that_a_row_has(data):
-    """Random prompts, rows that hear and rows that are dropped, against each row's own whole history."""
+def test_decoding_is_attention_over_a_rows_whole_history(data):
+    """Random prompts, rows with appended tokens and rows that are dropped, against each row's whole history."""
     torch.manual_seed(data.draw(st.integers(0, 99)))
     start = data.draw(sizes)
     prompts = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
@@ -71,35 +71,36 @@ def test_decoding_is_attention_over_all_that_a_row_has(data):
         history.append((k[:, seen], v[:, seen]))
     lengths = [0] * len(history)
     for _ in range(4):
-        heard = [(i, n) for i in range(len(history)) if (n := data.draw(st.integers(0, 40), label=f"heard {i}")) > 20]
-        row, at = cache.step(torch.tensor(lengths), heard)
+        drawn = [data.draw(st.integers(0, 40), label=f"appended {i}") for i in range(len(history))]
+        counts = [n if n > 20 else 0 for n in drawn]
+        row, at = cache.step(torch.tensor(lengths), torch.tensor(counts))
         q, k, v = (torch.randn(heads, len(row), 8) for heads in (4, 2, 2))
-        ours = cache.attend(0, q, k, v, 0.3)
+        decoded = cache.attend(0, q, k, v, 0.3)
         for t, i in enumerate(row.tolist()):
             assert at[t] == lengths[i]
             lengths[i] += 1
             history[i] = tuple(torch.cat([old, x[:, t : t + 1]], 1) for old, x in zip(history[i], (k, v), strict=True))
             keys, values = (x.repeat_interleave(2, 0)[None] for x in history[i])
             wanted = scaled_dot_product_attention(q[None, :, t : t + 1], keys, values, scale=0.3)[0, :, 0]
-            assert torch.allclose(ours[t], wanted, atol=1e-5)
+            assert torch.allclose(decoded[t], wanted, atol=1e-5)
         kept = torch.tensor([data.draw(st.booleans(), label="kept") for _ in history])
         if not kept.any():
             return
         cache.keep(kept)
-        order = compact(torch.arange(len(history)), kept).tolist()
+        order = keep_rows(torch.arange(len(history)), kept).tolist()
         history, lengths = [history[i] for i in order], [lengths[i] for i in order]
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=12))
-def test_compact_keeps_what_is_kept(kept):
-    left = compact(torch.arange(len(kept)), torch.tensor(kept)).tolist()
+def test_keep_rows_keeps_exactly_these_rows(kept):
+    left = keep_rows(torch.arange(len(kept)), torch.tensor(kept)).tolist()
     assert sorted(left) == [i for i, k in enumerate(kept) if k]
 
 
-def test_common():
+def test_common_prefix():
     start = list(range(50))
     assert common_prefix([[*start, 1], [*start, 2, 3]]) == 50
-    assert common_prefix([start, [*start, 2]]) == 49  # each keeps a token of its own
+    assert common_prefix([start, [*start, 2]]) == 49  # each keeps at least one token
     assert common_prefix([[*start, 1]]) == common_prefix([[1, 2], [1, 3]]) == 0
 
 

@@ -58,7 +58,7 @@ def graded(task, calls):
 
 
 def test_all_possible_answers_of_bfcl_are_right_and_corrupted_ones_wrong(shared):
-    pairs, rejected = bfcl.read(shared / "data/bfcl")
+    pairs, rejected = bfcl.read_bfcl(shared / "data/bfcl")
     assert len(pairs) == 1_040 and not rejected
     rng, corrupted = random.Random(0), 0
     for task, reference in pairs:

@@ -1,4 +1,4 @@
-"""Conversations with a real server (``transformers serve`` and the nano student), and with one that misbehaves."""
+"""Conversations with a real server (``transformers serve`` and the nano student), and through a faulty proxy."""
 
 import json
 import os
@@ -30,17 +30,17 @@ from mentorlib.rollout.model import load_model
 from mentorlib.rollout.replies import message_to_resend, parse_reply, turn_text
 from mentorlib.runs.run import Run
 from mentorlib.sandbox.toolbox import Toolbox
-from mentorlib.trainer.common import check_method
+from mentorlib.trainer.setup import check_training
 
 CANARY = "sk-canary-5f2b91"
 
 
 @pytest.fixture
 def proxy(server):
-    made = Proxy(server)
-    yield made
-    made.shutdown()
-    made.server_close()
+    proxy = Proxy(server)
+    yield proxy
+    proxy.shutdown()
+    proxy.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def endpoint(url, path, name="run", **settings):
     return Endpoint(url, str(NANO), Run(name, path), **{"timeout": 30, **settings})
 
 
-def seen(trajectories):
+def comparable(trajectories):
     return [(t.task_id, t.messages, t.response, t.stop) for t in trajectories]
 
 
@@ -66,74 +66,74 @@ def local(tasks, sandbox):
     return run_rollouts(TorchEngine(*load_model("nano")), tasks, sandbox, temperature=0.0)
 
 
-def test_a_served_model_does_what_it_does_in_this_process(server, tasks, sandbox, local, tmp_path):
+def test_a_served_model_gives_the_same_trajectories_as_a_local_one(server, tasks, sandbox, local, tmp_path):
     policy = endpoint(f"{server}/v1", tmp_path, prices=[1.0, 2.0])
     served = policy(tasks, sandbox, temperature=0.0)
-    assert seen(served) == seen(local)
+    assert comparable(served) == comparable(local)
     assert [t.n_tokens for t in served] == [t.n_tokens for t in local]
     again = [Trajectory.from_response(t.response, t.task_id) for t in served]
-    assert seen(again) == seen(served)
+    assert comparable(again) == comparable(served)
     usage = policy.usage
     assert usage["completion_tokens"] == sum(t.n_tokens for t in local)
     assert usage["cost"] == (usage["prompt_tokens"] + 2 * usage["completion_tokens"]) / 1e6
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_passes_is_asked_again(proxy, tasks, sandbox, local, tmp_path, fault):
+def test_transient_errors_are_retried(proxy, tasks, sandbox, local, tmp_path, fault):
     proxy.plan, proxy.slow = [fault, None, fault], 9
     policy = endpoint(proxy.url, tmp_path, timeout=8 if fault == "slow" else 60, concurrency=1)
     calls = []
     progress = lambda done, total, metrics: calls.append((done, total, metrics))  # noqa: E731
     begun = time.monotonic()
-    assert seen(policy(tasks[:2], sandbox, temperature=0.0, progress=progress)) == seen(local[:2])
-    assert proxy.made == {fault: 2} and policy.usage["retries"] == 2
+    assert comparable(policy(tasks[:2], sandbox, temperature=0.0, progress=progress)) == comparable(local[:2])
+    assert proxy.injected == {fault: 2} and policy.usage["retries"] == 2
     assert [x[:2] for x in calls] == [(1, 2), (2, 2)] and calls[-1][2]["retries"] == 2
     assert fault != "429" or time.monotonic() - begun > 0.4  # Retry-After, twice
     assert set(proxy.delivered.values()) == {1}
 
 
-def test_a_rerun_asks_nothing_twice_and_heals_a_torn_line(proxy, tasks, sandbox, local, tmp_path):
+def test_a_rerun_repeats_no_request_and_repairs_a_torn_line(proxy, tasks, sandbox, local, tmp_path):
     endpoint(proxy.url, tmp_path)(tasks[:4], sandbox, temperature=0.0)
     asked = proxy.reached.total()
     log = tmp_path / "run" / "replies.jsonl"
     whole = log.read_bytes()
     log.write_bytes(whole[:-30])  # the last reply, half written
-    assert seen(endpoint(proxy.url, tmp_path)(tasks[:4], sandbox, temperature=0.0)) == seen(local[:4])
+    assert comparable(endpoint(proxy.url, tmp_path)(tasks[:4], sandbox, temperature=0.0)) == comparable(local[:4])
     assert proxy.reached.total() == asked + 1
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     assert len({row["key"] for row in rows}) == len(rows) == asked
     proxy.gone = True  # no server is needed for what is in the log
-    assert seen(endpoint(proxy.url, tmp_path)(tasks[:4], sandbox, temperature=0.0)) == seen(local[:4])
-    assert seen(endpoint(proxy.url, tmp_path, "other", patience=0.1)(tasks[:0], sandbox)) == []
+    assert comparable(endpoint(proxy.url, tmp_path)(tasks[:4], sandbox, temperature=0.0)) == comparable(local[:4])
+    assert comparable(endpoint(proxy.url, tmp_path, "other", patience=0.1)(tasks[:0], sandbox)) == []
 
 
-def test_a_server_that_goes_leaves_what_a_rerun_takes_up(proxy, tasks, sandbox, local, tmp_path):
+def test_a_rerun_continues_after_the_server_went_away(proxy, tasks, sandbox, local, tmp_path):
     policy = endpoint(proxy.url, tmp_path, patience=1.0, concurrency=2)
-    went = []
+    gone_at = []
 
     def go(*_):
         proxy.gone = True
-        went.append(time.monotonic())
+        gone_at.append(time.monotonic())
 
     with pytest.raises(
         InputError,
         match=r"stopped answering \(connection\) with [1-7] of 8 conversations open; its replies are kept: start it",
     ):
         policy(tasks, sandbox, temperature=0.0, progress=go)
-    assert time.monotonic() - went[0] < 10
+    assert time.monotonic() - gone_at[0] < 10
     asked, proxy.gone = proxy.delivered.total(), False
-    assert seen(endpoint(proxy.url, tmp_path)(tasks, sandbox, temperature=0.0)) == seen(local)
+    assert comparable(endpoint(proxy.url, tmp_path)(tasks, sandbox, temperature=0.0)) == comparable(local)
     assert set(proxy.delivered.values()) == {1} and proxy.delivered.total() > asked
 
 
-def test_samples_are_asked_apart(proxy, tasks, sandbox, tmp_path):
+def test_samples_of_one_task_are_separate_requests(proxy, tasks, sandbox, tmp_path):
     policy = endpoint(proxy.url, tmp_path)
     policy([tasks[0]] * 3, sandbox, temperature=0.0)
     assert max(proxy.delivered.values()) == 3
     assert {row["sample"] for row in Run("run", tmp_path).read_rows("replies.jsonl")} == {0, 1, 2}
 
 
-def test_kill_9_loses_only_what_is_in_flight(proxy, tmp_path, tasks, sandbox, local):
+def test_kill_9_loses_only_replies_in_flight(proxy, tmp_path, tasks, sandbox, local):
     code = (
         "import sys; from mentorlib import Endpoint, Run, Sandbox; from mentorlib.data.suites import generate\n"
         "tasks = [t for t, _ in generate('calculator', 8, seed=3, split='eval')]\n"
@@ -146,10 +146,10 @@ def test_kill_9_loses_only_what_is_in_flight(proxy, tmp_path, tasks, sandbox, lo
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    time.sleep(0.5)  # the proxy's last replies to the dead
+    time.sleep(0.5)  # the proxy's last replies to the killed process
     answered = proxy.delivered.total()
     assert answered - log.read_bytes().count(b"\n") <= 2
-    assert seen(endpoint(proxy.url, tmp_path)(tasks, sandbox, temperature=0.0)) == seen(local)
+    assert comparable(endpoint(proxy.url, tmp_path)(tasks, sandbox, temperature=0.0)) == comparable(local)
     assert sum(n - 1 for n in proxy.delivered.values()) <= 2
 
 
@@ -163,7 +163,7 @@ def test_kill_9_loses_only_what_is_in_flight(proxy, tmp_path, tasks, sandbox, lo
         ("402 insufficient balance", "the account has run out"),
     ],
 )
-def test_what_does_not_pass_fails_at_once(proxy, tasks, sandbox, tmp_path, monkeypatch, answer, remedy):
+def test_permanent_errors_end_the_run_at_once(proxy, tasks, sandbox, tmp_path, monkeypatch, answer, remedy):
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     proxy.plan = [answer] * 8
     begun = time.monotonic()
@@ -173,38 +173,38 @@ def test_what_does_not_pass_fails_at_once(proxy, tasks, sandbox, tmp_path, monke
     assert raised.value.__context__ is None and raised.value.__cause__ is None
 
 
-def test_no_server_is_one_line(tmp_path, tasks, sandbox):
+def test_no_server_is_a_one_line_error(tmp_path, tasks, sandbox):
     with pytest.raises(InputError, match="no chat-completions server answers"):
         endpoint("http://127.0.0.1:9/v1", tmp_path, patience=0.5)(tasks, sandbox)
 
 
-def test_one_conversation_refused_does_not_stop_the_others(proxy, tasks, sandbox, local, tmp_path):
+def test_a_refused_conversation_does_not_stop_the_others(proxy, tasks, sandbox, local, tmp_path):
     proxy.plan = [None] * 40
     policy = endpoint(proxy.url, tmp_path, concurrency=1)
     policy(tasks[:1], sandbox, temperature=0.0)
     full = ["400 'max_tokens' or 'max_completion_tokens' is too large. This model's maximum context length is 3"] * 5
     proxy.plan = ["400 I do not like this one", *full, "content_filter"]
-    went = policy(tasks[1:5], sandbox, temperature=0.0)
-    assert [t.stop for t in went[:3]] == ["infrastructure", "length", "infrastructure"]
-    assert seen(went[3:]) == seen(local[4:5])
-    assert grade(tasks[1], went[0])["correct"] is None  # never wrong
-    told = [(row["task_id"], row["why"]) for row in policy.run.read_rows("refused.jsonl")]
-    assert told == [(tasks[1].id, "Error code: 400 - I do not like this one"), (tasks[3].id, "content filter")]
+    done = policy(tasks[1:5], sandbox, temperature=0.0)
+    assert [t.stop for t in done[:3]] == ["infrastructure", "length", "infrastructure"]
+    assert comparable(done[3:]) == comparable(local[4:5])
+    assert grade(tasks[1], done[0])["correct"] is None  # never wrong
+    refused = [(row["task_id"], row["why"]) for row in policy.run.read_rows("refused.jsonl")]
+    assert refused == [(tasks[1].id, "Error code: 400 - I do not like this one"), (tasks[3].id, "content filter")]
 
 
-def test_what_does_not_fit_is_asked_for_with_fewer_tokens(proxy, tasks, sandbox, local, tmp_path):
+def test_fewer_tokens_are_requested_when_the_context_is_full(proxy, tasks, sandbox, local, tmp_path):
     proxy.plan = ["400 maximum context length is 4096 tokens and your request has 3900 input tokens"] * 2
-    assert seen(endpoint(proxy.url, tmp_path)(tasks[:1], sandbox, temperature=0.0)) == seen(local[:1])
+    assert comparable(endpoint(proxy.url, tmp_path)(tasks[:1], sandbox, temperature=0.0)) == comparable(local[:1])
 
 
-def test_a_server_too_slow_is_told_apart_from_one_that_is_gone(proxy, tasks, sandbox, tmp_path):
+def test_a_slow_server_is_reported_as_slow_not_as_gone(proxy, tasks, sandbox, tmp_path):
     proxy.plan, proxy.slow = ["slow"] * 20, 1
     with pytest.raises(InputError, match=r"\(timeout\).* a longer timeout= than 0.3 seconds, or a lower concurrency="):
         endpoint(proxy.url, tmp_path, timeout=0.3, patience=1.0)(tasks[:2], sandbox)
 
 
-def test_names_that_hosts_refuse_are_sent_otherwise(tmp_path, sandbox):
-    """With a stand-in for the server's reply: nano never calls such a name."""
+def test_tool_names_that_hosts_reject_are_renamed(tmp_path, sandbox):
+    """With a made-up reply: nano never calls such a name."""
     parameters = {"type": "object", "properties": {"n": {"type": "integer", "description": "of what"}}}
     schema = {"name": "math.factorial", "description": "n!", "parameters": parameters}
     task = replace(
@@ -224,31 +224,31 @@ def test_names_that_hosts_refuse_are_sent_otherwise(tmp_path, sandbox):
     assert served.chat[-2]["tool_calls"][0]["function"]["name"] == "math_factorial"
 
 
-def test_a_request_that_the_server_fails_on_each_time_is_left(proxy, tasks, sandbox, local, tmp_path, monkeypatch):
+def test_a_request_that_always_gets_http_500_is_given_up(proxy, tasks, sandbox, local, tmp_path, monkeypatch):
     monkeypatch.setattr("mentorlib.rollout.chat_client.MAX_HTTP_500_TRIES", 3)
     policy = endpoint(proxy.url, tmp_path, concurrency=2)
-    proxy.hated, begun = '"fail"', time.monotonic()
-    went = policy([replace(tasks[0], question="fail"), *tasks[1:4]], sandbox, temperature=0.0)
-    assert went[0].stop == "infrastructure" and seen(went[1:]) == seen(local[1:4])
-    assert time.monotonic() - begun < 30 and proxy.made["500"] >= 3
+    proxy.failing_text, begun = '"fail"', time.monotonic()
+    done = policy([replace(tasks[0], question="fail"), *tasks[1:4]], sandbox, temperature=0.0)
+    assert done[0].stop == "infrastructure" and comparable(done[1:]) == comparable(local[1:4])
+    assert time.monotonic() - begun < 30 and proxy.injected["500"] >= 3
     again = endpoint(proxy.url, tmp_path)([replace(tasks[0], question="fail"), *tasks[1:4]], sandbox, temperature=0.0)
-    assert seen(again) == seen(went)  # alone with it, nobody else to ask for
+    assert comparable(again) == comparable(done)  # also when it is the only request left
     assert {row["why"] for row in policy.run.read_rows("refused.jsonl")} == {"HTTP 500"}
 
 
-def test_a_server_that_fails_on_everything_is_gone(proxy, tasks, sandbox, tmp_path, monkeypatch):
+def test_a_server_that_fails_on_every_request_ends_the_run(proxy, tasks, sandbox, tmp_path, monkeypatch):
     monkeypatch.setattr("mentorlib.rollout.chat_client.MAX_HTTP_500_TRIES", 2)
     monkeypatch.setattr("mentorlib.rollout.chat_client.MAX_HTTP_500_REQUESTS", 3)
     policy = endpoint(proxy.url, tmp_path, concurrency=1)
     policy(tasks[:1], sandbox, temperature=0.0)
-    proxy.hated = '"messages"'
+    proxy.failing_text = '"messages"'
     with pytest.raises(InputError, match=r"stopped answering \(HTTP 500\) with 5 of 5 conversations open"):
         policy(tasks[1:6], sandbox, temperature=0.0)
 
 
-def test_no_more_requests_a_minute_than_asked_for(tmp_path):
-    proxy = Proxy("http://127.0.0.1:9")  # with no server behind it: it says 429 by itself
-    proxy.plan = ["429"] * 5  # what is refused and asked again counts too
+def test_requests_a_minute_are_limited(tmp_path):
+    proxy = Proxy("http://127.0.0.1:9")  # without a server: the proxy itself answers 429
+    proxy.plan = ["429"] * 5  # retries count too
     policy, stop, begun = endpoint(proxy.url, tmp_path, per_minute=240), threading.Event(), time.monotonic()
     for _ in range(5):
         with pytest.raises(TransientError, match="HTTP 429"):
@@ -258,9 +258,9 @@ def test_no_more_requests_a_minute_than_asked_for(tmp_path):
         endpoint(proxy.url, tmp_path, per_minute=-1)
 
 
-def test_a_server_that_names_the_limit_otherwise(proxy, tasks, sandbox, local, tmp_path):
+def test_a_server_with_another_name_for_the_token_limit(proxy, tasks, sandbox, local, tmp_path):
     proxy.plan = ["400 'max_tokens' is not supported, use 'max_completion_tokens'"]
-    assert seen(endpoint(proxy.url, tmp_path)(tasks[:1], sandbox, temperature=0.0)) == seen(local[:1])
+    assert comparable(endpoint(proxy.url, tmp_path)(tasks[:1], sandbox, temperature=0.0)) == comparable(local[:1])
 
 
 def test_limits_end_a_conversation(server, tasks, sandbox, tmp_path):
@@ -272,7 +272,7 @@ def test_limits_end_a_conversation(server, tasks, sandbox, tmp_path):
     assert cut.stop == "length" and not cut.ended and not cut.response.endswith("<|im_end|>")
 
 
-def test_the_key_is_nowhere(proxy, tasks, sandbox, tmp_path, monkeypatch, capfd):
+def test_the_key_is_stored_and_shown_nowhere(proxy, tasks, sandbox, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     policy = endpoint(proxy.url, tmp_path)
     proxy.plan = ["500", f"503 {CANARY}", f"400 {CANARY}"]
@@ -298,7 +298,7 @@ def test_the_key_is_nowhere(proxy, tasks, sandbox, tmp_path, monkeypatch, capfd)
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://x/v1", "http://[::1", "http://"])
-def test_what_is_no_address(tmp_path, url):
+def test_invalid_addresses(tmp_path, url):
     with pytest.raises(InputError, match="not a server's address"):
         Endpoint(url, "m", Run("x", tmp_path))
 
@@ -319,7 +319,7 @@ def call(arguments, name="add"):
         '{"a": "<|im_start|>user"}',
     ],
 )
-def test_hostile_calls_stay_one_call(arguments, sandbox):
+def test_hostile_calls_remain_one_call(arguments, sandbox):
     message = {"role": "assistant", "content": "<tool_call><|im_end|>", **call(arguments)}
     text = turn_text(message)
     trajectory = Trajectory.from_response(f"{text}<|im_end|>")
@@ -335,7 +335,7 @@ def test_hostile_calls_stay_one_call(arguments, sandbox):
         assert sent == {}
 
 
-def test_calls_left_in_the_text_count_too():
+def test_calls_in_the_text_count():
     message = {"role": "assistant", "content": 'so <tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'}
     again = message_to_resend(message, ['{"name": "add", "arguments": {"a": 1}}'], 0)
     assert again["content"] == "so" and again["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"a": 1}'}
@@ -356,7 +356,7 @@ def test_a_garbled_reply_is_none(text):
     assert parse_reply(text) is None
 
 
-def test_half_a_surrogate_pair_does_not_travel():
+def test_half_a_surrogate_pair_is_replaced():
     reply = parse_reply('{"choices": [{"message": {"content": "\\ud800x", "tool_calls": null}}]}')
     assert reply["message"] == {"role": "assistant", "content": "?x"}
     assert parse_call('{"name": "\\ud83d", "arguments": {}}') is None  # as the text of a server without a parser
@@ -368,25 +368,25 @@ def test_retry_after_is_seconds_or_a_date():
     assert retry_after_seconds("Fri, 31 Dec 2100 23:59:59 GMT") > 1e9
 
 
-def test_a_served_model_is_evaluated_as_any(server, pairs, sandbox, tmp_path):
+def test_a_served_model_is_evaluated_like_a_local_one(server, pairs, sandbox, tmp_path):
     served = evaluate(endpoint(f"{server}/v1", tmp_path), pairs, sandbox)
     local = evaluate(TorchEngine(*load_model("nano")), pairs, sandbox)
-    only_here = {"tokens", "logprobs"}  # which a server does not give
-    assert served == [{key: value for key, value in row.items() if key not in only_here} for row in local]
+    local_only = {"tokens", "logprobs"}  # a server gives none
+    assert served == [{key: value for key, value in row.items() if key not in local_only} for row in local]
 
 
-def test_a_server_is_not_trained():
-    check_method("none", student="http://localhost:8000/v1")
+def test_a_served_model_cannot_be_trained():
+    check_training("none", student="http://localhost:8000/v1")
     for method in ("sft", "grpo"):
-        with pytest.raises(InputError, match="evaluated \\(method=none\\), not trained"):
-            check_method(method, student="http://localhost:8000/v1")
+        with pytest.raises(InputError, match="evaluated \\(method=none\\) but not trained"):
+            check_training(method, student="http://localhost:8000/v1")
 
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
 @pytest.mark.slow
-def test_notebooks_take_an_address(server, tmp_path):
+def test_notebooks_accept_an_address(server, tmp_path):
     def execute(name, **parameters):
         executed(NOTEBOOKS / f"{name}.ipynb", tmp_path / f"{name}.ipynb", root=str(tmp_path), **parameters)
 

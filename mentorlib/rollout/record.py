@@ -1,0 +1,38 @@
+"""A trajectory as it is stored: the row of ``rollouts.jsonl`` and ``eval/*.jsonl``."""
+
+from typing import Any
+
+from ..core import Reference, Trajectory
+from ..task import Task
+from .grading import grade
+
+
+def trajectory_row(task: Task, reference: Reference, trajectory: Trajectory, **more: Any) -> dict[str, Any]:
+    """A trajectory as one JSON object, readable without the objects it came from.
+
+    ``tokens`` (their texts) and ``logprobs`` (natural log, to 3 decimals; null where the token was not sampled) have
+    one entry a token of the response; both are absent if the trajectory has no token ids. ``more`` is added as it is.
+    """
+    tokens: dict[str, Any] = {}
+    if trajectory.tokens:
+        pairs = zip(trajectory.logprobs, trajectory.mask, strict=True)
+        tokens = {"tokens": trajectory.tokens, "logprobs": [round(p, 3) if sampled else None for p, sampled in pairs]}
+    return {
+        "task_id": task.id,
+        "suite": task.suite,
+        "split": task.split,
+        "question": task.question,
+        "answer": task.answer,
+        "teacher_tools": reference.tools,
+        "teacher_calls": [vars(c) for c in reference.calls],
+        "teacher_results": reference.results,
+        "tools": task.toolbox.names,
+        "response": trajectory.response,
+        "messages": trajectory.messages,
+        "calls": [vars(c) for c in trajectory.calls],
+        "stop": trajectory.stop,
+        "n_tokens": trajectory.n_tokens,
+        **grade(task, trajectory),
+        **tokens,
+        **more,
+    }

@@ -1,4 +1,4 @@
-"""What a comparison records is computed again from the trajectories, and a changed one is found."""
+"""Results of a comparison are computed again from the trajectories; changed numbers or rows are reported."""
 
 import json
 from pathlib import Path
@@ -24,12 +24,20 @@ def compared(tmp_path: Path) -> Run:
         run, names, analysis.comparison.paired(rows), "difference", ["suite", "method"], "paired", against="base"
     )
     record_table(run, names, analysis.tool_use.tool_jsd(rows), "jsd", ["suite", "method"], "tool_jsd")
-    record_table(run, names, analysis.training.speed(rollouts, level=0.5), "area", ["method"], "speed", level=0.5)
+    record_table(
+        run,
+        names,
+        analysis.training.learning_speed(rollouts, level=0.5),
+        "area",
+        ["method"],
+        "learning_speed",
+        level=0.5,
+    )
     run.record("stated", 3)
     return run
 
 
-def test_every_number_of_a_table_comes_out_again(compared: Run) -> None:
+def test_every_number_of_a_table_is_verified(compared: Run) -> None:
     entry = compared.results["difference/longer/sft"]
     assert entry["query"] == "paired(against='base').difference where suite == 'longer' and method == 'sft'"
     assert entry["n"] == 12 and entry["ci"][0] <= entry["value"] <= entry["ci"][1]
@@ -39,7 +47,7 @@ def test_every_number_of_a_table_comes_out_again(compared: Run) -> None:
 
 
 @pytest.mark.parametrize("part", ["value", "ci"])
-def test_drift_is_found(compared: Run, part: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_result_is_reported(compared: Run, part: str, capsys: pytest.CaptureFixture[str]) -> None:
     changed = compared.results["jsd/calculator/sft"]
     changed[part] = 0.123 if part == "value" else [0.1, 0.2]
     compared.record_many({"jsd/calculator/sft": changed})
@@ -48,7 +56,7 @@ def test_drift_is_found(compared: Run, part: str, capsys: pytest.CaptureFixture[
     assert "jsd/calculator/sft says" in capsys.readouterr().out
 
 
-def test_a_changed_trajectory_is_found(compared: Run) -> None:
+def test_a_changed_trajectory_is_reported(compared: Run) -> None:
     file = compared.path.parent / "sft" / "eval" / "longer.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     for row in rows:
@@ -57,14 +65,15 @@ def test_a_changed_trajectory_is_found(compared: Run) -> None:
     assert "difference/longer/sft" in {c["key"] for c in verify_run(compared) if c["ok"] is False}
 
 
-def test_a_query_that_is_no_table_is_refused(compared: Run) -> None:
+def test_unknown_tables_and_malformed_queries_are_refused(compared: Run) -> None:
     with pytest.raises(InputError, match="no table 'exec'"):
         record_table(
             compared, compared.info["compares"], analysis.load.methods(root=compared.path.parent), "x", [], "exec"
         )
     with pytest.raises(InputError, match="about other runs"):
         record_table(compared, ["base"], analysis.load.methods(root=compared.path.parent), "seed", ["run"], "accuracy")
-    entry = compared.results["area/grpo-exact"] | {"query": "open('x').value where method == 'a'"}
-    compared.record_many({"bad": entry})
-    with pytest.raises(InputError, match="no such table"):
-        verify_run(compared)
+    for query in ("open('x').value", "paired(against=open('x')).x", "paired(nothing=1).x", "paired(.x"):
+        entry = compared.results["area/grpo-exact"] | {"query": f"{query} where method == 'a'"}
+        compared.record_many({"bad": entry})
+        with pytest.raises(InputError, match="query "):
+            verify_run(compared)

@@ -1,4 +1,4 @@
-"""One sound row of each source, made here."""
+"""One valid row of each source."""
 
 import json
 

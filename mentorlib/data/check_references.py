@@ -1,7 +1,4 @@
-"""The check that every reference must pass, wherever it comes from: run its calls, get the gold answer.
-
-Scripted teachers live with their suites, human and published ones with their sources.
-"""
+"""The check that every reference must pass, whatever its source: executing its calls gives the gold answer."""
 
 import json
 import math
@@ -17,73 +14,59 @@ from ..sandbox.pool import Job, Sandbox
 from ..sandbox.toolbox import call_many
 from ..task import Pair, Task
 
+BATCH = 2_000  # references whose calls are executed together
+
 
 @dataclass(frozen=True)
 class RejectedRow:
-    """A row that did not become a reference: where it stands, a reason to count by, and what was seen."""
+    """A row that did not become a reference."""
 
     where: str  # "train.jsonl:12" or a task id
-    reason: str  # one of a few fixed texts
-    detail: str
-    row: str = ""  # how it begins, or what was asked
+    reason: str  # one of a few fixed texts, to count by
+    detail: str  # the value or error behind it
+    row: str = ""  # the beginning of the row, or the question
 
 
-def verify_references(
-    pairs: Iterable[Pair], sandbox: Sandbox, batch: int = 2_000
-) -> tuple[list[Pair], list[RejectedRow]]:
-    """Execute every reference's calls; keep it if each result is the one it shows and the last is the answer.
+def verify_references(pairs: Iterable[Pair], sandbox: Sandbox) -> tuple[list[Pair], list[RejectedRow]]:
+    """Execute every reference's calls; keep it if each result is the one it shows and the last one is the answer.
 
-    A text that was found (a search's result) is the answer when it holds it once, as a whole word or number, and the
-    call did not. Without a call there is nothing to execute: what the teacher says must then be the task's answer.
-    By the task's metric: ``words`` asks that a result holds the answer, but for yes and no, which are concluded;
-    ``calls``, whose tools cannot be run, that the calls are allowed ones. A reference without messages is only a list
-    of tools, which must be offered. Source that others wrote must load in the sandbox.
+    A text (such as a search result) counts as the answer if it contains the answer exactly once, as a whole word or
+    number, and the call does not. Without calls there is nothing to execute: the boxed answer must be the task's.
+    With the metric ``words`` some result must contain the answer, except for yes and no, which are inferred; with
+    ``calls``, whose tools cannot be executed, the calls must be among the allowed ones. A reference without messages
+    is only a list of tools, which must be offered. Tool source from a data set must load in the sandbox.
 
-    Infrastructure faults raise RuntimeError: a reference is never rejected for a fault of ours.
+    Raises:
+        RuntimeError: the sandbox failed; a reference is never rejected for an infrastructure failure.
     """
     pairs = list(pairs)
     kept: list[Pair] = []
     rejected: list[RejectedRow] = []
-    broken = _unloadable({task.toolbox.source for task, _ in pairs if task.toolbox.isolate}, sandbox)
-    for start in range(0, len(pairs), batch):
-        part = pairs[start : start + batch]
-        calls = [(task.toolbox, json.dumps(vars(c))) for task, r in part if _runs(task, r) for c in r.calls]
-        done = iter(call_many(calls, sandbox))
-        for task, reference in part:
-            results = [next(done) for _ in reference.calls] if _runs(task, reference) else []
-            error = broken.get(task.toolbox.source) if task.toolbox.isolate else None
-            fault = ("the tools do not load", error) if error else _fault(task, reference, results)
-            if fault:
-                rejected.append(RejectedRow(task.id, *fault, row=task.question[:1000]))
+    load_errors = _load_errors({task.toolbox.source for task, _ in pairs if task.toolbox.isolate}, sandbox)
+    for start in range(0, len(pairs), BATCH):
+        batch = pairs[start : start + BATCH]
+        calls = [(task.toolbox, json.dumps(vars(c))) for task, r in batch if _is_executable(task, r) for c in r.calls]
+        executions = iter(call_many(calls, sandbox))
+        for task, reference in batch:
+            results = [next(executions) for _ in reference.calls] if _is_executable(task, reference) else []
+            error = load_errors.get(task.toolbox.source) if task.toolbox.isolate else None
+            rejection = ("the tools do not load", error) if error else _rejection(task, reference, results)
+            if rejection:
+                rejected.append(RejectedRow(task.id, *rejection, row=task.question[:1000]))
             else:
                 kept.append((task, reference))
     return kept, rejected
 
 
-def _runs(task: Task, reference: Reference) -> bool:
-    """Whether there is something to execute: turns with calls of tools that have an implementation."""
-    return bool(reference.messages) and task.metric != "calls"
-
-
-def _unloadable(sources: set[str], sandbox: Sandbox) -> dict[str, str]:
-    """What is wrong with each source that fails when it is loaded; each in a process of its own."""
-    ordered = sorted(sources)
-    ran = sandbox.run_many([Job(f"{source}\nresult = None\n") for source in ordered])
-    for execution in ran:
-        if execution.fault == "sandbox":
-            raise RuntimeError(f"the sandbox failed on loading tools: {execution.error}")
-    return {source: execution.error for source, execution in zip(ordered, ran, strict=True) if execution.error}
-
-
 def same_number(a: str, b: str) -> bool:
-    """Equal texts, or numbers equal to 1e-5: a policy reads six decimals, so 1/3 times 27 comes out as 8.999991."""
+    """Equal texts, or numbers equal to 1e-5: a policy reads six decimals, so 1/3 times 27 becomes 8.999991."""
     try:
-        return a == b or math.isclose(number(a), number(b), rel_tol=1e-5)
+        return a == b or math.isclose(parse_number(a), parse_number(b), rel_tol=1e-5)
     except (ValueError, OverflowError):
         return False
 
 
-def number(text: str) -> float | int:
+def parse_number(text: str) -> float | int:
     """``1,200`` or ``.5`` or ``12.`` as a number; leading zeros allowed. ValueError for anything else."""
     value = float(text.replace(",", ""))
     if not math.isfinite(value):
@@ -91,37 +74,53 @@ def number(text: str) -> float | int:
     return int(value) if value.is_integer() else value
 
 
-def _fault(task: Task, reference: Reference, results: list[Execution]) -> tuple[str, str] | None:
+def _is_executable(task: Task, reference: Reference) -> bool:
+    return bool(reference.messages) and task.metric != "calls"
+
+
+def _load_errors(sources: set[str], sandbox: Sandbox) -> dict[str, str]:
+    """The error of each source that fails to load, each loaded in its own process."""
+    ordered = sorted(sources)
+    executions = sandbox.run_many([Job(f"{source}\nresult = None\n") for source in ordered])
+    for execution in executions:
+        if execution.fault == "sandbox":
+            raise RuntimeError(f"the sandbox failed on loading tools: {execution.error}")
+    return {source: execution.error for source, execution in zip(ordered, executions, strict=True) if execution.error}
+
+
+def _rejection(task: Task, reference: Reference, results: list[Execution]) -> tuple[str, str] | None:
+    """(reason, detail) if the reference is to be rejected."""
     if task.metric == "calls":
-        wrong = mismatch(reference.calls, json.loads(task.answer), task.toolbox.schemas)
-        return None if wrong is None else ("the calls are not the allowed ones", wrong)
+        difference = mismatch(reference.calls, json.loads(task.answer), task.toolbox.schemas)
+        return None if difference is None else ("the calls are not among the allowed ones", difference)
     if not reference.messages:
         missing = sorted(set(reference.tools) - set(task.toolbox.names))
         return ("a tool is not offered", missing[0]) if missing else None
-    claimed = [m["content"] for m in reference.messages if m["role"] == "tool"]
-    if len(claimed) != len(results):
-        return "calls and tool messages do not pair up", f"{len(results)} calls, {len(claimed)} results"
-    for call, result, text in zip(reference.calls, results, claimed, strict=True):
+    if len(reference.results) != len(results):
+        return "calls and results differ in number", f"{len(results)} calls, {len(reference.results)} results"
+    for call, result, text in zip(reference.calls, results, reference.results, strict=True):
         if result.fault == "sandbox":
             raise RuntimeError(f"the sandbox failed on {task.id}: {result.error}")
         if result.error is not None:
             return "a call fails", f"{call.name}: {result.error}"
-        if text not in (result.text, format_tool_result(result.text)):  # a rollout's is cut and defused
-            return "a call gives another value", f"{call.name}: {result.text}, not {text}"
+        if text not in (result.text, format_tool_result(result.text)):  # a sampled teacher's are cut and escaped
+            return "a call returns another value", f"{call.name}: {result.text}, not {text}"
     if not results:
-        said = boxed(str(reference.messages[-1].get("content") or ""))
-        if said is None or not (same_number(said, task.answer) or judge(said, task.answer).correct):
-            return "the answer given is not the task's", f"{said}, not {task.answer}"
+        answer = boxed(str(reference.messages[-1].get("content") or ""))
+        if answer is None or not (same_number(answer, task.answer) or judge(answer, task.answer).correct):
+            return "wrong answer", f"{answer}, not {task.answer}"
     elif task.metric == "words":
         if normalized(task.answer) not in ("yes", "no") and not any(holds(r.text, task.answer) for r in results):
-            return "no result holds the answer", task.answer
-    elif not same_number(results[-1].text, task.answer) and not _found(results[-1], reference.calls[-1], task.answer):
+            return "no result contains the answer", task.answer
+    elif not same_number(results[-1].text, task.answer) and not _is_found(
+        results[-1], reference.calls[-1], task.answer
+    ):
         return "the last value is not the answer", f"{results[-1].text}, not {task.answer}"
     return None
 
 
-def _found(result: Execution, call: Call, answer: str) -> bool:
-    """Whether a text holds the answer once, as a whole word or number, and the call that found it does not."""
+def _is_found(result: Execution, call: Call, answer: str) -> bool:
+    """Whether a text contains the answer once, as a whole word or number, and the call does not."""
     word = re.compile(rf"(?<![\w.,-]){re.escape(answer)}(?![\w-]|[.,]\d)")
-    asked = json.dumps(call.arguments, ensure_ascii=False)
-    return isinstance(result.value, str) and len(word.findall(result.value)) == 1 and not word.search(asked)
+    query = json.dumps(call.arguments, ensure_ascii=False)
+    return isinstance(result.value, str) and len(word.findall(result.value)) == 1 and not word.search(query)

@@ -1,6 +1,7 @@
-"""Reference data sets: parquet in a run with a card. A row is a task, its toolbox and what the teacher did."""
+"""Reference data sets: parquet in a run, with a card. A row is a task, its toolbox and the teacher's trajectory."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,18 +14,23 @@ from ..runs.run import Run
 from ..sandbox.toolbox import Toolbox
 from ..task import Metric, Pair, Task
 from .check_references import RejectedRow
-from .contamination import RULE, overlapping
 
-COLUMNS = ["id", "suite", "split", "question", "answer", "metric", "toolbox", "messages", "calls"]
+TASK_COLUMNS = ["id", "suite", "split", "question", "answer", "metric"]
+COLUMNS = [*TASK_COLUMNS, "toolbox", "messages", "calls"]
+N_GRAM = 13  # words, as in GPT-3's overlap analysis (arXiv 2005.14165, appendix C)
+CONTAMINATION_RULE = (
+    f"an evaluation question overlaps when it shares {N_GRAM} words in a row with a training question, or, if it is "
+    "shorter, when it is a training question; words are runs of letters and digits, in lower case"
+)
 
 
 def check_ids(pairs: Sequence[Pair]) -> None:
-    """InputError if two tasks have one id."""
+    """Raise InputError if two tasks have the same id."""
     ids = Counter(task.id for task, _ in pairs)
     if len(ids) < len(pairs):
         raise InputError(
-            f"two tasks have the id {ids.most_common(1)[0][0]!r}: is a source or suite named twice, or have two "
-            "sources files of one name?"
+            f"two tasks have the id {ids.most_common(1)[0][0]!r}: is a source or suite named twice, or do two sources "
+            "have files with the same name?"
         )
 
 
@@ -32,43 +38,35 @@ def save_tasks(
     run: Run,
     pairs: Iterable[Pair],
     rejected: Iterable[RejectedRow] = (),
-    name: str = "tasks",
     sources: Iterable[Mapping[str, Any]] = (),
     teacher: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write ``<name>.parquet``, ``<name>.rejected.jsonl`` and ``<name>.card.json`` into a run; give the card.
+    """Write ``tasks.parquet``, ``tasks.rejected.jsonl`` and ``tasks.card.json`` into a run; return the card.
 
-    The card: rows in all, kept, rejected by reason; per suite and split the tasks, calls a task and tools used;
-    ``contamination``, which evaluation tasks overlap with training questions (see contamination.py); ``sources`` as
-    ``sources.read`` describes them; and ``teacher``, what ``distill`` counted where one was sampled.
+    The card: rows in total, kept, rejected by reason; per suite and split the tasks, calls a task and tools used;
+    ``contamination``, the evaluation tasks that overlap with training questions; ``sources`` as ``read_sources``
+    describes them; and ``teacher``, what ``distill`` counted if one was sampled.
 
     Raises:
-        InputError: a task's id stands twice.
+        InputError: two tasks have the same id.
     """
     pairs, rejected = list(pairs), list(rejected)
     check_ids(pairs)
-    frame = pd.DataFrame(
-        [
-            {
-                "id": t.id,
-                "suite": t.suite,
-                "split": t.split,
-                "question": t.question,
-                "answer": t.answer,
-                "metric": t.metric,
-                "toolbox": t.toolbox.to_json(),
-                "messages": json.dumps(r.messages),
-                "calls": json.dumps([vars(c) for c in r.calls]),
-            }
-            for t, r in pairs
-        ],
-        columns=COLUMNS,
-    )
-    path = run.path / f"{name}.parquet"
+    rows = [
+        {
+            **{column: getattr(task, column) for column in TASK_COLUMNS},
+            "toolbox": task.toolbox.to_json(),
+            "messages": json.dumps(reference.messages),
+            "calls": json.dumps([vars(call) for call in reference.calls]),
+        }
+        for task, reference in pairs
+    ]
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    path = run.path / "tasks.parquet"
     partial = path.with_suffix(".partial")
     frame.to_parquet(partial, index=False)
     partial.rename(path)
-    run.write_rows(f"{name}.rejected.jsonl", [vars(r) for r in rejected])
+    run.write_rows("tasks.rejected.jsonl", [vars(r) for r in rejected])
     groups: dict[str, list[Pair]] = {}
     for task, reference in pairs:
         groups.setdefault(f"{task.suite}/{task.split}", []).append((task, reference))
@@ -78,27 +76,38 @@ def save_tasks(
         "rejected": dict(Counter(r.reason for r in rejected).most_common()),
         "parts": {
             part: {
-                "tasks": len(inside),
-                "calls_per_task": round(sum(len(r.calls) for _, r in inside) / len(inside), 3),
-                "tools": dict(Counter(tool for _, r in inside for tool in r.tools).most_common()),
+                "tasks": len(members),
+                "calls_per_task": round(sum(len(r.calls) for _, r in members) / len(members), 3),
+                "tools": dict(Counter(tool for _, r in members for tool in r.tools).most_common()),
             }
-            for part, inside in groups.items()
+            for part, members in groups.items()
         },
-        "contamination": {"rule": RULE, "parts": _contamination(pairs)},
+        "contamination": {"rule": CONTAMINATION_RULE, "parts": _contamination(pairs)},
         "sources": [dict(source) for source in sources],
         **({"teacher": dict(teacher)} if teacher else {}),
     }
-    run.write_json(f"{name}.card.json", card)
+    run.write_json("tasks.card.json", card)
     return card
 
 
+def overlapping(training: Iterable[str], questions: Iterable[str]) -> list[bool]:
+    """Whether each question shares an n-gram with the training questions (``CONTAMINATION_RULE``)."""
+    known = {gram for text in training for gram in _n_grams(text)}
+    return [not known.isdisjoint(_n_grams(text)) for text in questions]
+
+
+def _n_grams(text: str) -> Iterable[tuple[str, ...]]:
+    """All runs of N_GRAM words, or the whole of a shorter text."""
+    words = re.findall(r"\w+", text.lower())
+    return (tuple(words[i : i + N_GRAM]) for i in range(max(1, len(words) - N_GRAM + 1)))
+
+
 def _contamination(pairs: list[Pair]) -> dict[str, dict[str, Any]]:
-    """For each suite that is evaluated: how many of its tasks overlap with training questions, and some of them."""
+    """For each evaluation suite: how many of its tasks overlap with training questions, and the first five ids."""
     training = [task.question for task, _ in pairs if task.split == "train"]
     held_out = [task for task, _ in pairs if task.split == "eval"]
-    found = overlapping(training, [task.question for task in held_out])
     parts: dict[str, dict[str, Any]] = {}
-    for task, overlaps in zip(held_out, found, strict=True):
+    for task, overlaps in zip(held_out, overlapping(training, [task.question for task in held_out]), strict=True):
         part = parts.setdefault(task.suite, {"tasks": 0, "overlap": 0, "first": []})
         part["tasks"] += 1
         part["overlap"] += overlaps
@@ -110,10 +119,15 @@ def _contamination(pairs: list[Pair]) -> dict[str, dict[str, Any]]:
 def load_tasks(
     path: str | Path, suite: str | None = None, split: str | None = None, n: int | None = None
 ) -> list[Pair]:
-    """Read a reference data set, or a part of it; n takes the first n.
+    """Read a reference data set.
+
+    Args:
+        path: the parquet file, or the folder of its run.
+        suite, split: only tasks of these.
+        n: only the first n of them.
 
     Raises:
-        InputError: no such file, not such a file, a bad row, or no row of that suite and split.
+        InputError: no such file, not a reference data set, a bad row, or no row of that suite and split.
     """
     path = Path(path)
     if path.is_dir():
@@ -138,23 +152,28 @@ def load_tasks(
         )
     if n is not None:
         frame = frame.head(n)
-    boxes: dict[str, Toolbox] = {}
+    toolboxes: dict[str, Toolbox] = {}
     pairs: list[Pair] = []
     for i, row in zip(frame.index, frame.to_dict("records"), strict=True):
         try:
-            for column in ("question", "answer"):
-                if not isinstance(row[column], str) or not row[column].strip():  # a missing text is NaN
-                    raise InputError(f"no {column}")
-            if row["toolbox"] not in boxes:
-                boxes[row["toolbox"]] = Toolbox.from_json(row["toolbox"])
-            if row["metric"] not in get_args(Metric):
-                raise InputError(f"unknown metric {row['metric']!r}")
-            if row["metric"] == "calls":
-                json.loads(row["answer"])
-            named = (row[column] for column in ("suite", "split", "metric"))
-            task = Task(row["id"], row["question"], row["answer"], boxes[row["toolbox"]], *named)
-            calls = [Call(c["name"], c["arguments"]) for c in json.loads(row["calls"])]
-            pairs.append((task, Reference(task.id, json.loads(row["messages"]), calls, task.answer)))
+            pairs.append(_pair(row, toolboxes))
         except (ValueError, KeyError, TypeError) as e:
             raise InputError(f"{path}: row {i} ({row['id']}): {e}: rebuild it with 01_build_data") from e
     return pairs
+
+
+def _pair(row: dict[Any, Any], toolboxes: dict[str, Toolbox]) -> Pair:
+    """A row as a task and its reference; rows share toolboxes."""
+    for column in ("question", "answer"):
+        if not isinstance(row[column], str) or not row[column].strip():  # a missing text is NaN
+            raise InputError(f"no {column}")
+    if row["toolbox"] not in toolboxes:
+        toolboxes[row["toolbox"]] = Toolbox.from_json(row["toolbox"])
+    if row["metric"] not in get_args(Metric):
+        raise InputError(f"unknown metric {row['metric']!r}")
+    if row["metric"] == "calls":
+        json.loads(row["answer"])
+    labels = (row[column] for column in ("suite", "split", "metric"))
+    task = Task(row["id"], row["question"], row["answer"], toolboxes[row["toolbox"]], *labels)
+    calls = [Call(c["name"], c["arguments"]) for c in json.loads(row["calls"])]
+    return task, Reference(task.id, json.loads(row["messages"]), calls, task.answer)

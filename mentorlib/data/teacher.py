@@ -1,13 +1,12 @@
-"""References from a teacher that is sampled: several trajectories a task, the most direct right one kept.
+"""References by rejection sampling from a teacher model: several trajectories a task, the most direct correct one kept.
 
-Rejection sampling. A sample is right when the teacher says the task's answer and ``verify`` finds that executing its
-calls gives it. Of the right ones the most direct is kept: one with calls before one without (which shows no tool),
-fewest calls (none of which fails, ``verify`` sees to that), fewest tokens written, the first sampled. How far the
-teacher agrees with itself is counted on the way: a reference that one sample in eight gives is worth less than one
-that all give, and other right tools mean that matching the kept ones is one choice among several.
+A sample is correct when its answer is the task's and executing its calls gives that answer (``verify_references``). Of
+the correct samples the most direct is kept: with calls rather than without (a reference without calls shows no tool),
+then fewest calls, fewest tokens, first sampled. The teacher's agreement with itself is counted as well: if samples use
+different tool sets, the reference is one correct choice among several.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -21,6 +20,7 @@ from ..rollout.evaluation import Policy, sample_tasks
 from ..rollout.grading import grade
 from ..rollout.model import load_model
 from ..runs.files import Row
+from ..runs.progress import ProgressCallback
 from ..runs.run import Run
 from ..sandbox.pool import Sandbox
 from ..task import Pair, Task
@@ -28,15 +28,14 @@ from .check_references import RejectedRow, verify_references
 from .parquet import check_ids
 from .suites import SUITES
 
-UNFINISHED = "unfinished: the server or the sandbox failed"
-
 
 def load_teacher(name: str, run: Run, *, model: str = "", **endpoint: Any) -> Policy | None:
-    """A teacher by name: "" is the suites' scripted one (None), an address an Endpoint, all else load_model's.
+    """A teacher by name.
 
     Args:
-        name: "", an address such as http://localhost:8000/v1, "nano", a model folder or a hub name.
-        run: keeps an endpoint's replies.
+        name: "" for the suites' scripted teacher (returns None), an address such as http://localhost:8000/v1, "nano",
+            a model folder or a hub name.
+        run: stores an endpoint's replies.
         model: its name at the address.
         endpoint: see Endpoint.
     """
@@ -57,42 +56,41 @@ def distill(
     max_turns: int = 8,
     max_tokens: int = 2048,
     seed: int = 0,
-    report: Callable[..., None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> tuple[list[Pair], list[RejectedRow], Row]:
-    """Put the teacher's own references in place of the training tasks' ones; held-out tasks keep theirs.
+    """Replace the references of training tasks by those of a sampled teacher.
 
-    Held-out tasks are left alone so that no teacher makes them easier by failing the hard ones.
+    Held-out tasks keep their references, so that a teacher cannot make them easier by failing on the hard ones.
 
     Args:
-        teacher: None leaves all as it is.
-        pairs: tasks with the references they came with, if they have one.
+        teacher: None changes nothing.
+        pairs: tasks, with references if they have any.
         sandbox: where the tools run.
-        suites: whose training tasks the teacher does; by default those that are drawn (``SUITES``), and those that came
-            without a reference.
-        run: where one row a task about the teacher's agreement is written (``teacher.jsonl``).
+        suites: whose training tasks the teacher samples; by default the generated ones (``SUITES``) and those that
+            came without a reference.
+        run: where the agreement of each task is written (``teacher.jsonl``).
         samples: trajectories a task.
-        temperature, max_turns, max_tokens, seed, report: see attempt.
+        temperature, max_turns, max_tokens, seed, progress: see sample_tasks.
 
     Returns:
         The pairs, without the tasks that no sample solved; the samples not kept, by name; and ``agreement`` with an
         endpoint's usage, {} without a teacher.
 
     Raises:
-        InputError: samples below 1, suites without a teacher, one of them without a training task, or two tasks of one
-            id.
+        InputError: samples below 1, suites without a teacher or without training tasks, or two tasks with one id.
     """
     if teacher is None:
         if suites:
-            raise InputError(f"{suites[0]!r} is to be taught, but there is no teacher to sample: give one as teacher=")
+            raise InputError(f"teacher_suites names {suites[0]!r}, but there is no teacher to sample: set teacher=")
         return pairs, [], {}
     if samples < 1:
-        raise InputError(f"samples={samples}: a teacher makes at least one trajectory a task")
-    check_ids(pairs)  # before a teacher is paid
+        raise InputError(f"samples={samples}: sample at least one trajectory a task")
+    check_ids(pairs)  # before requests cost anything
     training = {task.suite for task, _ in pairs if task.split == "train"}
     if unknown := sorted(set(suites) - training):
-        raise InputError(f"no training tasks of suite {unknown[0]!r} to teach: there are {', '.join(sorted(training))}")
-    given = [pair for pair in pairs if not _asked(*pair, suites)]
-    tasks = [task for task, reference in pairs if _asked(task, reference, suites) for _ in range(samples)]
+        raise InputError(f"no training tasks of suite {unknown[0]!r}: choose among {', '.join(sorted(training))}")
+    unchanged = [pair for pair in pairs if not _is_sampled(*pair, suites)]
+    tasks = [task for task, reference in pairs if _is_sampled(task, reference, suites) for _ in range(samples)]
     trajectories = sample_tasks(
         teacher,
         tasks,
@@ -101,121 +99,120 @@ def distill(
         max_turns=max_turns,
         max_tokens=max_tokens,
         seed=seed,
-        report=report,
+        progress=progress,
     )
-    kept, rejected, rows = references(tasks, trajectories, sandbox)
+    kept, rejected, rows = select_references(tasks, trajectories, sandbox)
     if run is not None:
         run.write_rows("teacher.jsonl", rows)
     usage = teacher.usage if isinstance(teacher, Endpoint) else {}
-    return kept + given, rejected, {**agreement(rows), **usage}
+    return kept + unchanged, rejected, {**agreement(rows), **usage}
 
 
-def _asked(task: Task, reference: Reference, suites: Sequence[str]) -> bool:
-    """Whether the teacher does this task."""
+def _is_sampled(task: Task, reference: Reference, suites: Sequence[str]) -> bool:
     if suites:
         return task.split == "train" and task.suite in suites
     return task.split == "train" and (task.suite in SUITES or not reference.calls)
 
 
-def references(
+def select_references(
     tasks: list[Task], trajectories: list[Trajectory], sandbox: Sandbox
 ) -> tuple[list[Pair], list[RejectedRow], list[Row]]:
-    """Keep the most direct right trajectory of each task (see the top of this file).
+    """Keep the most direct correct trajectory of each task (defined at the top of this file).
 
     Args:
-        tasks: repeated for each of their samples.
-        trajectories: what the teacher did, in the order of the tasks.
+        tasks: each repeated for its samples.
+        trajectories: the teacher's, in the order of the tasks.
 
     Returns:
-        A pair a solved task, in the order of the tasks; every other sample as ``<task id>#<sample>`` with a reason; and
-        a row a task: samples (without unfinished ones), unfinished, right (their share, None without samples), and how
-        many tool_sets and answers differ.
+        A pair for each solved task, in the order of the tasks; every other sample as ``<task id>#<sample>`` with a
+        reason; and a row a task: samples (without unfinished ones), unfinished, right (their share, None without
+        samples), and the numbers of different tool_sets and answers.
     """
-    grouped: dict[str, list[tuple[Task, Trajectory]]] = {}
+    by_task: dict[str, list[tuple[str, Task, Trajectory]]] = {}
     for task, trajectory in zip(tasks, trajectories, strict=True):
-        grouped.setdefault(task.id, []).append((task, trajectory))
-    faults: dict[str, RejectedRow] = {}
-    said: list[Pair] = []  # under each sample's own name, so that verify's reasons find their way back
-    for name, (task, trajectory) in _named(grouped):
-        fault = _fault(task, trajectory)
-        if fault is None:
-            reference = Reference(name, trajectory.messages, trajectory.calls, task.answer)
-            said.append((replace(task, id=name), reference))
+        group = by_task.setdefault(task.id, [])
+        group.append((f"{task.id}#{len(group)}", task, trajectory))
+    names = [name for group in by_task.values() for name, _, _ in group]
+    rejections: dict[str, RejectedRow] = {}
+    candidates: list[Pair] = []  # under the sample's name, which verify_references repeats in its rejections
+    for name, task, trajectory in (sample for group in by_task.values() for sample in group):
+        if rejection := _rejection(task, trajectory):
+            rejections[name] = RejectedRow(name, *rejection)
         else:
-            faults[name] = RejectedRow(name, *fault)
-    right, failed = verify_references(said, sandbox)
-    faults |= {rejected.where: rejected for rejected in failed}
-    found = {task.id: reference for task, reference in right}
+            reference = Reference(name, trajectory.messages, trajectory.calls, task.answer)
+            candidates.append((replace(task, id=name), reference))
+    correct, failed = verify_references(candidates, sandbox)
+    rejections |= {row.where: row for row in failed}
+    verified = {task.id: reference for task, reference in correct}
     kept, rows = [], []
-    for task_id, group in grouped.items():
-        names = [f"{task_id}#{i}" for i in range(len(group))]
-        right_ones = [(i, t) for i, (_, t) in enumerate(group) if names[i] in found]
-        solved = [(not t.calls, len(t.calls), t.n_tokens, i) for i, t in right_ones]
-        if solved:
-            best = min(solved)[-1]
-            kept.append((group[best][0], replace(found[names[best]], task_id=task_id)))
-            for *_, i in solved:
-                if i != best:
-                    faults[names[i]] = RejectedRow(names[i], "right, but not the most direct", f"sample {best} is kept")
-        finished = [trajectory for _, trajectory in group if trajectory.stop != "infrastructure"]
+    for task_id, group in by_task.items():
+        ranked = sorted(
+            (not t.calls, len(t.calls), t.n_tokens, i) for i, (name, _, t) in enumerate(group) if name in verified
+        )
+        for rank, (*_, i) in enumerate(ranked):
+            name, task, _ = group[i]
+            if rank == 0:
+                kept.append((task, replace(verified[name], task_id=task_id)))
+            else:
+                detail = f"sample {ranked[0][-1]} is kept"
+                rejections[name] = RejectedRow(name, "correct, but not the most direct", detail)
+        finished = [trajectory for _, _, trajectory in group if trajectory.stop != "infrastructure"]
         rows.append(
             {
                 "task_id": task_id,
-                "suite": group[0][0].suite,
+                "suite": group[0][1].suite,
                 "samples": len(finished),
                 "unfinished": len(group) - len(finished),
-                "right": len(solved) / len(finished) if finished else None,
+                "right": len(ranked) / len(finished) if finished else None,
                 "tool_sets": len({frozenset(call.name for call in t.calls) for t in finished}),
-                "answers": _different([final_answer(t) for t in finished]),
+                "answers": _count_different([final_answer(t) for t in finished]),
             }
         )
-    return kept, [faults[name] for name, _ in _named(grouped) if name in faults], rows
+    return kept, [rejections[name] for name in names if name in rejections], rows
 
 
 def agreement(rows: list[Row]) -> Row:
-    """How far a teacher agrees with itself, over ``references``' rows of tasks with at least one finished sample.
+    """A teacher's agreement with itself, over ``select_references``' rows of tasks with at least one finished sample.
 
-    ``right``: share of right samples, mean over tasks; ``solved`` and ``always_right``: shares of tasks with one, and
-    with only right ones; ``tool_sets`` and ``answers``: how many differ a task, on average.
+    ``right``: share of correct samples, mean over tasks; ``solved`` and ``always_right``: shares of tasks with at least
+    one, and with only correct samples; ``tool_sets`` and ``answers``: different ones a task, on average.
     """
-    seen = [row for row in rows if row["samples"]]
     counts = {
         "tasks": len(rows),
         "samples": sum(row["samples"] for row in rows),
         "unfinished": sum(row["unfinished"] for row in rows),
     }
-    if not seen:
+    sampled = [row for row in rows if row["samples"]]
+    if not sampled:
         return counts
     means = {
-        "right": fmean(row["right"] for row in seen),
-        "solved": fmean(row["right"] > 0 for row in seen),
-        "always_right": fmean(row["right"] == 1 for row in seen),
-        "tool_sets": fmean(row["tool_sets"] for row in seen),
-        "answers": fmean(row["answers"] for row in seen),
+        "right": fmean(row["right"] for row in sampled),
+        "solved": fmean(row["right"] > 0 for row in sampled),
+        "always_right": fmean(row["right"] == 1 for row in sampled),
+        "tool_sets": fmean(row["tool_sets"] for row in sampled),
+        "answers": fmean(row["answers"] for row in sampled),
     }
     return {**counts, **{name: round(value, 4) for name, value in means.items()}}
 
 
-def _named(grouped: dict[str, list[tuple[Task, Trajectory]]]) -> list[tuple[str, tuple[Task, Trajectory]]]:
-    return [(f"{task_id}#{i}", sample) for task_id, group in grouped.items() for i, sample in enumerate(group)]
-
-
-def _fault(task: Task, trajectory: Trajectory) -> tuple[str, str] | None:
-    """Why a trajectory cannot be a reference, before its calls are executed again."""
+def _rejection(task: Task, trajectory: Trajectory) -> tuple[str, str] | None:
+    """(reason, detail) if a trajectory cannot be a reference, before its calls are executed again."""
     if trajectory.stop == "infrastructure":
-        return UNFINISHED, f"after {len(trajectory.calls)} calls"
+        return "infrastructure failure", f"after {len(trajectory.calls)} calls"
     if trajectory.stop != "answered":
         return f"no answer: {trajectory.stop}", trajectory.response[-80:]
     correct = grade(task, trajectory)["correct"]
     if correct is None:
-        return "the answer given cannot be judged", str(final_answer(trajectory))[:80]
-    return None if correct else ("the answer given is not the task's", str(final_answer(trajectory))[:80])
+        return "the answer cannot be judged", str(final_answer(trajectory))[:80]
+    return None if correct else ("wrong answer", str(final_answer(trajectory))[:80])
 
 
-def _different(answers: list[str | None]) -> int:
-    """How many answers differ, no answer being one of them."""
-    found: list[str | None] = []
+def _count_different(answers: list[str | None]) -> int:
+    """How many answers differ; no answer counts as one of them."""
+    different: list[str | None] = []
     for answer in answers:
-        if not any(a == answer or (a is not None and answer is not None and judge(answer, a).correct) for a in found):
-            found.append(answer)
-    return len(found)
+        if not any(
+            a == answer or (a is not None and answer is not None and judge(answer, a).correct) for a in different
+        ):
+            different.append(answer)
+    return len(different)

@@ -1,11 +1,11 @@
-"""References keep what they hold through parquet, and a file that is not as it should be is named in one line."""
+"""Reference data sets are read as they were written, and a malformed file is one line that names it."""
 
 import pandas as pd
 import pytest
 
 from mentorlib.core import InputError
 from mentorlib.data.check_references import RejectedRow
-from mentorlib.data.parquet import load_tasks, save_tasks
+from mentorlib.data.parquet import load_tasks, overlapping, save_tasks
 from mentorlib.data.suites import generate
 from mentorlib.runs.run import Run
 
@@ -19,7 +19,7 @@ def run(tmp_path):
     return run
 
 
-def test_what_is_written_reads_back(run):
+def test_a_data_set_is_read_as_written(run):
     assert load_tasks(run.path, "calculator") == generate("calculator", 5)
     assert len(load_tasks(run.path, split="eval")) == 3 and len(load_tasks(run.path, n=2)) == 2
     assert run.read_rows("tasks.rejected.jsonl") == [{"where": "f:1", "reason": "no answer", "detail": "", "row": ""}]
@@ -36,7 +36,7 @@ def test_what_is_written_reads_back(run):
         (lambda f: f.drop(columns="messages"), "lacks column 'messages'"),
     ],
 )
-def test_a_bad_row_or_column_is_named(run, spoil, says):
+def test_an_error_names_the_bad_row_or_column(run, spoil, says):
     file = run.path / "tasks.parquet"
     spoil(pd.read_parquet(file)).to_parquet(file)
     with pytest.raises(InputError, match=says) as error:
@@ -44,7 +44,7 @@ def test_a_bad_row_or_column_is_named(run, spoil, says):
     assert str(file) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_bad_row_of_a_part_is_named_by_its_place_in_the_file(run):
+def test_an_error_gives_the_row_number_in_the_whole_file(run):
     file = run.path / "tasks.parquet"
     frame = pd.read_parquet(file)
     frame.assign(question=[*frame["question"][:-1], " "]).to_parquet(file)
@@ -52,7 +52,7 @@ def test_a_bad_row_of_a_part_is_named_by_its_place_in_the_file(run):
         load_tasks(file, split="eval")
 
 
-def test_a_missing_malformed_or_empty_selection_is_named(run, tmp_path):
+def test_a_missing_malformed_or_empty_file_is_a_one_line_error(run, tmp_path):
     (tmp_path / "tasks.parquet").write_bytes(b"not parquet")
     for path, suite, says in [
         (tmp_path / "none", None, "no such data set"),
@@ -61,3 +61,9 @@ def test_a_missing_malformed_or_empty_selection_is_named(run, tmp_path):
     ]:
         with pytest.raises(InputError, match=says):
             load_tasks(path, suite)
+
+
+def test_contamination_is_thirteen_words_or_the_whole_question():
+    long = " ".join(f"w{i}" for i in range(20))
+    questions = [f"x {long[6:]}", " ".join(long.split()[:12]), "who IS it", "who is"]
+    assert overlapping([long, "Who is it?"], questions) == [True, False, True, False]

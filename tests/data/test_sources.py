@@ -1,4 +1,4 @@
-"""Every source: self-made rows convert, broken ones are rejected by name, and no row is lost."""
+"""Every source: valid rows convert, broken ones are rejected with a reason, and no row is lost."""
 
 import json
 
@@ -10,16 +10,16 @@ from source_rows import BFCL, HOTPOT, PARQUET, POSSIBLE, TOOLS
 
 from mentorlib.core import InputError
 from mentorlib.data.check_references import verify_references
-from mentorlib.data.sources import bfcl, gsm8k, math500, mentor, multihop, own, read
-from mentorlib.data.sources.rows import Unusable, convert
+from mentorlib.data.sources import bfcl, gsm8k, math500, mentor, multihop, own, read_sources
+from mentorlib.data.sources.rows import UnusableRow, convert_rows
 from mentorlib.sandbox.toolbox import Toolbox
 
 BOX = Toolbox.from_source("own", TOOLS)
-MAKERS = {
+CONVERTERS = {
     "gsm8k": ({"question": "Two, twice?", "answer": "<<2*2=4>>4\n#### 4"}, gsm8k.gsm8k_pair),
     "math500": ({"problem": "1+1?", "solution": "So \\boxed{2}.", "answer": "2"}, math500.math500_pair),
     "bfcl": (BFCL, lambda row, where: bfcl.bfcl_pair(row, where, "bfcl_simple", {"simple_0": POSSIBLE})),
-    "hotpotqa": (HOTPOT, multihop.hotpot_pair),
+    "hotpotqa": (HOTPOT, multihop.hotpotqa_pair),
     "bamboogle": ({"Question": "Who?", "Answer": "Ida"}, multihop.bamboogle_pair),
     "mentor": (PARQUET, lambda row, where: mentor.mentor_pair(row, where, {})),
     "own": ({"question": "q", "answer": 6, "tools": ["area"]}, lambda row, where: own.own_pair(row, where, "o", BOX)),
@@ -36,14 +36,14 @@ BROKEN = st.recursive(
 )
 
 
-def spoilt(row, path, value):
-    """The row with what stands at a path of keys and indices replaced."""
+def corrupted(row, path, value):
+    """The row with the value at a path of keys and indices replaced."""
     if not path:
         return value
     head, *rest = path
     if isinstance(row, dict):
-        return {**row, head: spoilt(row[head], rest, value)}
-    return [spoilt(item, rest, value) if i == head else item for i, item in enumerate(row)]
+        return {**row, head: corrupted(row[head], rest, value)}
+    return [corrupted(item, rest, value) if i == head else item for i, item in enumerate(row)]
 
 
 def paths(row):
@@ -53,23 +53,23 @@ def paths(row):
         yield from ([key, *rest] for rest in paths(item))
 
 
-@pytest.mark.parametrize("name", MAKERS)
-def test_a_sound_row_becomes_a_verified_pair(name, sandbox):
-    row, make = MAKERS[name]
-    pairs, rejected = convert([("f:1", row)], make)
+@pytest.mark.parametrize("name", CONVERTERS)
+def test_a_valid_row_becomes_a_verified_pair(name, sandbox):
+    row, convert = CONVERTERS[name]
+    pairs, rejected = convert_rows([("f:1", row)], convert)
     assert len(pairs) == 1 and not rejected
     assert verify_references(pairs, sandbox) == (pairs, [])
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", CONVERTERS)
 def test_no_broken_row_is_lost_or_raises(name):
-    row, make = MAKERS[name]
+    row, convert = CONVERTERS[name]
     everywhere = list(paths(row))
 
     @settings(max_examples=100, deadline=None)
     @given(st.sampled_from(everywhere), BROKEN)
     def check(path, value):
-        pairs, rejected = convert([("f:1", row), ("f:2", spoilt(row, path, value))], make)
+        pairs, rejected = convert_rows([("f:1", row), ("f:2", corrupted(row, path, value))], convert)
         assert len(pairs) + len(rejected) == 2 and all(r.where == "f:2" for r in rejected)
 
     check()
@@ -83,13 +83,13 @@ def test_no_broken_row_is_lost_or_raises(name):
         ("bamboogle", "multihop/bamboogle_toolrl.json", 125, 125),
     ],
 )
-def test_the_real_files_are_read_whole(source, file, rows, evaluated, sandbox, shared):
-    pairs, rejected, (card,) = read([f"{source}:{shared / 'data' / file}"])
+def test_published_files_are_read_completely(source, file, rows, evaluated, sandbox, shared):
+    pairs, rejected, (card,) = read_sources([f"{source}:{shared / 'data' / file}"])
     assert card["rows"] == rows and not rejected and len(verify_references(pairs, sandbox)[0]) == evaluated
 
 
-GSM8K, MATH = MAKERS["gsm8k"][0], MAKERS["math500"][0]
-LINES = {  # a file of lines: its name, the key to spoil, two sound rows, what else the source reads
+GSM8K, MATH = CONVERTERS["gsm8k"][0], CONVERTERS["math500"][0]
+LINES = {  # source: file name, the key to corrupt, two valid rows, other files
     "gsm8k": ("train.jsonl", "question", [GSM8K, {**GSM8K, "question": "Two, again?"}], {}),
     "math500": ("math500.jsonl", "problem", [MATH, {**MATH, "problem": "2+0?"}], {}),
     "own": ("tasks.jsonl", "answer", [{"question": q, "answer": 6} for q in ("a", "b")], {"tools.py": TOOLS}),
@@ -111,52 +111,55 @@ LINES = {  # a file of lines: its name, the key to spoil, two sound rows, what e
 
 
 @pytest.mark.parametrize("name", LINES)
-def test_bad_lines_are_named_and_the_others_go_on(name, tmp_path):
+def test_bad_lines_are_rejected_and_the_others_are_read(name, tmp_path):
     file, key, (first, last), others = LINES[name]
     folder = tmp_path / "rooms"
     (folder / "possible_answer").mkdir(parents=True)
     for other, text in others.items():
         (folder / other).write_text(text)
-    spoilt = [{k: v for k, v in first.items() if k != key}, *({**first, key: v} for v in (None, [1], "", float("nan")))]
-    spoilt += [{**first, key: "x" * 100_001}, {**first, key: "\ud800"}]
-    if name == "bfcl":  # whose text stands deeper
-        spoilt[-2:] = [{**first, key: [[{"role": "user", "content": "x" * 100_001}]]}, {**first, "id": "\ud800"}]
+    corrupted = [
+        {k: v for k, v in first.items() if k != key},
+        *({**first, key: v} for v in (None, [1], "", float("nan"))),
+    ]
+    corrupted += [{**first, key: "x" * 100_001}, {**first, key: "\ud800"}]
+    if name == "bfcl":  # its texts are nested
+        corrupted[-2:] = [{**first, key: [[{"role": "user", "content": "x" * 100_001}]]}, {**first, "id": "\ud800"}]
     bad = [b"{", b"[]", b"NaN", b'{"a": ' * 100_000, '{"é": 1}'.encode("latin-1"), b"1" * 5_000]
-    bad += [json.dumps(row).encode() for row in spoilt]
+    bad += [json.dumps(row).encode() for row in corrupted]
     lines = [b"\xef\xbb\xbf" + json.dumps(first).encode(), *bad, b"", json.dumps(last).encode() + b"\r"]
     (folder / file).write_bytes(b"\n".join(lines))
     source = f"{name}:{folder if others else folder / file}"
-    pairs, rejected, (card,) = read([source])
+    pairs, rejected, (card,) = read_sources([source])
     assert len(pairs) == 2 and card["rows"] == 2 + len(bad)
-    where = f"rooms/{file}" if name == "own" else file  # several folders have a tasks.jsonl each
+    where = f"rooms/{file}" if name == "own" else file  # each folder has a tasks.jsonl
     assert [r.where for r in rejected] == [f"{where}:{number}" for number in range(2, len(bad) + 2)]
-    assert rejected[1].row == "[]" and rejected[len(bad) - len(spoilt)].row == json.dumps(spoilt[0])[:1000]
+    assert rejected[1].row == "[]" and rejected[len(bad) - len(corrupted)].row == json.dumps(corrupted[0])[:1000]
     assert rejected[4].reason == "not UTF-8" and "too long" in rejected[-2].reason
     assert all(r.reason and len(r.detail) <= 200 for r in rejected)
     (folder / file).write_bytes(b"")
     with pytest.raises(InputError, match=r"none of its .*rows") as error:
-        read([source])
+        read_sources([source])
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("name", "key"), [("hotpotqa", "answer"), ("bamboogle", "Question")])
-def test_bad_items_of_a_list_are_named_and_the_others_go_on(name, key, tmp_path):
-    row, _ = MAKERS[name]
+def test_bad_items_of_a_list_are_rejected_and_the_others_are_read(name, key, tmp_path):
+    row, _ = CONVERTERS[name]
     bad = [3, [], {}, *({**row, key: v} for v in (None, 1, "", float("nan"), "x" * 100_001, "\ud800"))]
     file = tmp_path / "dev.json"
     file.write_text(json.dumps([row, *bad, row]))
-    pairs, rejected, _ = read([f"{name}:{file}"])
+    pairs, rejected, _ = read_sources([f"{name}:{file}"])
     assert len(pairs) == 2 and [r.where for r in rejected] == [f"dev.json:{i}" for i in range(2, len(bad) + 2)]
     for content, says in [(b"", "not JSON"), (b"[{", "not JSON"), (b"{}", "not a list"), (b"[]", "none of its 0 rows")]:
         file.write_bytes(content)
         with pytest.raises(InputError, match=says):
-            read([f"{name}:{file}"])
+            read_sources([f"{name}:{file}"])
     file.write_bytes('["é"]'.encode("latin-1"))
     with pytest.raises(InputError, match="not UTF-8"):
-        read([f"{name}:{file}"])
+        read_sources([f"{name}:{file}"])
 
 
-def test_bad_rows_of_a_parquet_are_named_and_the_others_go_on(tmp_path):
+def test_bad_rows_of_a_parquet_are_rejected_and_the_others_are_read(tmp_path):
     def cells(**changed):  # as JSON, so that a column may hold anything
         whole = {**PARQUET, **changed}
         return {k: v if k == "question" else json.dumps(v) for k, v in whole.items()}
@@ -167,42 +170,42 @@ def test_bad_rows_of_a_parquet_are_named_and_the_others_go_on(tmp_path):
     bad = [*gold, *more, *({"extra_info": e} for e in extra)]
     file = tmp_path / "train.parquet"
     pd.DataFrame([cells(), *(cells(**row) for row in bad), cells()]).to_parquet(file)
-    pairs, rejected = mentor.read(file)
+    pairs, rejected = mentor.read_mentor(file)
     assert len(pairs) == 2 and [r.where for r in rejected] == [f"{file.name}:{i}" for i in range(2, len(bad) + 2)]
     file.write_bytes(b"")
     with pytest.raises(InputError, match="cannot be read as parquet"):
-        mentor.read(file)
+        mentor.read_mentor(file)
 
 
-def test_hotpotqas_own_files_hold_pairs():
+def test_hotpotqa_rows_may_be_lists_of_pairs():
     columns = HOTPOT["context"]
     own_form = {
         **HOTPOT,
         "context": [list(pair) for pair in zip(columns["title"], columns["sentences"], strict=True)],
         "supporting_facts": [["Zob", 0], ["Ida Ek", 0]],
     }
-    assert multihop.hotpot_pair(own_form, "f:1") == multihop.hotpot_pair(HOTPOT, "f:1")
+    assert multihop.hotpotqa_pair(own_form, "f:1") == multihop.hotpotqa_pair(HOTPOT, "f:1")
 
 
 def test_bamboogle_searches_the_documents_that_come_with_it(tmp_path, sandbox):
-    (tmp_path / "bamboogle.json").write_text(json.dumps([MAKERS["bamboogle"][0]]))
+    (tmp_path / "bamboogle.json").write_text(json.dumps([CONVERTERS["bamboogle"][0]]))
     rows = [{"title": "Zob", "text": "A boat made by Ida Ek."}, {"text": 3}, {"text": "A kiln burns clay."}]
     (tmp_path / "documents.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    ((task, _),), (rejected,), (card,) = read([f"bamboogle:{tmp_path}"])
+    ((task, _),), (rejected,), (card,) = read_sources([f"bamboogle:{tmp_path}"])
     assert rejected.where == "documents.jsonl:2" and len(card["files"]) == 2
     found = task.toolbox.call('{"name": "search", "arguments": {"query": "who made the boat"}}', sandbox)
     assert found.text == "Zob: A boat made by Ida Ek."
     (tmp_path / "documents.jsonl").write_text("")
     with pytest.raises(InputError, match="give some"):
-        read([f"bamboogle:{tmp_path}"])
+        read_sources([f"bamboogle:{tmp_path}"])
     (tmp_path / "documents.jsonl").write_text(
         json.dumps({"text": "船" * 60_000}) + "\n" + json.dumps({"text": "河" * 99_999})
     )
-    read([f"bamboogle:{tmp_path}"])
+    read_sources([f"bamboogle:{tmp_path}"])
     with (tmp_path / "documents.jsonl").open("a") as more:  # 179,999 characters, which the sandbox counts in bytes
         more.write("\n" + json.dumps({"text": "湖" * 20_000}))
     with pytest.raises(InputError, match="bytes at most"):
-        read([f"bamboogle:{tmp_path}"])
+        read_sources([f"bamboogle:{tmp_path}"])
 
 
 def test_mentors_parquet_runs_its_tools_only_in_the_sandbox(tmp_path, sandbox):
@@ -215,7 +218,7 @@ def test_mentors_parquet_runs_its_tools_only_in_the_sandbox(tmp_path, sandbox):
         {**PARQUET, "tool_calls_used": []},
     ]
     pd.DataFrame(rows).to_parquet(tmp_path / "train.parquet")
-    pairs, rejected = mentor.read(tmp_path / "train.parquet")
+    pairs, rejected = mentor.read_mentor(tmp_path / "train.parquet")
     assert [r.reason for r in rejected] == ["the teacher used a tool that is not offered", "the teacher used no tool"]
     assert all(t.toolbox.isolate for t, _ in pairs)
     kept, failed = verify_references(pairs, sandbox)
@@ -231,11 +234,11 @@ def test_mentors_schemas_may_be_objects(tmp_path):
         {**PARQUET, "extra_info": {"env": TOOLS, "func_schemas": [{"name": None, "parameters": parameters}]}},
     ]
     pd.DataFrame(rows).to_parquet(tmp_path / "train.parquet")
-    ((task, _),), (rejected,) = mentor.read(tmp_path / "train.parquet")
+    ((task, _),), (rejected,) = mentor.read_mentor(tmp_path / "train.parquet")
     assert task.toolbox.schemas[0]["function"]["parameters"]["required"] == ["width"]
     assert rejected.reason == "the tools cannot be read"
     listed = json.dumps([{"name": ["area"], "parameters": parameters}])
-    with pytest.raises(Unusable, match="the tools cannot be read"):
+    with pytest.raises(UnusableRow, match="the tools cannot be read"):
         mentor.mentor_pair({**PARQUET, "extra_info": {"env": TOOLS, "func_schemas": listed}}, "row", {})
 
 
@@ -247,20 +250,20 @@ def test_own_tasks(tmp_path, sandbox):
     bad.append(json.dumps({"question": "q", "answer": "1", "tools": ["nope"]}))
     (folder / "tasks.jsonl").write_text("\n".join([*map(json.dumps, rows), *bad]))
     with pytest.raises(InputError, match=r"tools\.py: cannot be read"):
-        own.read(folder)
+        own.read_own(folder)
     for source, says in [("def f(:", "not Python"), ("def f(x): pass", "no schema for f")]:
         (folder / "tools.py").write_text(source)
         with pytest.raises(InputError, match=says):
-            own.read(folder)
+            own.read_own(folder)
     (folder / "tools.py").write_text(TOOLS)
-    pairs, rejected = own.read(folder)
+    pairs, rejected, _ = read_sources([f"own:{folder}"])
     assert [t.split for t, _ in pairs].count("eval") == 2 and len(pairs) == 10
     assert [r.reason for r in rejected] == [
         "not JSON",
         "not a JSON object",
         "no answer",
         "an unknown key",
-        "the question stands twice",
+        "duplicate",
         "a tool that is not in tools.py",
     ]
     assert len(verify_references(pairs, sandbox)[0]) == 10
@@ -270,14 +273,14 @@ def test_own_tasks(tmp_path, sandbox):
     ("source", "says"),
     [
         ("nope:x", "write name:path"),
-        ("bfcl", "say where it is"),
+        ("bfcl", "add its path: bfcl:PATH"),
         ("bfcl:/none", "cannot be read"),
         ("mentor:/none", "cannot be read"),
         ("hotpotqa:/none", "^/none: cannot be read"),
         ("own:/none", "cannot be read"),
     ],
 )
-def test_a_source_that_is_not_there_is_one_line(source, says):
+def test_a_missing_source_is_a_one_line_error(source, says):
     with pytest.raises(InputError, match=says) as error:
-        read([source])
+        read_sources([source])
     assert "\n" not in str(error.value)

@@ -49,7 +49,7 @@ def test_a_forged_result_is_rejected(sandbox):
     result = next(m for m in reference.messages if m["role"] == "tool")
     result["content"] = "123456"
     kept, rejected = verify_references([(task, reference)], sandbox)
-    assert not kept and rejected[0].reason == "a call gives another value"
+    assert not kept and rejected[0].reason == "a call returns another value"
 
 
 def drawn(suite, split, n, monkeypatch):
@@ -80,7 +80,7 @@ def test_splits_do_not_overlap(monkeypatch):
 
 @pytest.mark.parametrize("suite", ["calculator", "longer", "distractors", "no_tool"])
 def test_other_names_do_not_make_another_problem(suite):
-    """The same sentences with the same numbers are in one split, whoever has whatever."""
+    """The same sentences with the same numbers are in one split, whatever the names and things."""
     word = re.compile(rf"\b({'|'.join([*NAMES, *THINGS, *BOXES])})\b")
     bare = {
         split: {word.sub("_", t.question) for t, _ in generate(suite, 150, split=split)} for split in ("train", "eval")
@@ -92,10 +92,10 @@ def test_unseen_tools_are_unseen():
     """No tool of the unseen and retrieval rungs, by name or description, in pretraining or among the calculator's."""
     schemas = [s["function"] for tools, _ in pretraining_examples(1000, "a test") for s in tools]
     schemas += [s["function"] for s in CALCULATOR.schemas]
-    kept = [s["function"] for s in [*UNSEEN.schemas, *RETRIEVAL.subset(["search"]).schemas]]
-    assert len(schemas) > 1000 and len(kept) == 15
+    held_out = [s["function"] for s in [*UNSEEN.schemas, *RETRIEVAL.subset(["search"]).schemas]]
+    assert len(schemas) > 1000 and len(held_out) == 15
     for part in ("name", "description"):
-        assert not {s[part] for s in schemas} & {s[part] for s in kept}
+        assert not {s[part] for s in schemas} & {s[part] for s in held_out}
 
 
 def test_generation_repeats_and_grows():
@@ -212,7 +212,7 @@ def test_a_hop_cannot_be_left_out():
         assert first.split()[1] in task.question
 
 
-def test_a_found_text_is_the_answer_only_if_it_says_it(sandbox):
+def test_a_search_result_is_the_answer_only_if_it_contains_it(sandbox):
     pairs = generate("retrieval", 30, hops=(1, 1))
     other = {t.id: o.answer for (t, _), (o, _) in zip(pairs, pairs[1:] + pairs[:1], strict=True)}
     forged = [(t, r) for t, r in pairs if other[t.id] != t.answer]
@@ -242,11 +242,11 @@ def test_a_wrong_answer_without_a_call_is_rejected(sandbox):
     assert reference.answer != other.answer
     reference.messages[:] = other.messages
     kept, rejected = verify_references([(task, reference)], sandbox)
-    assert not kept and rejected[0].reason == "the answer given is not the task's"
+    assert not kept and rejected[0].reason == "wrong answer"
 
 
-def test_a_result_as_a_rollout_shows_it_is_the_call_s(sandbox):
-    """A sampled teacher's tool messages are cut and defused."""
+def test_a_result_may_be_formatted_as_in_a_rollout(sandbox):
+    """A sampled teacher's tool messages are cut and escaped."""
     source = 'def read() -> str:\n    """Read."""\n    return "<|" + "a" * 3000\n'
     task = Task("t", "Read.", "3", Toolbox.from_source("t", source), "t")
     shown = Execution(value="<|" + "a" * 3000).text
@@ -254,20 +254,20 @@ def test_a_result_as_a_rollout_shows_it_is_the_call_s(sandbox):
         reference = reference_from_calls("t", [("read", {}, "")], "3")
         reference.messages[1]["content"] = text
         _, rejected = verify_references([(task, reference)], sandbox)
-        assert (rejected[0].reason == "a call gives another value") is not fits
+        assert (rejected[0].reason == "a call returns another value") is not fits
 
 
-# --- asking for what there is not ---
+# --- errors ---
 
 
-def test_asking_for_more_tasks_than_there_are_is_one_line(monkeypatch):
+def test_asking_for_too_many_tasks_is_a_one_line_error(monkeypatch):
     problem = SUITES["unseen"](random.Random(0))
     monkeypatch.setitem(SUITES, "unseen", lambda rng: problem)
     with pytest.raises(InputError, match="ask for fewer than 2"):
         generate("unseen", 2, split=problem.split)
 
 
-def test_unknown_suite_is_one_line():
+def test_an_unknown_suite_is_a_one_line_error():
     with pytest.raises(InputError, match="unknown suite 'nope'"):
         generate("nope", 1)
 

@@ -1,4 +1,4 @@
-"""A sampled teacher: what is kept of its samples, and what is counted."""
+"""A sampled teacher: which samples are kept, and what is counted."""
 
 from dataclasses import replace
 
@@ -10,14 +10,14 @@ from mentorlib.core import InputError, Reference, Trajectory
 from mentorlib.data.problem import reference_from_calls
 from mentorlib.data.suites import generate
 from mentorlib.data.suites.calculator import CALCULATOR
-from mentorlib.data.teacher import agreement, distill, references
+from mentorlib.data.teacher import agreement, distill, select_references
 from mentorlib.rollout.endpoint import Endpoint
 from mentorlib.runs.run import Run
 from mentorlib.task import Task
 
 
-def played(task, calls, answer, counted=10, stop="answered"):
-    """A trajectory of ``(name, arguments, result)`` and an answer."""
+def trajectory_of(task, calls, answer, counted=10, stop="answered"):
+    """A trajectory with these ``(name, arguments, result)`` and an answer."""
     messages = reference_from_calls(task.id, calls, answer).messages
     return Trajectory(task.id, messages, f"\\boxed{{{answer}}}<|im_end|>", stop, sampled_by_server=counted)
 
@@ -27,28 +27,28 @@ def test_the_most_direct_right_sample_is_kept(sandbox):
     long = [("add", {"a": 2, "b": 3}, 5), ("add", {"a": 5, "b": 4}, 9)]
     short = [("sum_numbers", {"numbers": [2, 3, 4]}, 9)]
     done = [
-        played(task, long, "9"),
-        played(task, short, "9", counted=30),
-        played(task, short, "9", counted=20),
-        played(task, short, "9", counted=20),
-        played(task, short, "8"),
-        played(task, [("add", {"a": 2, "b": 3}, 6)], "9"),
-        played(task, [], "9"),
-        played(task, long[:1], "5", stop="turn_limit"),
-        played(task, long[:1], "5", stop="infrastructure"),
+        trajectory_of(task, long, "9"),
+        trajectory_of(task, short, "9", counted=30),
+        trajectory_of(task, short, "9", counted=20),
+        trajectory_of(task, short, "9", counted=20),
+        trajectory_of(task, short, "8"),
+        trajectory_of(task, [("add", {"a": 2, "b": 3}, 6)], "9"),
+        trajectory_of(task, [], "9"),
+        trajectory_of(task, long[:1], "5", stop="turn_limit"),
+        trajectory_of(task, long[:1], "5", stop="infrastructure"),
     ]
-    kept, rejected, (row,) = references([task] * len(done), done, sandbox)
+    kept, rejected, (row,) = select_references([task] * len(done), done, sandbox)
     assert [(r.task_id, r.messages) for _, r in kept] == [("t", done[2].messages)]
     assert kept[0][0] == task
     assert [(r.where, r.reason) for r in rejected] == [
-        ("t#0", "right, but not the most direct"),
-        ("t#1", "right, but not the most direct"),
-        ("t#3", "right, but not the most direct"),
-        ("t#4", "the answer given is not the task's"),
-        ("t#5", "a call gives another value"),
-        ("t#6", "right, but not the most direct"),  # without a tool, there is nothing to learn from it
+        ("t#0", "correct, but not the most direct"),
+        ("t#1", "correct, but not the most direct"),
+        ("t#3", "correct, but not the most direct"),
+        ("t#4", "wrong answer"),
+        ("t#5", "a call returns another value"),
+        ("t#6", "correct, but not the most direct"),  # without a tool, there is nothing to learn from it
         ("t#7", "no answer: turn_limit"),
-        ("t#8", "unfinished: the server or the sandbox failed"),
+        ("t#8", "infrastructure failure"),
     ]
     assert row == {
         "task_id": "t",
@@ -71,7 +71,7 @@ def test_the_most_direct_right_sample_is_kept(sandbox):
     }
 
 
-def test_a_teacher_does_what_is_drawn_and_what_has_no_reference_or_the_suites_named(sandbox, tmp_path):
+def test_a_teacher_samples_generated_tasks_and_those_without_a_reference_or_the_named_suites(sandbox, tmp_path):
     drawn = generate("calculator", 2, split="train")
     other = [(replace(t, id=f"o{i}", suite="gsm8k"), r) for i, (t, r) in enumerate(generate("calculator", 2, seed=1))]
     mine = [
@@ -80,22 +80,20 @@ def test_a_teacher_does_what_is_drawn_and_what_has_no_reference_or_the_suites_na
     mine[1] = (replace(mine[1][0], split="eval"), mine[1][1])
     pairs, teacher = drawn + other + mine, TorchEngine(*load_model("nano"))
 
-    def taught(**which):
+    def sampled(**which):
         run = Run(f"run-{len(which)}", tmp_path)
         kept, _, _ = distill(teacher, pairs, sandbox, run=run, samples=1, max_tokens=80, **which)
         asked = [row["task_id"] for row in run.read_rows("teacher.jsonl")]
         assert [p for p in kept if p[0].id not in asked] == [p for p in pairs if p[0].id not in asked]
         return asked
 
-    assert taught() == [t.id for t, _ in drawn] + ["m0"]
-    assert taught(suites=["gsm8k"]) == ["o0", "o1"]
-    with pytest.raises(
-        InputError, match="no training tasks of suite 'longer' to teach: there are calculator, gsm8k, rooms"
-    ):
-        taught(suites=["longer"])
+    assert sampled() == [t.id for t, _ in drawn] + ["m0"]
+    assert sampled(suites=["gsm8k"]) == ["o0", "o1"]
+    with pytest.raises(InputError, match="no training tasks of suite 'longer': choose among calculator, gsm8k, rooms"):
+        sampled(suites=["longer"])
     with pytest.raises(InputError, match="two tasks have the id"):
         distill(Endpoint("http://127.0.0.1:9/v1", "m", Run("x", tmp_path)), [*pairs, pairs[0]], sandbox)  # not asked
-    with pytest.raises(InputError, match="'gsm8k' is to be taught, but there is no teacher"):
+    with pytest.raises(InputError, match="teacher_suites names 'gsm8k', but there is no teacher"):
         distill(None, pairs, sandbox, suites=["gsm8k"])
 
 

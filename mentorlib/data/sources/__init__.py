@@ -1,6 +1,6 @@
-"""Where tasks come from that nobody here invented: published data sets, and a user's own (docs/data.md).
+"""Tasks from published data sets and from a user's folder (docs/data.md); each file here is one source.
 
-``read("bfcl:data/bfcl")`` gives tasks with references and the rows rejected by name. Each file here is one source.
+``read_sources(["bfcl:data/bfcl"])`` gives tasks with references, and the rejected rows with their reasons.
 """
 
 from collections import Counter
@@ -12,35 +12,36 @@ from ...core import InputError
 from ...task import Pair
 from ..check_references import RejectedRow
 from . import bfcl, gsm8k, math500, mentor, multihop, own
+from .rows import hold_out
 
-Read = Callable[[Path, int], tuple[list[Pair], list[RejectedRow]]]
+Reader = Callable[[Path], tuple[list[Pair], list[RejectedRow]]]
 
-# name -> (how it is read: path, how many rows to hold out; what its card says)
-SOURCES: dict[str, tuple[Read, dict[str, str]]] = {
-    "gsm8k": (gsm8k.read, gsm8k.ABOUT),
-    "gsm8k_test": (gsm8k.read_test, gsm8k.ABOUT_TEST),
-    "math500": (math500.read, math500.ABOUT),
-    "bfcl": (bfcl.read, bfcl.ABOUT),
-    "hotpotqa": (multihop.read_hotpot, multihop.ABOUT_HOTPOT),
+# Name -> (reader of a file or folder, what the data set's card says).
+SOURCES: dict[str, tuple[Reader, dict[str, str]]] = {
+    "gsm8k": (gsm8k.read_gsm8k, gsm8k.ABOUT),
+    "gsm8k_test": (gsm8k.read_gsm8k_test, gsm8k.ABOUT_TEST),
+    "math500": (math500.read_math500, math500.ABOUT),
+    "bfcl": (bfcl.read_bfcl, bfcl.ABOUT),
+    "hotpotqa": (multihop.read_hotpotqa, multihop.ABOUT_HOTPOTQA),
     "bamboogle": (multihop.read_bamboogle, multihop.ABOUT_BAMBOOGLE),
-    "mentor": (mentor.read, mentor.ABOUT),
-    "own": (own.read, own.ABOUT),
+    "mentor": (mentor.read_mentor, mentor.ABOUT),
+    "own": (own.read_own, own.ABOUT),
 }
 
 
-def read(
-    sources: Sequence[str], n_eval: int = 500, fetched: str | Path = "runs"
+def read_sources(
+    sources: Sequence[str], n_eval: int = 500, downloads: str | Path = "runs"
 ) -> tuple[list[Pair], list[RejectedRow], list[dict[str, Any]]]:
     """Read sources, each written ``name:path``; ``gsm8k`` alone is looked for in ../shared/data and on the hub.
 
     Args:
         sources: names in SOURCES with the file or folder to read.
-        n_eval: rows to hold out of each source that can be trained on (gsm8k, mentor, own), a fifth at most.
-        fetched: folder for what the hub gives.
+        n_eval: rows to hold out of each source with training rows (gsm8k, mentor, own), at most a fifth.
+        downloads: folder for files from the hub.
 
     Returns:
-        Pairs, rejected rows, and for each source what the data's card says: source, files, origin, licence, what is
-        simplified, rows, read, and rejected by reason.
+        Pairs; rejected rows; and for each source the entry of the data set's card: source, files, origin, licence, what
+        is simplified, rows, read, and rejected by reason.
 
     Raises:
         InputError: an unknown source, one without a path, or one that cannot be read.
@@ -49,31 +50,31 @@ def read(
     rejected: list[RejectedRow] = []
     cards: list[dict[str, Any]] = []
     for source in sources:
-        name, _, path = source.partition(":")
+        name, _, given = source.partition(":")
         if name not in SOURCES:
             raise InputError(f"source {source!r}: write name:path, with one of {', '.join(SOURCES)}")
-        if not path and name != "gsm8k":
-            raise InputError(f"source {source!r}: say where it is: {name}:PATH")
-        where = Path(path) if path else gsm8k.find(Path(fetched))
-        reading, about = SOURCES[name]
-        made, refused = reading(where, n_eval)
-        pairs += made
-        rejected += refused
+        if not given and name != "gsm8k":
+            raise InputError(f"source {source!r}: add its path: {name}:PATH")
+        path = Path(given) if given else gsm8k.find_training_file(Path(downloads))
+        reader, about = SOURCES[name]
+        usable, unusable = reader(path)
+        pairs += hold_out(usable, n_eval)
+        rejected += unusable
         cards.append(
             {
                 "source": source,
-                "files": [str(file) for file in files_of(where)],
+                "files": [str(file) for file in source_files(path)],
                 **about,
-                "rows": len(made) + len(refused),
-                "read": len(made),
-                "rejected": dict(Counter(r.reason for r in refused).most_common()),
+                "rows": len(usable) + len(unusable),
+                "read": len(usable),
+                "rejected": dict(Counter(r.reason for r in unusable).most_common()),
             }
         )
     return pairs, rejected, cards
 
 
-def files_of(path: Path) -> list[Path]:
-    """The files that a source is made of: itself, or the data files in its folder."""
+def source_files(path: Path) -> list[Path]:
+    """The files of a source: the path itself, or the data files in its folder."""
     if path.is_file():
         return [path]
     return sorted(file for file in path.rglob("*") if file.suffix in (".json", ".jsonl", ".py") and file.is_file())

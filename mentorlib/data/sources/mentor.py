@@ -1,10 +1,11 @@
 """The parquet that MENTOR (arXiv 2510.18383) was trained on: questions, tools as source, names of the teacher's tools.
 
-The source (``env``) is a stranger's: nothing of it runs outside the sandbox, and there each call has its own process.
+The tools' source (``env``) is untrusted: it runs only in the sandbox, where each call has its own process.
 """
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,58 +16,58 @@ from ...runs.files import jsonable
 from ...sandbox.toolbox import Toolbox
 from ...task import Pair, Task
 from ..check_references import RejectedRow
-from .rows import Unusable, check_text, convert, hold_out, text_of
+from .rows import Row, UnusableRow, check_text, convert_file, required_text
 
 ABOUT = {
     "origin": "MENTOR-RL/MENTOR-data on the hub, train-00000-of-00001.parquet",
     "licence": "see the data set's page (the paper's repository is CC BY 4.0)",
     "simplified": "it names the teacher's tools but not its calls or turns: enough for GRPO by any reward that "
-    "compares tool names, not for SFT or strict; of several gold answers the first is taken; placeholders in env are "
+    "compares tool names, not for SFT or strict; the first of several gold answers is used; placeholders in env are "
     "not filled",
 }
 
 
-def mentor_pair(row: dict[str, Any], where: str, boxes: dict[tuple[str, str], Toolbox]) -> Pair:
-    """Turn a row into a task with its own toolbox, and a reference that holds the names of the tools alone.
+def mentor_pair(row: Row, where: str, toolboxes: dict[tuple[str, str], Toolbox]) -> Pair:
+    """Turn a row into a task with its own toolbox, and a reference with only the names of the teacher's tools.
 
     Args:
         row: ``question``, ``reward_model`` ({ground_truth}), ``extra_info`` ({func_schemas, env}), ``tool_calls_used``;
             each of the last three as an object or as its JSON.
         where: file and row.
-        boxes: toolboxes made before, by source and schemas: rows share them.
+        toolboxes: cache by source and schemas, shared by the rows.
 
     Raises:
-        Unusable: (reason, detail).
+        UnusableRow: (reason, detail).
     """
-    question = text_of(row, "question")
+    question = required_text(row, "question")
     match _parsed(row.get("reward_model")):
         case {"ground_truth": [gold, *_]} | {"ground_truth": gold} if _is_answer(gold):
-            answer = text_of({"ground truth": str(gold).strip()}, "ground truth")
+            answer = required_text({"ground truth": str(gold).strip()}, "ground truth")
         case other:
-            raise Unusable("no ground truth", other)
+            raise UnusableRow("no ground truth", other)
     extra = _parsed(row.get("extra_info"))
     if not isinstance(extra, dict) or not isinstance(extra.get("env"), str) or not extra["env"].strip():
-        raise Unusable("no env with the tools' source", extra)
+        raise UnusableRow("no env with the tools' source", extra)
     schemas = _parsed(extra.get("func_schemas"))
     if not isinstance(schemas, list) or not schemas or not all(isinstance(s, dict) for s in schemas):
-        raise Unusable("no func_schemas", schemas)
+        raise UnusableRow("no func_schemas", schemas)
     check_text([answer, schemas])
     key = extra["env"], json.dumps(schemas)
     try:
-        if key not in boxes:
-            boxes[key] = Toolbox.from_source("mentor", extra["env"], schemas)
+        if key not in toolboxes:
+            toolboxes[key] = Toolbox.from_source("mentor", extra["env"], schemas)
     except InputError as e:
-        raise Unusable("the tools cannot be read", e) from None
+        raise UnusableRow("the tools cannot be read", e) from None
     used = _parsed(row.get("tool_calls_used"))
     names = [u.get("name") if isinstance(u, dict) else u for u in used] if isinstance(used, list) else None
     if names is None or any(not isinstance(name, str) for name in names):
-        raise Unusable("tool_calls_used is no list of tools", used)
+        raise UnusableRow("tool_calls_used is not a list of tools", used)
     if not names:
-        raise Unusable("the teacher used no tool", used)
-    unknown = [name for name in names if name not in boxes[key].names]
+        raise UnusableRow("the teacher used no tool", used)
+    unknown = [name for name in names if name not in toolboxes[key].names]
     if unknown:
-        raise Unusable("the teacher used a tool that is not offered", unknown[0])
-    return Task(where, question, answer, boxes[key], "mentor"), Reference(
+        raise UnusableRow("the teacher used a tool that is not offered", unknown[0])
+    return Task(where, question, answer, toolboxes[key], "mentor"), Reference(
         where, [], [Call(str(n), {}) for n in names], answer
     )
 
@@ -78,7 +79,7 @@ def _is_answer(gold: Any) -> bool:
 
 
 def _parsed(value: Any) -> Any:
-    """What a cell holds: arrays as lists, and a text that is JSON as what it says."""
+    """A cell's value: arrays as lists, JSON texts parsed."""
     try:
         value = jsonable(value)
         return json.loads(value) if isinstance(value, str) else value
@@ -86,13 +87,12 @@ def _parsed(value: Any) -> Any:
         return None
 
 
-def read(path: str | Path, n_eval: int = 500) -> tuple[list[Pair], list[RejectedRow]]:
-    """Read MENTOR's parquet: usable pairs (the last n_eval of them with split "eval") and the rows rejected by name.
+def read_mentor(path: Path) -> tuple[list[Pair], list[RejectedRow]]:
+    """Read MENTOR's parquet.
 
     Raises:
-        InputError: no such file, no parquet, a column is missing, or no row is usable.
+        InputError: no such file, not parquet, a column is missing, or no row is usable.
     """
-    path = Path(path)
     try:
         frame = pd.read_parquet(path)
     except (OSError, ValueError) as e:
@@ -102,10 +102,5 @@ def read(path: str | Path, n_eval: int = 500) -> tuple[list[Pair], list[Rejected
     missing = [c for c in ("question", "reward_model", "extra_info", "tool_calls_used") if c not in frame.columns]
     if missing:
         raise InputError(f"{path}: lacks column {missing[0]!r}: give the parquet that MENTOR was trained on")
-    boxes: dict[tuple[str, str], Toolbox] = {}
     rows = [(f"{path.name}:{i}", row) for i, row in enumerate(frame.to_dict("records"), start=1)]
-    pairs, rejected = convert(rows, lambda row, where: mentor_pair(row, where, boxes))
-    if not pairs:
-        why = f" ({rejected[0].where}: {rejected[0].reason})" if rejected else ""
-        raise InputError(f"{path}: none of its {len(rows)} rows is usable{why}")
-    return hold_out(pairs, n_eval), rejected
+    return convert_file(path, rows, partial(mentor_pair, toolboxes={}), "usable")

@@ -6,15 +6,14 @@ from pathlib import Path
 
 from ..core import InputError
 from . import worker
-from .pool import HINTS, Job, Sandbox, _available
+from .layers import REMEDIES, available_layers
+from .pool import Job, Sandbox
 
-# --- a test of each layer ------------------------------------------------------------------------------------------
-
-_TRY = """
+_SETUP = """
 import ctypes, errno, os
 libc = ctypes.CDLL(None, use_errno=True)
 
-def said(act):
+def tried(act):
     try:
         done = act()
         return errno.errorcode[ctypes.get_errno()] if done == -1 else "done"
@@ -25,44 +24,44 @@ def fork():
     return os.fork() or os._exit(0)
 
 """
-_PROBES: dict[str, tuple[str, dict[str, str], str]] = {  # layer -> code, what it must give, in words
+_PROBES: dict[str, tuple[str, dict[str, str], str]] = {  # by layer: code, its right result, what that shows
     "seccomp": (
-        "{'fork': said(fork), 'socket': said(lambda: libc.socket(1, 1, 0)), 'kill': said(lambda: os.kill(1, 0)),"
-        " 'open': said(lambda: os.open('/', 0)), 'prctl': said(lambda: libc.prctl(3, 0, 0, 0, 0))}",
+        "{'fork': tried(fork), 'socket': tried(lambda: libc.socket(1, 1, 0)), 'kill': tried(lambda: os.kill(1, 0)),"
+        " 'open': tried(lambda: os.open('/', 0)), 'prctl': tried(lambda: libc.prctl(3, 0, 0, 0, 0))}",
         dict.fromkeys(("fork", "socket", "kill", "open", "prctl"), "EPERM"),
         "no process, socket, signal or file",
     ),
     "landlock": (
-        "{'a file of ours': said(lambda: os.open(FILE, 0)), 'the root folder': said(lambda: os.open('/', 0)),"
-        ' "Python\'s library": said(lambda: os.open(os.__file__, 0))}',
-        {"a file of ours": "EACCES", "the root folder": "EACCES", "Python's library": "done"},
+        "{\"the caller's file\": tried(lambda: os.open(FILE, 0)), 'the root folder': tried(lambda: os.open('/', 0)),"
+        ' "Python\'s library": tried(lambda: os.open(os.__file__, 0))}',
+        {"the caller's file": "EACCES", "the root folder": "EACCES", "Python's library": "done"},
         "no file but Python's library",
     ),
     "bubblewrap": (
-        "{'a file of ours': said(lambda: os.open(FILE, 0)), '/proc': said(lambda: os.open('/proc', 0)),"
-        ' "Python\'s library": said(lambda: os.open(os.__file__, 0))}',
-        {"a file of ours": "ENOENT", "/proc": "ENOENT", "Python's library": "done"},
+        "{\"the caller's file\": tried(lambda: os.open(FILE, 0)), '/proc': tried(lambda: os.open('/proc', 0)),"
+        ' "Python\'s library": tried(lambda: os.open(os.__file__, 0))}',
+        {"the caller's file": "ENOENT", "/proc": "ENOENT", "Python's library": "done"},
         "no other file or process exists",
     ),
 }
 
 
 def self_test() -> list[tuple[str, str, str]]:
-    """Try what each layer must deny: (layer, ``pass``, ``FAIL`` or ``missing``, in words), the limits among them.
+    """Try what each layer must deny: rows of (layer, ``pass``, ``FAIL`` or ``missing``, explanation).
 
-    Seccomp and the limits are needed; landlock and bubblewrap may be missing.
+    The resource limits are among them. Seccomp and the limits are required; landlock and bubblewrap may be missing.
     """
     if sys.platform != "linux":
         return [("sandbox", "FAIL", "no tool can run here: it needs Linux; use a Linux machine, or a container")]
     report = []
-    for layer, there in _available().items():
+    for layer, available in available_layers().items():
         code, expected, words = _PROBES[layer]
-        if not there:
-            report.append((layer, "FAIL" if layer == "seccomp" else "missing", HINTS[layer]))
+        if not available:
+            report.append((layer, "FAIL" if layer == "seccomp" else "missing", REMEDIES[layer]))
             continue
         try:
             with tempfile.NamedTemporaryFile() as file, Sandbox(1, 5.0, layers=[layer]) as box:
-                got = box.run(Job(f"{_TRY}FILE = {file.name!r}\nresult = {code}"))
+                got = box.run(Job(f"{_SETUP}FILE = {file.name!r}\nresult = {code}"))
             wrong = {k: v for k, v in (got.value or {"the probe": got.error}).items() if expected.get(k) != v}
         except InputError as e:
             wrong = {"the start": str(e)}
@@ -71,12 +70,12 @@ def self_test() -> list[tuple[str, str, str]]:
 
 
 def _limits() -> list[tuple[str, str, str]]:
-    """The same for what a process gives up besides: privileges, memory, time, output."""
+    """Test what every worker gives up or is limited in: privileges, memory, time, output."""
     with Sandbox(1, 0.3, layers=[]) as box:
         memory = box.run(Job(f"result = len(bytearray({box.memory_mb} << 20))"))
         loop, sleep = box.run(Job("while True: pass")), box.run(Job("import time\ntime.sleep(60)"))
         flood = box.run(Job("print('x' * 10**6)\nresult = 1"))
-        status = Path(f"/proc/{next(iter(box._all)).pid}/status").read_text().split("\n")
+        status = Path(f"/proc/{next(iter(box.processes)).pid}/status").read_text().split("\n")
     held = dict(line.split(":\t", 1) for line in status if ":\t" in line)
     tests = [
         ("no_new_privs", held.get("NoNewPrivs") == "1", "no program gives privileges back"),

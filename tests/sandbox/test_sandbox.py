@@ -22,10 +22,10 @@ import pytest
 from mentorlib.core import Execution, InputError
 from mentorlib.data.suites import SUITES, generate
 from mentorlib.data.tools import calculator, lists, text, units
-from mentorlib.sandbox import pool as module
-from mentorlib.sandbox import worker
+from mentorlib.sandbox import confinement, layers, pool, process, worker
 from mentorlib.sandbox.doctor import self_test
-from mentorlib.sandbox.pool import HINTS, Job, Sandbox, layers
+from mentorlib.sandbox.layers import REMEDIES, available_layers
+from mentorlib.sandbox.pool import Job, Sandbox
 from mentorlib.sandbox.toolbox import call_many
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,10 +171,10 @@ def test_output_is_kept_and_capped(sandbox: Sandbox) -> None:
     assert sandbox.run(Job("print('kept')\n1 / 0")).stdout == "kept\n"
 
 
-@pytest.mark.parametrize("chosen", HINTS)
+@pytest.mark.parametrize("chosen", REMEDIES)
 def test_each_layer_confines(chosen: str) -> None:
-    if not layers()[chosen]:
-        pytest.skip(f"no {chosen}: {HINTS[chosen]}")
+    if not available_layers()[chosen]:
+        pytest.skip(f"no {chosen}: {REMEDIES[chosen]}")
     attempts = [
         "open('/etc/passwd')",
         "open('/dev/null', 'w')",
@@ -200,11 +200,11 @@ def test_each_layer_confines(chosen: str) -> None:
 
 
 def test_every_other_system_call_is_refused(sandbox: Sandbox) -> None:
-    column = worker._MACHINES[platform.machine()][1]
-    allowed = {n[column] for n in [*worker._PLAIN.values(), *worker._FILES.values()]}
+    column = confinement.MACHINES[platform.machine()][1]
+    allowed = {n[column] for n in [*confinement.ALWAYS_ALLOWED.values(), *confinement.FILE_CALLS.values()]}
     answers = {n[column]: code for n, code in (
-        (worker._OPENAT, errno.EACCES if {"landlock", "bubblewrap"} & set(sandbox.layers) else errno.EPERM),
-        (worker._IOCTL, errno.ENOTTY), (worker._CLONE3, errno.ENOSYS))}  # fmt: skip
+        (confinement.OPENAT, errno.EACCES if {"landlock", "bubblewrap"} & set(sandbox.layers) else errno.EPERM),
+        (confinement.IOCTL, errno.ENOTTY), (confinement.CLONE3, errno.ENOSYS))}  # fmt: skip
     code = f"""
         import ctypes
         libc = ctypes.CDLL(None, use_errno=True)
@@ -227,7 +227,7 @@ def test_nor_is_a_wait_in_one_stretch(isolate: bool) -> None:
     mine, core = sorted(os.sched_getaffinity(0))[:2]
     with Sandbox(workers=1, time_limit=0.3, layers=[]) as box, contextlib.ExitStack() as others:
         assert box.run(Job(source, "work", isolate=isolate)).fault is None
-        (worker,) = box._all
+        (worker,) = box.processes
         others.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
         os.sched_setaffinity(worker.pid, {core})
         os.sched_setaffinity(0, {mine})
@@ -255,7 +255,7 @@ def test_waiting_for_a_core_is_not_the_calls_time(isolate: bool) -> None:
     core = min(os.sched_getaffinity(0))
     with Sandbox(workers=1, time_limit=0.7, layers=[]) as box, contextlib.ExitStack() as others:
         assert box.run(Job(source, "work", isolate=isolate)).value == 1
-        (worker,) = box._all
+        (worker,) = box.processes
         assert worker.schedule >= 0, "this kernel keeps no /proc/PID/schedstat: a call's time is the clock's"
         os.sched_setaffinity(worker.pid, {core})
         for _ in range(3):
@@ -268,14 +268,16 @@ def test_waiting_for_a_core_is_not_the_calls_time(isolate: bool) -> None:
         slept = box.run(Job(source, "sleep", isolate=isolate))
         assert slept.fault == "model" and slept.seconds < 5
         assert box.run(Job("def one(): return 1", "one", isolate=isolate)).value == 1
-        (worker,) = box._all  # the sleep may have cost the one above
+        (worker,) = box.processes  # the sleep may have cost the one above
         os.sched_setaffinity(worker.pid, {core})
         assert box.run(Job(source, "loop", isolate=isolate)).error == "timed out after 0.7 s"
 
 
 def test_no_core_for_long_is_our_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module._Worker, "cores", lambda self: (0.0, 2 * time.monotonic()))  # as if it never ran
-    monkeypatch.setattr(module, "PATIENCE", 2)
+    monkeypatch.setattr(
+        process.WorkerProcess, "cpu_times", lambda self: (0.0, 2 * time.monotonic())
+    )  # as if it never ran
+    monkeypatch.setattr(process, "PATIENCE", 2)
     with Sandbox(workers=1, time_limit=0.2) as box:
         for isolate in (False, True):
             got = box.run(Job(TOOLS, "loop", isolate=isolate))
@@ -289,21 +291,21 @@ def test_closing_ends_what_runs_as_our_failure() -> None:
     jobs = [Job(TOOLS, "loop"), Job("while True: pass"), Job(TOOLS, "add", {"a": 1, "b": 2})]
     thread = threading.Thread(target=lambda: got.extend(box.run_many(jobs)))
     thread.start()
-    while sum(worker.calls for worker in list(box._all)) < 2:
+    while sum(worker.calls for worker in list(box.processes)) < 2:
         time.sleep(0.01)
     box.close()
     thread.join(20)
     assert [execution.fault for execution in got] == ["sandbox"] * 3
-    assert not box._all
+    assert not box.processes
 
 
 MUTANTS = [  # layer, what its worker forgets to do
-    ("seccomp", "        apply_seccomp(program)\n        body", "        body"),
+    ("seccomp", "    apply_seccomp(program)\n", ""),
     ("seccomp", "0x00050000 | errno_", "0x7FFF0000"),
-    ("landlock", "check(_libc.syscall(446, ruleset, 0)", "check(0"),
+    ("landlock", "check(LIBC.syscall(446, ruleset, 0)", "check(0"),
     ("memory", '("AS", memory), ', ""),
     ("seccomp", "prctl(38, 1, 0", "prctl(39, 0, 0"),  # no_new_privs: the kernel then takes no filter
-    ("capabilities", "_CAPSET[column], struct", "_PLAIN['getpid'][column], struct"),
+    ("capabilities", "CAPSET[column], struct", "ALWAYS_ALLOWED['getpid'][column], struct"),
 ]
 
 
@@ -311,13 +313,15 @@ MUTANTS = [  # layer, what its worker forgets to do
 def test_the_self_test_finds_a_layer_that_does_not_hold(
     layer: str, done: str, forgotten: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not layers().get(layer, True) or (layer == "capabilities" and os.getuid() != 0):
+    if not available_layers().get(layer, True) or (layer == "capabilities" and os.getuid() != 0):
         pytest.skip(f"no {layer} on this machine")
-    source = Path(module._SCRIPT).read_text()
+    source = Path(layers.CONFINEMENT).read_text()
     assert source.count(done) == 1
-    (tmp_path / "_worker.py").write_text(source.replace(done, forgotten))
+    (tmp_path / "worker.py").write_text(Path(layers.WORKER).read_text())
+    (tmp_path / "confinement.py").write_text(source.replace(done, forgotten))
     assert {verdict for _, verdict, _ in self_test()} <= {"pass", "missing"}
-    monkeypatch.setattr(module, "_SCRIPT", str(tmp_path / "_worker.py"))
+    for name in ("worker", "confinement"):
+        monkeypatch.setattr(layers, name.upper(), str(tmp_path / f"{name}.py"))
     assert (layer, "FAIL") in [(name, verdict) for name, verdict, _ in self_test()]
 
 
@@ -334,11 +338,11 @@ def test_elsewhere_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_layer_that_is_missing_fails_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_available", lambda: {"seccomp": True, "landlock": False, "bubblewrap": False})
+    monkeypatch.setattr(pool, "available_layers", lambda: {"seccomp": True, "landlock": False, "bubblewrap": False})
     with pytest.raises(InputError, match="lacks the layer bubblewrap: install bubblewrap"):
         Sandbox(layers=["bubblewrap"])
     assert Sandbox().layers == ["seccomp"]
-    monkeypatch.setattr(module, "_available", lambda: dict.fromkeys(module.HINTS, False))
+    monkeypatch.setattr(pool, "available_layers", lambda: dict.fromkeys(REMEDIES, False))
     with pytest.raises(InputError, match="lacks the layer seccomp"):
         Sandbox()
     with pytest.raises(InputError, match="unknown layer 'gvisor'"):
@@ -379,7 +383,7 @@ def test_a_failure_of_ours_is_tried_again_and_told_apart() -> None:
         def kill_soon(times: int) -> None:
             killed: set[int] = set()
             while len(killed) < times:
-                for worker in list(box._all):
+                for worker in list(box.processes):
                     if worker.ready and worker.calls and worker.process.pid not in killed:
                         killed.add(worker.process.pid)
                         time.sleep(0.05)
@@ -387,7 +391,7 @@ def test_a_failure_of_ours_is_tried_again_and_told_apart() -> None:
                 time.sleep(0.01)
 
         for times, fault in ((1, None), (2, "sandbox")):
-            for worker in list(box._all):
+            for worker in list(box.processes):
                 worker.calls = 0
             killer = threading.Thread(target=kill_soon, args=(times,))
             killer.start()
@@ -403,7 +407,7 @@ def test_nothing_of_ours_is_in_it_and_nothing_is_left(monkeypatch: pytest.Monkey
         seen = box.run(Job("import os, sys\nresult = [dict(os.environ), sys.argv[0], os.getcwd()]")).value
         assert "CANARY" not in json.dumps(seen) and seen[2] == "/"
         box.run_many([Job(TOOLS, "add", {"a": 1, "b": 2})] * 10)
-        pids = [worker.process.pid for worker in box._all]
+        pids = [worker.process.pid for worker in box.processes]
     assert pids and not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert len(os.listdir("/proc/self/fd")) == before
     with pytest.raises(InputError, match="closed"):
@@ -418,7 +422,7 @@ def test_workers_die_with_their_caller(tmp_path: Path) -> None:
         "job = Job('def f():\\n  while True: pass', 'f')\n"
         "threading.Thread(target=box.run, args=(job,), daemon=True).start()\n"
         "import time; time.sleep(0.5)\n"
-        "print(*(w.process.pid for w in box._all), flush=True)\nos.kill(os.getpid(), 9)\n"
+        "print(*(w.process.pid for w in box.processes), flush=True)\nos.kill(os.getpid(), 9)\n"
     )
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     pids = [int(pid) for pid in out.stdout.split()]
@@ -437,12 +441,12 @@ def _alive(pid: int) -> bool:
 
 
 def test_workers_are_recycled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RECYCLE", 10)
+    monkeypatch.setattr(process, "RECYCLE", 10)
     with Sandbox(workers=1) as box:
         pids = set()
         for _ in range(25):
             assert box.run(Job(TOOLS, "add", {"a": 1, "b": 2})).value == 3
-            pids |= {worker.process.pid for worker in box._all}
+            pids |= {worker.process.pid for worker in box.processes}
     assert len(pids) == 3  # 10 calls, 10 calls, 5 calls
 
 
@@ -551,11 +555,11 @@ def test_every_attack_is_contained() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("chosen", HINTS)
+@pytest.mark.parametrize("chosen", REMEDIES)
 def test_every_attack_is_contained_by_each_layer(chosen: str) -> None:
-    if not layers()[chosen]:
-        warnings.warn(f"the attacks were NOT run with {chosen}: {HINTS[chosen]}", stacklevel=1)
-        pytest.skip(f"no {chosen}: {HINTS[chosen]}")
+    if not available_layers()[chosen]:
+        warnings.warn(f"the attacks were NOT run with {chosen}: {REMEDIES[chosen]}", stacklevel=1)
+        pytest.skip(f"no {chosen}: {REMEDIES[chosen]}")
     _attacks("--layers", chosen, "--limit", "0.3")
 
 

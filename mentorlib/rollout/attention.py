@@ -1,13 +1,8 @@
-"""Attention for rows that share a prefix: the samples of a GRPO group share a prompt, and prompts of one toolbox the
-system message with all its schemas. What is shared is computed once.
+"""Attention for rows that share a prefix (a group's prompt, a toolbox's schemas), which is computed once.
 
 A transformers model gets a packed sequence, one row of tokens without padding, and a ``layout`` that says which tokens
-each token attends to; everything but attention works on the tokens one by one. ``PackedGroups`` is a layout for
-training (whole groups, with gradient), ``Prefill`` and ``Decoding`` are for sampling (prompts, then a growing KV
-cache). Without a layout the model's attention is sdpa.
-
-Source: the custom attention interface of transformers (AttentionInterface). Simplified: full attention only, no
-sliding windows (see ``supported``).
+each token attends to: ``PackedGroups`` for training (with gradient), ``Prefill`` and ``Decoding`` for sampling.
+Without a layout, attention is sdpa. Source: transformers' AttentionInterface. Simplified: no sliding windows.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,11 +1,9 @@
-"""A policy behind an OpenAI-compatible server: conversations by chat completions, in the server's own tool format.
+"""A policy behind an OpenAI-compatible server: it writes text and calls; the calls run here, in the sandbox.
 
-Tools run here, in the sandbox, as in ``run_rollouts``; only text and calls come from the server. Each reply is
-converted to a ChatML turn and treated as a local policy's turn, so that stops, rewards and analysis mean the same.
-
-Every reply is appended to the run's log (``replies.jsonl``) when it arrives, under the hash of its request, and no
-request in the log is sent again. A conversation that the server refuses while it answers others is a trajectory with
-stop="infrastructure", which a rerun tries again; the reason is in ``refused.jsonl``.
+Each reply is converted to a ChatML turn and treated as a local policy's turn. It is appended to the run's log
+(``replies.jsonl``) when it arrives, under the hash of its request; no request in the log is sent again. A conversation
+that the server refuses while it answers others is a trajectory with stop="infrastructure", which a rerun tries again;
+the reason is in ``refused.jsonl``.
 """
 
 import hashlib

@@ -1,9 +1,8 @@
-"""From prompts' token ids to sampled token ids, several turns in one pass over the model.
+"""From prompts' token ids to sampled token ids, over several turns.
 
 Each step is one forward pass: one token of every row, and all tokens appended to rows since the last step (tool results
-and the opening of the next turn). The KV cache lives as long as the batch, so nothing is computed or tokenised twice;
-prefixes that rows share (a group's prompt, a toolbox's schemas) are computed and stored once; finished rows leave the
-batch.
+and the opening of the next turn). The KV cache is kept across turns, shared prefixes are computed and stored once, and
+finished rows leave the batch.
 """
 
 from collections.abc import Callable, Iterator

@@ -5,6 +5,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 TOOLS = ["add", "subtract", "multiply", "divide", "sum_numbers"]
 OPS = {"add": lambda a, b: a + b, "subtract": lambda a, b: a - b, "multiply": lambda a, b: a * b}
 HOSTILE = "<script>alert(1)</script> \x1b[31mred \u202edne [x](javascript:alert(2)) $x$"
@@ -144,3 +146,25 @@ def make_runs(
                 m["advantage"] = (m["total"] - mean) / (std + 1e-4)
         (path / "rollouts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return list(methods)
+
+
+def evaluated_rows(
+    correct: dict[str, list[bool | None]], suite: str = "calculator", tools: list[str] | None = None
+) -> pd.DataFrame:
+    """Rows of ``evaluations`` with the given verdicts by method: one task a position."""
+    return pd.DataFrame(
+        [
+            {
+                "run": m,
+                "method": m,
+                "seed": 0,
+                "suite": suite,
+                "task_id": str(i),
+                "correct": c,
+                "teacher_tools": ["add"],
+            }
+            | {"calls": [{"name": t, "arguments": {}} for t in tools or ["add"]]}
+            for m, verdicts in correct.items()
+            for i, c in enumerate(verdicts)
+        ]
+    )

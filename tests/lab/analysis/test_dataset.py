@@ -22,18 +22,18 @@ def test_tools_that_only_evaluation_calls_are_counted() -> None:
     assert (
         table.loc[sorted(names), "unseen/eval"].sum() == 30 and not table.loc[sorted(names), "calculator/train"].any()
     )
-    said = figures.dataset.tool_calls(table).layout.title.text
-    assert said.startswith(f"<b>{len(names)} of the {len(names)} tools")
+    title = figures.dataset.tool_calls(table).layout.title.text
+    assert title.startswith(f"<b>{len(names)} of the {len(names)} tools")
     alone = figures.dataset.tool_calls(analysis.dataset.tool_calls(trained)).layout.title.text.replace(
         "</b><br><b>", " "
     )
     assert f"{len(analysis.dataset.tool_calls(trained))} tools are called, all in training" in alone
     few = generate("calculator", 2, split="eval")
     used = len({call.name for _, r in few for call in r.calls})
-    said = figures.dataset.tool_calls(analysis.dataset.tool_calls(trained + few)).layout.title.text.replace(
+    title = figures.dataset.tool_calls(analysis.dataset.tool_calls(trained + few)).layout.title.text.replace(
         "</b><br><b>", " "
     )
-    assert f"Training calls each of the {used} tools" in said and used < len(analysis.dataset.tool_calls(trained))
+    assert f"Training calls each of the {used} tools" in title and used < len(analysis.dataset.tool_calls(trained))
     assert (
         "No tool"
         in figures.dataset.tool_calls(

@@ -41,11 +41,11 @@ def test_a_total_that_its_terms_do_not_explain_gets_a_rest(rollouts: pd.DataFram
 
 
 def test_counterfactual_of_the_own_reward_changes_nothing(rollouts: pd.DataFrame) -> None:
-    found = analysis.reward_effects.counterfactual(analysis.reward_effects.rescore(rollouts))
-    own = found[found["reward"] == found["trained"]]
-    assert len(own) == 3 and (own[["sign_flips", "zeroed", "became_nonzero"]] == 0).all(axis=None)
-    assert np.allclose(own["spearman"].dropna(), 1)
-    assert found[["sign_flips", "zeroed", "became_nonzero", "zero_variance"]].stack().between(0, 1).all()
+    table = analysis.reward_effects.counterfactual(analysis.reward_effects.rescore(rollouts))
+    same = table[table["reward"] == table["trained"]]
+    assert len(same) == 3 and (same[["sign_flips", "zeroed", "became_nonzero"]] == 0).all(axis=None)
+    assert np.allclose(same["spearman"].dropna(), 1)
+    assert table[["sign_flips", "zeroed", "became_nonzero", "zero_variance"]].stack().between(0, 1).all()
 
 
 def test_counterfactual_by_hand() -> None:
@@ -66,27 +66,27 @@ def test_counterfactual_by_hand() -> None:
             for i, t in enumerate(values)
         ]
     )
-    found = analysis.reward_effects.counterfactual(scored).set_index("reward")
-    assert found.loc["b", ["sign_flips", "zeroed", "zero_variance", "spearman"]].tolist() == [
+    table = analysis.reward_effects.counterfactual(scored).set_index("reward")
+    assert table.loc["b", ["sign_flips", "zeroed", "zero_variance", "spearman"]].tolist() == [
         0.5,
         0,
         0,
         pytest.approx(-1),
     ]
-    assert found.loc["c", ["sign_flips", "zeroed", "zero_variance"]].tolist() == [0, 0.5, 1] and math.isnan(
-        found.loc["c", "spearman"]
+    assert table.loc["c", ["sign_flips", "zeroed", "zero_variance"]].tolist() == [0, 0.5, 1] and math.isnan(
+        table.loc["c", "spearman"]
     )
 
 
-def test_partings_show_what_was_mended(rollouts: pd.DataFrame) -> None:
+def test_version_differences_show_what_was_corrected(rollouts: pd.DataFrame) -> None:
     official, corrected = (
         analysis.reward_effects.rescore(rollouts, "official"),
         analysis.reward_effects.rescore(rollouts),
     )
-    parted = analysis.reward_effects.version_differences(official, corrected)
-    assert {"malformed call", "gave up"} <= set(parted["outcome"])
-    assert (parted["change"].abs().diff().dropna() <= 1e-12).all()
-    assert np.allclose(parted["change"], parted["corrected"] - parted["official"])
+    differing = analysis.reward_effects.version_differences(official, corrected)
+    assert {"malformed call", "gave up"} <= set(differing["outcome"])
+    assert (differing["change"].abs().diff().dropna() <= 1e-12).all()
+    assert np.allclose(differing["change"], differing["corrected"] - differing["official"])
     assert analysis.reward_effects.version_differences(official, official).empty
 
 
@@ -104,6 +104,6 @@ def test_what_cannot_be_judged_has_no_total(rollouts: pd.DataFrame) -> None:
     assert analysis.reward_effects.rescore(unclear, "official", rewards=["exact"])["total"].notna().all()
 
 
-def test_what_is_ours_is_never_scored(rollouts: pd.DataFrame) -> None:
-    mine = rollouts.head(4).assign(stop=["infrastructure", "answered", "answered", "answered"])
-    assert analysis.reward_effects.rescore(mine, rewards=["exact"])["row"].tolist() == mine.index[1:].tolist()
+def test_infrastructure_failures_are_never_scored(rollouts: pd.DataFrame) -> None:
+    failed = rollouts.head(4).assign(stop=["infrastructure", "answered", "answered", "answered"])
+    assert analysis.reward_effects.rescore(failed, rewards=["exact"])["row"].tolist() == failed.index[1:].tolist()

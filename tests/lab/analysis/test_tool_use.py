@@ -1,41 +1,39 @@
-"""Tokens by kind, and tool use call by call."""
+"""Tools called, against the teacher's: sets, distributions, paths, and call by call."""
 
-import math
 from pathlib import Path
 from random import Random
 
 import pandas as pd
-import pytest
 import synthetic
 
 from mentorlib.lab import analysis, figures
 
 
-def test_kinds_of_tokens() -> None:
-    said = ["So ", "<tool_", "call>\n{}", "</tool_call>", "\n5\n", "It is \\bo", "xed{", "{4}", "}", "."]
-    row = {"tokens": said, "logprobs": [-0.1] * 4 + [None] + [-0.2] * 5, "response": "".join(said)}
-    found = [kind for _, kind, _ in analysis.token_credit.token_kinds(row)]
-    assert found == ["other", "call", "call", "call", "other", "answer", "answer", "answer", "other"]
-    bare = analysis.token_credit.token_kinds(
-        {"response": "<tool_call>x<|im_end|>\n<|im_start|>user\nhidden<|im_end|>\n"}
+def test_off_reference_by_hand() -> None:
+    call = {"name": "add", "arguments": {"a": 1, "b": 2}}
+    rows = synthetic.evaluated_rows({"sft": [True, True, True, True, False]}).assign(
+        teacher_tools=[["add"]] * 4 + [["add"]],
+        teacher_calls=[[call]] * 5,
+        calls=[
+            [call],
+            [{"name": "add", "arguments": {"b": 2.0, "a": 1}}],
+            [call, call],
+            [call | {"name": "power"}],
+            [],
+        ],
     )
-    assert {kind for _, kind, _ in bare} == {"call"} and "hidden" not in "".join(t for t, _, _ in bare)
-    assert math.isnan(bare[0][2])
+    (found,) = analysis.tool_use.off_reference(rows).to_dict("records")
+    assert found == {"method": "sft", "n": 4, "other_tools": 0.25, "other_calls": 0.5}
+    assert analysis.tool_use.off_reference(rows.iloc[4:]).empty
+    assert analysis.tool_use.off_reference(
+        rows.drop(columns="teacher_calls", errors="ignore")
+    ).empty  # of an older library
 
 
-def test_gradient_shares_add_up(tmp_path: Path) -> None:
-    synthetic.make_runs(tmp_path, steps=3)
-    rows = analysis.load.rollouts(root=tmp_path)
-    table = analysis.token_credit.advantage_by_token_kind(rows, analysis.reward_effects.rescore(rows))
-    sums = table.groupby(["method", "reward"])[["tokens", "share"]].sum()
-    assert sums.to_numpy() == pytest.approx(1.0) and table["gradient"].isna().all()
-    kept = rows.assign(tokens=[list(r) for r in rows["response"]], logprobs=[[-0.5] * len(r) for r in rows["response"]])
-    even = analysis.token_credit.advantage_by_token_kind(kept, analysis.reward_effects.rescore(kept))
-    assert even["gradient"].to_numpy() == pytest.approx(even["share"].to_numpy())  # every token equally sure
-    assert (
-        figures.token_credit.advantage_by_token_kind(table).data
-        and not figures.token_credit.advantage_by_token_kind(table.head(0)).data
-    )
+def test_tool_use(rows: pd.DataFrame) -> None:
+    use = analysis.tool_use.tool_overlap(rows, by=["method"]).set_index("method")
+    assert use["f1"].idxmax() == "grpo-exact"
+    assert use["invented"].between(0, 1).all() and (use["teacher_calls"] == 1).all()
 
 
 def test_the_furthest_from_the_teacher_may_be_what_a_student_never_does() -> None:
@@ -43,20 +41,6 @@ def test_the_furthest_from_the_teacher_may_be_what_a_student_never_does() -> Non
     table = pd.DataFrame([{"method": m, "start": "(start)", "next": x, "n": n, "share": s} for m, x, n, s in made])
     title = figures.tool_use.transitions(table).layout.title.text.replace("</b><br><b>", " ")
     assert "at the start, sft calls A 0% of the time, the teacher 100%" in title
-
-
-def test_arguments_from_nowhere() -> None:
-    row = synthetic.row("right", Random(0), 1)
-    assert analysis.ungrounded.ungrounded_arguments(row) == []
-    wrong = synthetic.row("argument", Random(0), 1)
-    assert {argument for _, _, argument, _ in analysis.ungrounded.ungrounded_arguments(wrong)} <= {
-        "a",
-        "b",
-    } and analysis.ungrounded.ungrounded_arguments(wrong)
-    row["question"] = "Twice as many in an hour, 5% more"
-    for value, odd in ((2, 0), (60, 0), (0.05, 0), (77, 1), ("hours", 0), ("zebra", 1), ([2, 78], 1), (None, 0)):
-        row["messages"][0]["tool_calls"][0]["function"]["arguments"] = {"x": value}
-        assert len(analysis.ungrounded.ungrounded_arguments(row)) == odd, value
 
 
 def test_confusion_transitions_and_paths() -> None:

@@ -29,7 +29,7 @@ ROWS = rollouts(
 )
 
 
-def test_curves_pool_seeds_and_show_how_far_they_part() -> None:
+def test_curves_pool_seeds_and_show_their_spread() -> None:
     curves = analysis.training.training_curves(ROWS).set_index(["method", "step"])
     second = curves.loc[("grpo-exact", 2)]
     assert second["n"] == 20 and second["runs"] == 2 and second["accuracy"] == pytest.approx(0.6)
@@ -48,10 +48,10 @@ def test_speed_is_the_area_and_the_rollouts_to_a_level() -> None:
     assert speed.loc["grpo-exact", ["low", "high"]].tolist() == pytest.approx([0.65 - half, 0.65 + half], abs=1e-4)
     assert speed.loc["grpo-exact", "rollouts_to_level"] == 40  # three steps average 0.7 at the fourth, in both runs
     assert math.isnan(speed.loc["grpo-sparse", "rollouts_to_level"]) and speed.loc["grpo-sparse", "runs_at_level"] == 0
-    assert math.isnan(speed.loc["grpo-sparse", "low"])  # one run says nothing about the luck of a seed
+    assert math.isnan(speed.loc["grpo-sparse", "low"])  # one run has no variance between seeds
 
 
-def test_a_step_that_was_all_ours_has_no_accuracy() -> None:
+def test_a_step_of_infrastructure_failures_has_no_accuracy() -> None:
     failed = ROWS.assign(
         correct=ROWS["correct"].astype(object).where(~((ROWS["run"] == "c") & (ROWS["step"] == 4)), None)
     )

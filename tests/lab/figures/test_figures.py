@@ -128,9 +128,9 @@ def test_text_from_data_is_escaped() -> None:
         figures.reward_effects.reward_terms(scored),
         figures.reward_effects.mean_rewards(scored),
     ):
-        for said in strings(figure.to_plotly_json()):
-            markup = set(re.findall(r"<[^>]*>?", said)) - {"<b>", "</b>", "<br>", "<extra>", "</extra>"}
-            assert not markup and not set("$\x1b\u202e") & set(said), said
+        for text in strings(figure.to_plotly_json()):
+            markup = set(re.findall(r"<[^>]*>?", text)) - {"<b>", "</b>", "<br>", "<extra>", "</extra>"}
+            assert not markup and not set("$\x1b\u202e") & set(text), text
         assert "onerror" in figure.to_json()
 
 
@@ -165,7 +165,7 @@ def strings(value: Any) -> Iterator[str]:
         lambda none: figures.reward_effects.reward_terms(none),
     ],
 )
-def test_no_data_is_said_not_raised(draw: Callable[[pd.DataFrame], go.Figure]) -> None:
+def test_no_data_gives_a_figure_that_says_so(draw: Callable[[pd.DataFrame], go.Figure]) -> None:
     figure = draw(pd.DataFrame())
     assert not figure.data and len(figure.layout.annotations) == 1
 
@@ -178,7 +178,7 @@ def test_no_failure_and_one_method(tmp_path: Path) -> None:
     assert title(figures.outcomes.outcome_shares(analysis.outcomes.outcome_shares(right))).startswith("Nothing failed")
 
 
-def test_accuracy_leads_only_where_intervals_part() -> None:
+def test_a_method_leads_only_if_intervals_do_not_overlap() -> None:
     columns = ["suite", "method", "accuracy", "low", "high", "n", "unjudged"]
     rows = [("a", "base", 0.2, 0.1, 0.3, 9, 0), ("a", "sft", 0.8, 0.7, 0.9, 9, 0), ("b", "base", 0.5, 0.4, 0.6, 9, 0)]
     table = pd.DataFrame([*rows, ("b", "sft", 0.5, 0.4, 0.6, 9, 0)], columns=columns)
@@ -190,7 +190,7 @@ def test_accuracy_leads_only_where_intervals_part() -> None:
     )
 
 
-def test_a_correlation_is_said_only_where_both_sides_vary() -> None:
+def test_a_correlation_is_given_only_if_both_sides_vary() -> None:
     scores = pd.DataFrame({"suite": list("aabb"), "method": ["base", "sft"] * 2, "low": 0.0, "high": 1.0})
     scores = scores.assign(accuracy=[0.2, 0.4, 0.7, 0.9])  # the suite that is further from the teacher is the easier
     distances = scores[["suite", "method"]].assign(jsd=[0.2, 0.1, 0.9, 0.8], low=0.0, high=1.0, floor=0.05)

@@ -1,0 +1,124 @@
+"""Accuracy, differences on the same tasks, and the choice of a learning rate, against values computed by hand."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+
+from mentorlib.core import InputError
+from mentorlib.lab import analysis
+
+
+def test_tuning_chooses_the_most_accurate_rate_and_of_equals_the_lowest() -> None:
+    named = {"a 1": [1, 0, 0], "a 2": [1, 1, 0], "a 3": [1, 0, 1], "b 1": [0, 0, 0], "b 2": [0, 0, 0]}
+    rows = synthetic.evaluated_rows({k.replace(" ", " learning_rate="): [bool(x) for x in v] for k, v in named.items()})
+    other = synthetic.evaluated_rows({"a learning_rate=1": [True] * 3}, suite="longer")
+    rates = {run: {"learning_rate": float(run[-1])} for run in rows["run"].unique()}
+    runs = pd.DataFrame({"run": list(rates), "parameters": list(rates.values())})
+    grid = analysis.comparison.tuning(pd.concat([rows, other], ignore_index=True), runs, ["calculator"])
+    assert grid[grid["chosen"]].set_index("method")["learning_rate"].to_dict() == {"a": 2.0, "b": 1.0}
+    assert list(grid["accuracy"].round(2)) == [0.33, 0.67, 0.67, 0, 0] and set(grid["n"]) == {3}
+    with pytest.raises(InputError, match="longer"):
+        analysis.comparison.tuning(rows, runs, ["longer"])
+    one = rows[rows["method"].isin(["a learning_rate=1", "b learning_rate=2"])]  # no choice to make
+    with pytest.raises(InputError, match="trained at two rates"):
+        analysis.comparison.tuning(one, runs, ["calculator"])
+
+
+def test_accuracy_leaves_out_infrastructure_failures() -> None:
+    one = analysis.comparison.accuracy(synthetic.evaluated_rows({"base": [True, False, None, True]})).iloc[0]
+    assert (one["accuracy"], one["n"], one["unjudged"]) == (2 / 3, 3, 1)
+
+
+def test_samples_of_a_task_do_not_count_as_tasks() -> None:
+    alone = synthetic.evaluated_rows({"base": [True, False] * 10})
+    same = pd.concat([alone] * 8)
+    narrow, wide = analysis.comparison.accuracy(same).iloc[0], analysis.comparison.accuracy(alone).iloc[0]
+    assert narrow["n"] == 160 and narrow["tasks"] == 20
+    assert np.isclose(narrow["low"], wide["low"], atol=0.02)
+
+
+def test_paired_counts_and_tests() -> None:
+    before, after = [False] * 8 + [True] * 2 + [None], [True] * 8 + [False, True, True]
+    found = analysis.comparison.paired(synthetic.evaluated_rows({"base": before, "sft": after})).iloc[0]
+    assert (found["tasks"], found["fixed"], found["broke"]) == (10, 8, 1)
+    assert np.isclose(found["difference"], 0.7) and found["low"] < 0.7 < found["high"]
+    assert np.isclose(found["p"], 2 * (1 + 9) / 2**9)
+    with pytest.raises(InputError, match="against='grpo'"):
+        analysis.comparison.paired(synthetic.evaluated_rows({"base": before}), against="grpo")
+
+
+def seeded(shares: dict[str, list[float]], tasks: int = 100, seed: int = 0) -> pd.DataFrame:
+    """Several runs a method, each right on its own share of the tasks."""
+    rng = np.random.default_rng(seed)
+    runs = [
+        synthetic.evaluated_rows({method: list(rng.random(tasks) < share)}).assign(run=f"{method}-{i}", seed=i)
+        for method, own in shares.items()
+        for i, share in enumerate(own)
+    ]
+    return pd.concat(runs, ignore_index=True)
+
+
+def test_variance_between_seeds_widens_the_interval() -> None:
+    """The same mean gain: sure if every seed has it, unsure if one of three has it all."""
+    even = analysis.comparison.paired(seeded({"base": [0.4] * 3, "sft": [0.6] * 3})).iloc[0]
+    one = analysis.comparison.paired(seeded({"base": [0.4] * 3, "sft": [0.95, 0.45, 0.4]})).iloc[0]
+    assert even["runs"] == 3 and even["p"] < 0.01 and even["low"] > 0
+    assert one["low_tasks"] > 0 and one["low"] < 0.03 and one["p"] > 0.05
+    assert one["high_runs"] - one["low_runs"] > 2 * (even["high_runs"] - even["low_runs"])
+    spread = analysis.comparison.accuracy(seeded({"sft": [0.95, 0.45, 0.4]})).iloc[0]
+    assert spread["runs"] == 3 and spread["sd_runs"] > 0.2
+
+
+def test_the_interval_covers_the_true_difference() -> None:
+    """Five runs each, of skills that vary between runs: a 95% interval should hold the truth nearly that often."""
+    rng, held = np.random.default_rng(1), 0
+    for i in range(100):
+        skills = {m: list(np.clip(rng.normal(mean, 0.08, 5), 0, 1)) for m, mean in (("base", 0.4), ("sft", 0.55))}
+        found = analysis.comparison.paired(seeded(skills, seed=i)).iloc[0]
+        held += found["low"] <= 0.15 <= found["high"]
+    assert held >= 90
+
+
+def test_rewards_with_the_same_seeds_are_compared_seed_by_seed() -> None:
+    """What a seed does to both methods alike says nothing against their difference; imitation shares no sampling."""
+    skills = [0.3, 0.4, 0.5, 0.6, 0.7]
+    rows = seeded(
+        {"grpo-sparse": skills, "grpo-exact": [s + 0.1 for s in skills], "sft": [s + 0.1 for s in skills]}, 400
+    )
+    found = analysis.comparison.paired(rows, against="grpo-sparse").set_index("method")
+    alike, apart = found.loc["grpo-exact"], found.loc["sft"]
+    assert alike["difference"] == pytest.approx(0.1, abs=0.03) and alike["low"] > 0.05 and alike["p"] < 0.001
+    assert apart["low"] < -0.05 and apart["p"] > 0.1
+    others = rows.assign(seed=rows["seed"] + 5 * (rows["method"] == "grpo-exact"))  # seeds of its own
+    assert (
+        analysis.comparison.paired(others, against="grpo-sparse").set_index("method").loc["grpo-exact", "low"] < -0.05
+    )
+    shuffled = analysis.comparison.paired(rows.sample(frac=1, random_state=1), against="grpo-sparse").set_index(
+        "method"
+    )
+    assert shuffled.loc["grpo-exact", "low"] == pytest.approx(alike["low"])
+
+
+def test_by_domain_where_the_baseline_can_be_compared(rows: pd.DataFrame) -> None:
+    named = analysis.comparison.add_domain(rows, ["calculator"])
+    even = analysis.comparison.comparable(named)
+    found = analysis.comparison.paired_domains(named, even["method"].iloc[0])
+    pd.testing.assert_frame_equal(found, analysis.comparison.paired(even, even["method"].iloc[0], by="domain"))
+    assert analysis.comparison.paired_domains(named, "nobody").empty
+
+
+def test_cost(root: Path, rows: pd.DataFrame, rollouts: pd.DataFrame) -> None:
+    cost = analysis.comparison.cost(rows, rollouts, analysis.load.methods(root=root)).set_index("method")
+    assert cost.loc["base", "rollouts"] == 0 and cost.loc["grpo-exact", "rollouts"] == 72
+
+
+def test_tables(rows: pd.DataFrame) -> None:
+    assert analysis.text.percent(math.nan) == "–"
+    wide = analysis.text.interval_table(analysis.comparison.accuracy(rows))
+    assert wide.shape == (5, 3) and wide.loc["base", "calculator"].endswith("]")
+    words = analysis.comparison.accuracy(rows.assign(word_f1=(rows["suite"] == "calculator") / 2))
+    assert analysis.text.interval_table(words).loc["base", "calculator"] == wide.loc["base", "calculator"] + ", F1 0.50"

@@ -45,11 +45,10 @@ def common_suites(table: pd.DataFrame) -> pd.DataFrame:
 def accuracy(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.DataFrame:
     """Accuracy with a 95% Wilson interval. In: rows of ``evaluations``.
 
-    Out: ``by``, accuracy, low, high, n, tasks, unjudged, runs, sd_runs (standard deviation of accuracy between runs,
-    NaN with one), word_f1 (mean, where answers are graded by words and accuracy is exact match; else NaN).
-    Infrastructure failures (correct is None) are left out and counted in ``unjudged``. Where a task has several rows
-    (samples, seeds), the interval uses the effective sample size from the variance between tasks (Kish's design
-    effect). It covers the choice of tasks, not the variance between training seeds.
+    Out: ``by``, accuracy, low, high, n, tasks, unjudged (infrastructure failures, left out), runs, sd_runs (standard
+    deviation of accuracy between runs, NaN with one), word_f1 (mean, where answers are graded by words; else NaN).
+    Where a task has several rows, the interval uses the effective sample size from the variance between tasks (Kish's
+    design effect). It covers the choice of tasks, not the variance between training seeds.
     """
 
     def summarise(group: pd.DataFrame) -> dict[str, Any]:
@@ -83,10 +82,9 @@ def paired(rows: pd.DataFrame, against: str = "base", by: str = "suite") -> pd.D
 
     Raises InputError if there are rows and none is of ``against``.
     """
-    if len(rows) and against not in set(rows["method"]):
-        raise InputError(
-            f"against={against!r}: no such method here; the methods are: {', '.join(sorted(set(rows['method'])))}"
-        )
+    methods = sorted(set(rows["method"]))
+    if methods and against not in methods:
+        raise InputError(f"against={against!r}: no such method here; the methods are: {', '.join(methods)}")
     judged = rows.dropna(subset=["correct"]).astype({"correct": float})
     seed_of = dict(zip(judged["run"], judged["seed"], strict=True))
     differences = []
@@ -138,18 +136,15 @@ def tuning(rows: pd.DataFrame, runs: pd.DataFrame, suites: Sequence[str]) -> pd.
     """
     chosen = rows[rows["suite"].isin(suites)]
     if chosen.empty:
-        raise InputError(
-            f"suites={list(suites)}: not evaluated here; there are {', '.join(sorted(set(rows['suite'])))}"
-        )
+        evaluated = ", ".join(sorted(set(rows["suite"])))
+        raise InputError(f"suites={list(suites)}: not evaluated here; there are {evaluated}")
     rates = runs.set_index("run")["parameters"].map(lambda p: float(p.get("learning_rate", math.nan)))
     plain = chosen["method"].str.replace(r" learning_rate=\S+", "", regex=True)
     labelled = chosen.assign(method=plain, learning_rate=chosen["run"].map(rates))
     table = accuracy(labelled, by=["method", "learning_rate"])
     table = table[table.groupby("method")["learning_rate"].transform("nunique") > 1]
     if table.empty:
-        raise InputError(
-            "no method was trained at two rates: studies/tune.yaml makes such runs; name yours as runs=[…]"
-        )
+        raise InputError("no method was trained at two rates: studies/tune.yaml makes such runs; give them as runs=[…]")
     table = table.sort_values(["accuracy", "learning_rate"], ascending=[False, True])
     table = table.assign(chosen=~table.duplicated("method")).sort_index()
     return table[["method", "learning_rate", "accuracy", "low", "high", "n", "chosen"]]

@@ -84,14 +84,12 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
         if list(p.parent.glob("eval/*.jsonl")) or (p.parent / "rollouts.jsonl").exists()
     )
     if not names:
-        raise InputError(
-            f"{root}: no run folder with rows here: run `make study`, or 01_build_data and 02_train, or give others"
-        )
+        hint = "run `make study`, or 01_build_data and 02_train, or give others"
+        raise InputError(f"{root}: no run folder with rows here: {hint}")
     frame = pd.DataFrame([_describe_run(name, root) for name in names])
     if not runs:
-        frame = frame.sort_values(
-            "method", key=lambda m: m.map({"base": "0", "sft": "1"}).fillna(m), kind="stable", ignore_index=True
-        )
+        order = frame["method"].map({"base": "0", "sft": "1"}).fillna(frame["method"])
+        frame = frame.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
     for _, group in frame.groupby("method"):
         settings = [{k: v for k, v in p.items() if k not in _NOT_TRAINING} for p in group["parameters"]]
         keys = sorted({k for p in settings for k in p}, key=lambda k: (k not in ("suite", "data", "student"), k))

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -74,9 +74,9 @@ def call_counts(calls: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
     return Counter(call_key(Call(c["name"], c["arguments"])) for c in calls)
 
 
-def outcome_shares(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.DataFrame:
-    """How often each outcome occurs. In: rows of ``evaluations``. Out: ``by``, outcome, n, share (within ``by``)."""
-    return column_shares(rows, "outcome", by)
+def outcome_shares(rows: pd.DataFrame) -> pd.DataFrame:
+    """How often each outcome occurs. In: rows of ``evaluations``. Out: suite, method, outcome, n, share."""
+    return column_shares(rows, "outcome")
 
 
 def stop_shares(rows: pd.DataFrame) -> pd.DataFrame:
@@ -84,10 +84,10 @@ def stop_shares(rows: pd.DataFrame) -> pd.DataFrame:
     return column_shares(rows, "stop")
 
 
-def column_shares(rows: pd.DataFrame, column: str, by: Sequence[str] = ("suite", "method")) -> pd.DataFrame:
-    """How often each value of a column occurs. Out: ``by``, the column, n, share (within ``by``)."""
-    counts = rows.groupby([*by, column], sort=False).size().rename("n").reset_index()
-    return counts.assign(share=counts["n"] / counts.groupby(list(by))["n"].transform("sum"))
+def column_shares(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """How often each value of a column occurs, by suite and method. Out: suite, method, the column, n, share."""
+    counts = rows.groupby(["suite", "method", column], sort=False).size().rename("n").reset_index()
+    return counts.assign(share=counts["n"] / counts.groupby(["suite", "method"])["n"].transform("sum"))
 
 
 def _same_value(a: str, b: str) -> bool:

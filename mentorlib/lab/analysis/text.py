@@ -12,20 +12,18 @@ def percent(value: float, digits: int = 0) -> str:
     return "–" if value != value else f"{100 * value:.{digits}f}%"
 
 
-def interval_table(
-    frame: pd.DataFrame, value: str = "accuracy", index: str = "method", columns: str = "suite"
-) -> pd.DataFrame:
-    """A long frame with value, low and high as a wide one of strings such as "62% [55, 69]", in order of appearance.
+def interval_table(frame: pd.DataFrame, columns: str = "suite") -> pd.DataFrame:
+    """A table of ``comparison.accuracy`` by method and ``columns``: strings such as "62% [55, 69]".
 
     If the frame has a ``word_f1``, it follows: "62% [55, 69], F1 0.71".
     """
     words = frame.get("word_f1", pd.Series(math.nan, index=frame.index))
     texts = [
         (f"{percent(v)} [{100 * a:.0f}, {100 * b:.0f}]" if v == v else "–") + (f", F1 {f1:.2f}" if f1 == f1 else "")
-        for v, a, b, f1 in zip(frame[value], frame["low"], frame["high"], words, strict=True)
+        for v, a, b, f1 in zip(frame["accuracy"], frame["low"], frame["high"], words, strict=True)
     ]
-    wide = frame.assign(text=texts).pivot(index=index, columns=columns, values="text").fillna("–")
-    return wide.loc[list(dict.fromkeys(frame[index])), list(dict.fromkeys(frame[columns]))]
+    wide = frame.assign(text=texts).pivot(index="method", columns=columns, values="text").fillna("–")
+    return wide.loc[list(dict.fromkeys(frame["method"])), list(dict.fromkeys(frame[columns]))]
 
 
 def link(where: str = "", **filters: Any) -> str:

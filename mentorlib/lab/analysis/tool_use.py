@@ -13,17 +13,8 @@ from ...rewards.matching import call_key
 from .outcomes import call_counts, column_shares
 from .stats import by_group, jsd, seeded_rng
 
-PATHS = (
-    "teacher's calls, right",
-    "teacher's tools otherwise, right",
-    "other tools, right",
-    "no call, right",
-    "teacher's calls, wrong",
-    "teacher's tools otherwise, wrong",
-    "other tools, wrong",
-    "no call, wrong",
-    "infrastructure failure",
-)
+_WAYS = ("teacher's calls", "teacher's tools otherwise", "other tools", "no call")
+PATHS = (*(f"{way}, {end}" for end in ("right", "wrong") for way in _WAYS), "infrastructure failure")
 START, END, NO_CALL = "(start)", "(end)", "(no call)"
 
 
@@ -69,23 +60,21 @@ def off_reference(rows: pd.DataFrame) -> pd.DataFrame:
     return shares.mean().assign(n=shares.size())[["n", "other_tools", "other_calls"]].reset_index()
 
 
-def tool_jsd(
-    rows: pd.DataFrame, by: Sequence[str] = ("suite", "method"), draws: int = 500, seed: int = 0
-) -> pd.DataFrame:
+def tool_jsd(rows: pd.DataFrame, draws: int = 500) -> pd.DataFrame:
     """Divergence of the tools called from the teacher's on the same tasks (the paper's similarity).
 
-    In: rows of ``evaluations``. Out: ``by``, jsd (bits, 0..1), low, high (95%, percentile bootstrap over tasks; the JSD
-    of resampled counts is biased upwards, so the interval may lie above the estimate), floor, tasks. ``floor`` is the
-    mean JSD between the teacher's calls on two resamples of as many tasks: a scale to read the others by, not a test.
+    In: rows of ``evaluations``. Out: suite, method, jsd (bits, 0..1), low, high (95%, percentile bootstrap over tasks;
+    biased upwards, so the interval may lie above the estimate), floor, tasks. ``floor`` is the mean JSD between the
+    teacher's calls on two resamples of as many tasks: a scale to read the others by, not a test.
     Invented tools count as tools that the teacher never uses.
     """
 
     def summarise(group: pd.DataFrame) -> dict[str, Any]:
-        rng = seeded_rng(seed, *(group[column].iloc[0] for column in by))
+        rng = seeded_rng(0, group["suite"].iloc[0], group["method"].iloc[0])
         tasks = [task for _, task in group.groupby(["suite", "task_id"])]
         student = [Counter(c["name"] for calls in task["calls"] for c in calls) for task in tasks]
         teacher = [Counter(task["teacher_tools"].iloc[0]) for task in tasks]
-        names = sorted({name for counts in [*student, *teacher] for name in counts})
+        names = sorted(set().union(*student, *teacher))
         s, t = (
             np.array([[c[n] for n in names] for c in side], float).reshape(len(side), -1) for side in (student, teacher)
         )
@@ -102,7 +91,7 @@ def tool_jsd(
             "tasks": n,
         }
 
-    return by_group(rows, by, summarise, ["jsd", "low", "high", "floor", "tasks"])
+    return by_group(rows, ["suite", "method"], summarise, ["jsd", "low", "high", "floor", "tasks"])
 
 
 def path_of(row: Mapping[str, Any]) -> str:
@@ -129,10 +118,10 @@ def tool_paths(rows: pd.DataFrame) -> pd.DataFrame:
     return column_shares(rows.assign(path=[path_of(row) for row in rows.to_dict("records")]), "path")
 
 
-def confusion(rows: pd.DataFrame, by: Sequence[str] = ("method",)) -> pd.DataFrame:
+def confusion(rows: pd.DataFrame) -> pd.DataFrame:
     """Which tool the student calls where the teacher calls another: the i-th call against the i-th call.
 
-    Out: ``by``, step (from 1), teacher, student (a tool, or NO_CALL where one of them has ended), n. Counting by
+    Out: method, step (from 1), teacher, student (a tool, or NO_CALL where one of them has ended), n. Counting by
     position is strict: a call left out shifts all that follow.
     """
     tally: Counter[tuple[Any, ...]] = Counter()
@@ -140,8 +129,8 @@ def confusion(rows: pd.DataFrame, by: Sequence[str] = ("method",)) -> pd.DataFra
         teacher, student = list(row["teacher_tools"]), [call["name"] for call in row["calls"]]
         for i in range(max(len(student), len(teacher))):
             pair = (names[i] if i < len(names) else NO_CALL for names in (teacher, student))
-            tally[(*(row[key] for key in by), i + 1, *pair)] += 1
-    return pd.DataFrame([[*key, n] for key, n in tally.items()], columns=[*by, "step", "teacher", "student", "n"])
+            tally[(row["method"], i + 1, *pair)] += 1
+    return pd.DataFrame([[*key, n] for key, n in tally.items()], columns=["method", "step", "teacher", "student", "n"])
 
 
 def transitions(rows: pd.DataFrame) -> pd.DataFrame:

@@ -52,6 +52,9 @@ STOP_COLOURS = {
 _TERMS = "#0072B2 #E69F00 #009E73 #CC79A7 #D55E00 #56B4E9 #F0E442 #882255 #8C8C8C #332288".split()
 HEATMAP = {"texttemplate": "%{text}", "showscale": False, "xgap": 1, "ygap": 1}
 SHARE_HEATMAP = {**HEATMAP, "zmin": 0, "zmax": 1, "colorscale": [[0, "#F2F6F9"], [0.5, "#56B4E9"], [1, "#00436B"]]}
+_TOP_LEFT = {"x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top"}
+_LEGEND = {"orientation": "h", "x": 0, "xanchor": "left", "yanchor": "top", "traceorder": "normal"}
+_ERROR_BARS = {"type": "data", "symmetric": False, "thickness": 2, "width": 0}
 _BUTTONS = "zoom pan select lasso zoomIn zoomOut autoScale resetScale sendChartToCloud sendDataToCloud toImage"
 
 
@@ -154,13 +157,10 @@ def dot_plot(
             else None,
             marker={"color": fill, "size": 10, "line": {"color": tint, "width": 2}},
             error_x={
-                "type": "data",
-                "symmetric": False,
                 "array": subset["high"] - subset[value],
                 "arrayminus": subset[value] - subset["low"],
                 "color": tint,
-                "thickness": 2,
-                "width": 0,
+                **_ERROR_BARS,
             },
         )
     return label_rows(fig, labels, headings, end), 150 + int(24 * end)
@@ -217,27 +217,15 @@ def style_figure(fig: go.Figure, title: str, height: int, legend: bool = False) 
         meta={"title_room": room},
         title={
             "text": "<br>".join(f"<b>{plotly_text(line)}</b>" for line in lines),
-            "x": 0,
-            "xref": "container",
-            "xanchor": "left",
-            "y": 1,
-            "yref": "container",
-            "yanchor": "top",
             "pad": {"t": 14, "l": 12},
             "font": {"size": 15},
+            **_TOP_LEFT,
         },
         height=height,
         margin={"l": 12, "r": 16, "t": top, "b": bottom},
         font={"size": 12},
         showlegend=legend,
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "xanchor": "left",
-            "y": -74 / (height - top - bottom),
-            "yanchor": "top",
-            "traceorder": "normal",
-        },
+        legend={"y": -74 / (height - top - bottom), **_LEGEND},
         hoverlabel={"align": "left"},
         modebar={"remove": _BUTTONS.split()},
     )

@@ -41,7 +41,7 @@ def study_setting(methods: pd.DataFrame, root: Path) -> Setting:
     given = list(methods.loc[trained, "parameters"])
     # What an earlier run was trained with (before_…) shows in the method's budget and name.
     names = sorted({key for p in given for key in p if not key.startswith("before_")} - _NOT_COMPARED)
-    values = {name: _unique(given, name) for name in names}
+    values = {name: list(dict.fromkeys(_format(p.get(name)) for p in given)) for name in names}
     differing = [name for name in names if len(values[name]) > 1]
     lines = []
     for method, group in methods.groupby("method", sort=False):
@@ -61,8 +61,8 @@ def study_setting(methods: pd.DataFrame, root: Path) -> Setting:
         differing=differing,
         shared={name: values[name][0] for name in names if name not in differing},
         students=_unique(every, "student"),
-        splits=_unique(every, "eval_split", "eval"),
-        data={Path(path).name: _training_tasks(Path(path)) for path in _unique(every, "data") if path != "None"},
+        splits=_unique(every, "eval_split") or ["eval"],
+        data={Path(path).name: _training_tasks(Path(path)) for path in _unique(every, "data")},
     )
 
 
@@ -84,8 +84,8 @@ def _training_tasks(data: Path) -> dict[str, int]:
     return {name.removesuffix("/train"): part["tasks"] for name, part in parts.items() if name.endswith("/train")}
 
 
-def _unique(parameters: Sequence[dict[str, Any]], name: str, default: Any = None) -> list[str]:
-    return list(dict.fromkeys(_format(p.get(name, default)) for p in parameters))
+def _unique(parameters: Sequence[dict[str, Any]], name: str) -> list[str]:
+    return list(dict.fromkeys(_format(p[name]) for p in parameters if name in p))
 
 
 def _format(value: Any) -> str:

@@ -23,7 +23,7 @@ _TEMPLATE = """
 :root { color-scheme: light dark; }
 body.jp-Notebook { overflow: visible; }
 main { max-width: 62rem; margin: 0 auto; padding: 1rem 1.5rem 4rem; }
-body .jp-RenderedHTMLCommon a, body .jp-OutputArea a { color: #0060a8; text-decoration: underline; }
+body .jp-RenderedHTMLCommon a:any-link, body .jp-OutputArea a:any-link { color: #0060a8; text-decoration: underline; }
 :focus-visible { outline: 2px solid #0060a8; outline-offset: 1px; }
 body .jp-InputPrompt, body .jp-OutputPrompt { display: none; }
 details.code { margin: .2rem 0; }

@@ -142,7 +142,8 @@ def _call_segments(call: Mapping[str, Any], ungrounded: set[str], limit: int | N
 
 
 def _facts(row: Mapping[str, Any]) -> Part:
-    correct = {True: True, False: False}.get(row.get("correct"))  # also of numpy; None and NaN: not judged
+    judged: dict[Any, bool] = {True: True, False: False}
+    correct = judged.get(row.get("correct"))  # None and NaN: not judged
     outcome = row["outcome"] if isinstance(row.get("outcome"), str) else ""
     facts = [str(row[key]) for key in ("suite", "task_id") if row.get(key) is not None]
     facts += [f"stop: {row['stop']}"] if row.get("stop") is not None else []

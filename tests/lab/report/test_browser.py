@@ -20,9 +20,9 @@ from papermill.parameterize import parameterize_notebook
 from tiny import notebook
 
 from mentorlib.lab import analysis
-from mentorlib.lab.batch import study_page
 from mentorlib.lab.batch.notebook import run_notebook
-from mentorlib.lab.batch.plan import Stage
+from mentorlib.lab.batch.plan import Stage, StageStatus
+from mentorlib.lab.batch.study_page import write_study_page
 from mentorlib.lab.report import viewer
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
@@ -79,7 +79,7 @@ def serious(page: Any) -> list[str]:
     return [f"{v['id']}: {v['nodes'][0]['html'][:160]}" for v in found if v["impact"] in ("serious", "critical")]
 
 
-def said_to_be(tab: Any, selector: str, text: Any) -> None:
+def wait_for_text(tab: Any, selector: str, text: Any) -> None:
     """Wait for a text. The page forbids eval, and with it the polling of wait_for_function."""
     playwright.expect(tab.locator(selector).first).to_have_text(text, timeout=30_000)
 
@@ -97,7 +97,7 @@ def test_the_trajectories_page(tab: Any, root: Path, tmp_path: Path) -> None:
     tab.select_option("select[name=outcome]", label="correct")
     rows = analysis.load.evaluations(root=root)
     wanted = len(rows[(rows["method"] == "sft") & (rows["outcome"] == "correct")])
-    said_to_be(tab, "#count", re.compile(f"^{wanted} of"))
+    wait_for_text(tab, "#count", re.compile(f"^{wanted} of"))
     first = tab.inner_text("main .facts")
     tab.focus("#list")
     tab.keyboard.press("ArrowDown")
@@ -105,13 +105,13 @@ def test_the_trajectories_page(tab: Any, root: Path, tmp_path: Path) -> None:
     link = tab.get_attribute("main .bar a", "href")
     assert re.fullmatch(r"#sft/eval/\w+\.jsonl:\d+", link) and tab.url.endswith(link)
     tab.goto(file.as_uri() + "#?method=base&outcome=gave%20up&suite=longer")
-    said_to_be(tab, "select[name=method] option:checked", "base")
+    wait_for_text(tab, "select[name=method] option:checked", "base")
     tab.evaluate("location.hash = '#sft/eval/calculator.jsonl:1'")  # filters hide it, so they go
-    said_to_be(tab, "#count", re.compile("^(\\S+) of \\1 "))
+    wait_for_text(tab, "#count", re.compile("^(\\S+) of \\1 "))
     playwright.expect(tab.locator("main .facts").first).to_contain_text("sft/eval/calculator.jsonl:1")
     tab.select_option("select[name=method]", label="base")
     tab.click("text=show all")
-    said_to_be(tab, "#count", re.compile("^(\\S+) of \\1 "))
+    wait_for_text(tab, "#count", re.compile("^(\\S+) of \\1 "))
     tab.set_viewport_size({"width": 390, "height": 800})
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
@@ -174,7 +174,7 @@ def test_many_trajectories_lie_in_files_beside_the_page(
     tab.wait_for_selector("main h2")
     assert last["where"] in tab.inner_text("main .facts") and tab.inner_text("main h2").startswith(last["outcome"])
     tab.goto(f"{file.as_uri()}?mine#?method=taught&phase=evaluation")  # under the names of a report
-    said_to_be(tab, "#count", "36 of 36 trajectories")
+    wait_for_text(tab, "#count", "36 of 36 trajectories")
     assert tab.inner_text("main .facts").startswith("taught")
     beside[-1].unlink()
     tab.goto(f"{file.as_uri()}#{last['where']}")
@@ -186,43 +186,44 @@ def test_many_trajectories_lie_in_files_beside_the_page(
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The page of a study of four methods; the name of one, a question and the error of a stage are hostile."""
+    """The page of a study of four methods; the name of one, the question and the error of a stage are hostile."""
     hostile = "</script><img src=x onerror=alert(7)>"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("study"))
         runs = synthetic.make_runs(Path("runs"), 12, 3, ("base", "sft", "grpo-sparse", "grpo-exact"))
         info = Path("runs/grpo-sparse/run.json")
         info.write_text(info.read_text().replace('"sparse"', json.dumps(hostile)))
+        run_notebook(NOTEBOOKS / "05_compare.ipynb", {"run": "compare", "runs": runs}, say=lambda line: None)
         stages = [Stage(run, NOTEBOOKS / "02_train.ipynb", {"run": run}, (), run, None) for run in runs]
         stages.append(Stage("bad", NOTEBOOKS / "02_train.ipynb", {"data": hostile}, (), "bad", None))
         stages.append(Stage("compare", NOTEBOOKS / "05_compare.ipynb", {"runs": runs}, tuple(runs), "compare", None))
-        state = {stage.name: "done" for stage in stages} | {"bad": "failed"}
+        statuses = [StageStatus(stage, state="done") for stage in stages]
+        statuses[-2].state, statuses[-2].error = "failed", hostile
         folder = Path("reports/s").absolute()
         folder.mkdir(parents=True)
-        study = {"name": "s", "question": f"Which {hostile}?"}
-        yield study_page.write_page(study, stages, state, {"bad": (1, hostile)}, [], {}, {}, folder)
+        yield write_study_page({"name": "s", "question": f"Which {hostile}?"}, statuses, folder)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_study_tells_its_story(tab: Any, story: Path, scheme: str) -> None:
+def test_a_study_s_page(tab: Any, story: Path, scheme: str) -> None:
     assert story.stat().st_size < 8_000_000 and story.read_text().count("* plotly.js v") == 1
     tab.emulate_media(color_scheme=scheme)
     tab.goto(story.as_uri())
     tab.wait_for_selector("#figure-4 .main-svg")
     assert serious(tab) == [] and not tab.query_selector("main img")
-    rooms = tab.query_selector_all(".figures figure")
-    widths = [r.evaluate("r => [r.querySelector('svg').clientWidth, r.clientWidth]") for r in rooms]
-    assert len(widths) == 4 and all(drawn <= room for drawn, room in widths)  # no figure lies under its neighbour
-    said = tab.inner_text("main")
-    assert said.count("onerror=alert(7)") > 5 and "1 of 6 stages failed" in said
+    plots = tab.query_selector_all(".plot")
+    widths = [plot.evaluate("plot => [plot.querySelector('svg').clientWidth, plot.clientWidth]") for plot in plots]
+    assert len(widths) >= 5 and all(drawn <= room for drawn, room in widths)  # no figure lies beyond its column
+    text = tab.inner_text("main")
+    assert text.count("onerror=alert(7)") > 5 and "1 of 6 stages failed" in text
     tab.set_viewport_size({"width": 390, "height": 800})
-    tab.wait_for_function("document.querySelector('#plot-1 .main-svg').clientWidth < 390")  # drawn anew
+    tab.wait_for_function("document.querySelector('#figure-1 .main-svg').clientWidth < 390")  # drawn again
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     # A number opens the trajectories behind it: the evaluated ones, also of the method with the hostile name.
     for name in ("sft", "onerror"):
         tab.goto(story.as_uri())
-        tab.click(f"[aria-label='Accuracy by method and suite'] tr:has(th:text('{name}')) td a >> nth=0")
-        said_to_be(tab, "#count", re.compile("^12 of "))
+        tab.click(f"tr:has(th:text('{name}')) td a[href*='phase=evaluation'] >> nth=0")
+        wait_for_text(tab, "#count", re.compile("^12 of "))
         assert "/eval/calculator.jsonl" in tab.inner_text("main .facts") and name in tab.inner_text("main .facts")
 
 

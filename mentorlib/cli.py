@@ -54,7 +54,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def Output(help: str) -> Any:
+def _output(help: str) -> Any:
     return Option("-o", "--output", help=help)
 
 
@@ -108,7 +108,7 @@ def _run(
 @app.command("study")
 def _study(
     file: str,
-    workers: Annotated[int | None, Option(help="stages at a time (default: the file's)")] = None,
+    workers: Annotated[int | None, Option(min=1, help="stages at a time (default: the file's)")] = None,
     any_library: Annotated[
         bool, Option("--any-library", help="count stages as done that another version of the library finished")
     ] = False,
@@ -116,8 +116,6 @@ def _study(
     """Run the stages of a study file that are not done yet."""
     from .lab.batch.study import StudyFailed, run_study
 
-    if workers is not None and workers < 1:
-        raise InputError("--workers is at least 1")
     try:
         report = run_study(file, workers=workers, any_library=any_library)
     except StudyFailed as error:
@@ -133,12 +131,12 @@ def _score(
     reward: Annotated[list[str] | None, Option(help="default: every reward")] = None,
     version: Annotated[str, Option(help="corrected or official")] = "corrected",
     valid_tools: Annotated[str | None, Option(metavar="a,b,c", help="for rows without tools")] = None,
-    output: Annotated[str, Output("default: scored/ beside FILE; bad rows go to OUT.rejected.jsonl")] = "",
+    output: Annotated[str, _output("default: scored/ beside FILE; bad rows go to OUT.rejected.jsonl")] = "",
 ) -> int:
     """Score stored rows under rewards, without training."""
     from .rewards.stored_rows import score_file
 
-    tools = [name.strip() for name in valid_tools.split(",") if name.strip()] if valid_tools else None
+    tools = None if valid_tools is None else [name.strip() for name in valid_tools.split(",") if name.strip()]
     counts = score_file(file, output or None, [*(reward or ()), *(rewards or ())], version, tools)
     print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
     return 1 if counts["rejected"] else 0
@@ -151,9 +149,9 @@ def _view(
         str, Option(help="one file in it, eval/calculator.jsonl (default: all; with --text the first)")
     ] = "",
     where: Annotated[str, Option(help="a condition such as \"not correct and stop == 'answered'\"")] = "",
-    output: Annotated[str, Output("write the page there and open nothing (default: in the run's folder)")] = "",
+    output: Annotated[str, _output("write the page there and open nothing (default: in the run's folder)")] = "",
     text: Annotated[bool, Option("--text", help="list them here, for a terminal or a pipe")] = False,
-    number: Annotated[int, Option("-n", help="with --text, how many")] = 20,
+    number: Annotated[int, Option("-n", min=0, help="with --text, how many")] = 20,
 ) -> None:
     """Read a run's trajectories in a web browser, or here with --text."""
     opened = Run.open(run)
@@ -164,7 +162,7 @@ def _view(
     if rows and not (opened.path / rows).is_file():
         raise InputError(f"{opened.path}: no rows {rows!r}; there are: {', '.join(files) or 'none'}")
     if text:
-        _print_trajectories(opened, files, rows or files[0], where, max(0, number))
+        _print_trajectories(opened, files, rows or files[0], where, number)
     else:
         _open_page(opened, rows, where, output)
 
@@ -232,7 +230,7 @@ def _export(
     run: RunName,
     to: Annotated[Literal["archive", "hub", "inspect", "trackio"], Option()] = "archive",
     output: Annotated[
-        str, Output("a file (archive: RUN.tar.gz), a folder (RUN-hub, RUN-inspect) or a project (trackio: mentorlib)")
+        str, _output("a file (archive: RUN.tar.gz), a folder (RUN-hub, RUN-inspect) or a project (trackio: mentorlib)")
     ] = "",
     license: Annotated[str, Option(help="with --to hub: its identifier there, such as apache-2.0")] = "",
 ) -> None:

@@ -59,7 +59,7 @@ def test_a_failing_cell_is_exit_1_with_a_report(capfd):
         (["run", "n.ipynb", "n"], "write parameters as key=value"),
         (["run", "n.ipynb", "n=1", "n=2"], "given twice"),
         (["study", "none.yaml"], "no such study file"),
-        (["study", "none.yaml", "--workers", "0"], "at least 1"),
+        (["study", "none.yaml", "--workers", "0"], "greater than or equal to 1"),
         (["view", "none"], "no run 'none'"),
         (["view", "r", "--rows", "eval/b.jsonl"], "there are: eval/a.jsonl"),
         (["view", "r", "--text", "--where", "nothing == 1"], "no column 'nothing'"),

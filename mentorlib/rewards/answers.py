@@ -16,7 +16,6 @@ wall time; it is not a sandbox.
 """
 
 import atexit
-import contextlib
 import json
 import os
 import re
@@ -270,14 +269,10 @@ def _serve(pipe: Connection) -> None:
     stub.__dict__["latex2text"] = types.ModuleType("latex2text")
     sys.modules["pylatexenc"] = stub
 
-    from math_verify import parse, verify
-    from math_verify.errors import TimeoutException
-    from math_verify.parser import ExprExtractionConfig, LatexExtractionConfig
-    from math_verify.utils import timeout
+    import math_verify.metric
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
     from mathruler.grader import grade_answer
     from mathruler.math_normalize import normalize_answer
-
-    latex, expression = LatexExtractionConfig(), ExprExtractionConfig()
 
     class Watch(logging.Handler):
         """math-verify swallows its time-outs and memory errors, but logs them."""
@@ -296,38 +291,30 @@ def _serve(pipe: Connection) -> None:
     log.setLevel(logging.DEBUG)
     log.propagate = False
 
-    cache: dict[tuple[str, Any], list[Any]] = {}
+    latex, expression = LatexExtractionConfig(), ExprExtractionConfig()
+    cache: dict[Any, list[Any]] = {}
 
-    def parsed(text: str, targets: Any) -> list[Any]:
-        """Parsing is most of the work. Many answers share a gold, and both rules parse the same answer."""
-        if (text, targets) in cache:
-            return cache[text, targets]
+    def cached_parse(text: str, targets: tuple[Any, ...]) -> list[Any]:
+        """Parsing is most of the work. Many answers share a gold, and the rules parse the same answer."""
+        # The order of the targets matters only where both end at the same place, which takes the word "answer".
+        key = text, targets if re.search("answer", text, re.IGNORECASE) else frozenset(targets)
+        if key in cache:
+            return cache[key]
         expressions: list[Any] = parse(text, targets)
         if watch.seen is None and len(cache) < 10_000:
-            cache[text, targets] = expressions
+            cache[key] = expressions
         return expressions
 
-    def write_out(expressions: list[Any]) -> None:
-        for one in expressions:
-            str(one)
+    math_verify.metric.parse = cached_parse
+    math_metric = math_verify.metric.math_metric((latex,), (expression, latex))
 
     def metric(bare: str, prediction: str) -> bool:
-        """math-verify's metric, which rejects what cannot be written out as text; the parsed gold is cached."""
-        # The metric prefers expressions to LaTeX where both end at the same place, possible only after "answer".
-        prefer_expressions = re.search("answer", prediction, re.IGNORECASE)
-        answer = parsed(prediction, (expression, latex) if prefer_expressions else (latex, expression))
-        if not answer:
-            return False  # never equal: the gold need not be parsed
-        gold = parsed(f"\\boxed{{{bare}}}", (latex,))
-        if not verify(gold, answer):
-            return False
-        with contextlib.suppress(TimeoutException):
-            timeout(2)(write_out)(answer + gold)
-        return True
+        answer = cached_parse(prediction, (expression, latex))
+        return bool(answer) and math_metric([f"\\boxed{{{bare}}}"], [prediction])[0] > 0
 
     def parse_and_verify(bare: str, prediction: str) -> bool:
-        answer = parsed(prediction, (latex, expression))
-        return bool(answer) and bool(verify(parsed(bare, (latex, expression)), answer))
+        answer = cached_parse(prediction, (latex, expression))
+        return bool(answer) and verify(cached_parse(bare, (latex, expression)), answer)
 
     def rules(prediction: str, gold: str, official: bool) -> Any:
         inner = boxed(gold) if "\\boxed{" in gold else None

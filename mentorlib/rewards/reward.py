@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from ..core import InputError, Reference, Trajectory
 from .corrected import noise_terms, outcome_terms, progress_terms
@@ -20,28 +20,25 @@ from .official import CALCULATOR_TOOLS, FALLBACK, official_terms
 from .score import Score, Terms
 from .toolrl import toolrl_terms
 
-TermsFunction: TypeAlias = Callable[[Trajectory, Reference, str, Sequence[str]], Terms]
-GroupWeights: TypeAlias = Callable[[dict[str, float], list[Score]], dict[str, float]]
-
 
 @dataclass(frozen=True)
 class Reward:
-    """All there is to a reward. Picklable if its functions are defined in a module.
+    """One reward. Picklable if its functions are defined in a module.
 
     name: as in ``reward=…``, metrics and stored rows.
     weights: the weight of each term in the total.
     terms: computes the terms from (trajectory, reference, gold answer, names of the tools offered).
     maximum: the highest total, which the teacher's own trajectory gets.
-    needs: what of the teacher the terms are computed from: nothing, names of tools, calls with arguments, tool results.
-    group_weights: (weights, judged scores of a group) -> the weights for this group; None if the group does not matter.
+    needs: what the terms read of the teacher: nothing, the names of its tools, its calls with arguments, its results.
+    group_weights: (weights, judged scores of a group) -> the group's weights; None if a group changes nothing.
     """
 
     name: str
     weights: dict[str, float]
-    terms: TermsFunction
+    terms: Callable[[Trajectory, Reference, str, Sequence[str]], Terms]
     maximum: float
     needs: Literal["", "tools", "calls", "results"] = ""
-    group_weights: GroupWeights | None = None
+    group_weights: Callable[[dict[str, float], list[Score]], dict[str, float]] | None = None
 
     def __call__(
         self,
@@ -75,22 +72,16 @@ class Reward:
         return [Score.weigh(weights, Terms(score.terms, score.reason, score.judged)) for score in scores]
 
     def missing(self, reference: Reference) -> str:
-        """What a reference has instead of what this reward needs ("no teacher", for example); "" if nothing is missing.
-
-        A reference without messages has at most the names of the teacher's tools.
-        """
-        if not self.needs or (reference.messages and not reference.calls):
+        """What a reference has instead of what this reward needs, as in "no teacher"; "" if it has all that."""
+        if not self.needs or (reference.messages and not reference.calls):  # the teacher used no tool
             return ""
         if not reference.calls:
             return "no teacher"
-        has_calls = any(message.get("tool_calls") for message in reference.messages)
-        if (
-            self.needs == "tools"
-            or (self.needs == "calls" and has_calls)
-            or (self.needs == "results" and reference.results)
-        ):
-            return ""
-        return "no results of its teacher's calls" if has_calls else "only the names of its teacher's tools"
+        if self.needs == "calls" and not any(message.get("tool_calls") for message in reference.messages):
+            return "only the names of its teacher's tools"
+        if self.needs == "results" and not reference.results:
+            return "no results of its teacher's calls"
+        return ""
 
 
 def score_groups(
@@ -125,35 +116,37 @@ def anneal_weights(weights: dict[str, float], scores: list[Score]) -> dict[str, 
 
 
 _GUIDED = {"correct": 0.7, "tools": 0.3, "clean": 0.1}
-_ALL = (
-    # MENTOR ("exact") and its ablations
-    Reward("sparse", {"correct": 0.9, "answered": 0.1}, outcome_terms, 1.0),
-    Reward("exact", _GUIDED, partial(outcome_terms, tools=same_tools), 1.1, needs="tools"),
-    Reward("partial", {"correct": 0.7, "tools": 0.3}, partial(outcome_terms, tools=any_tool), 1.0, needs="tools"),
-    Reward("none", {"correct": 0.7, "clean": 0.1}, outcome_terms, 0.8),
-    Reward("f1", _GUIDED, partial(outcome_terms, tools=f1_tools), 1.1, needs="tools"),
-    # baselines
-    Reward("strict", _GUIDED, partial(outcome_terms, tools=same_calls), 1.1, needs="calls"),
-    Reward(
-        "toolrl",
-        {"format": 1.0, "names": 6.0, "parameters": 6.0, "values": 6.0, "offset": -3.0},
-        toolrl_terms,
-        4.0,
-        needs="calls",
-    ),
-    # of this library
-    Reward("credit", {"correct": 0.7, "progress": 0.3, "clean": 0.1}, progress_terms, 1.1, needs="results"),
-    Reward(
-        "anneal",
-        _GUIDED,
-        partial(outcome_terms, tools=f1_tools, wrong_share=1.0),
-        0.8,  # in a group that is right throughout
-        needs="tools",
-        group_weights=anneal_weights,
-    ),
-    Reward("count", _GUIDED, partial(outcome_terms, tools=as_many_calls, wrong_share=1.0), 1.1, needs="calls"),
-)
-REWARDS: dict[str, Reward] = {reward.name: reward for reward in _ALL}
+REWARDS: dict[str, Reward] = {
+    reward.name: reward
+    for reward in (
+        # MENTOR ("exact") and its ablations
+        Reward("sparse", {"correct": 0.9, "answered": 0.1}, outcome_terms, 1.0),
+        Reward("exact", _GUIDED, partial(outcome_terms, tools=same_tools), 1.1, needs="tools"),
+        Reward("partial", {"correct": 0.7, "tools": 0.3}, partial(outcome_terms, tools=any_tool), 1.0, needs="tools"),
+        Reward("none", {"correct": 0.7, "clean": 0.1}, outcome_terms, 0.8),
+        Reward("f1", _GUIDED, partial(outcome_terms, tools=f1_tools), 1.1, needs="tools"),
+        # baselines
+        Reward("strict", _GUIDED, partial(outcome_terms, tools=same_calls), 1.1, needs="calls"),
+        Reward(
+            "toolrl",
+            {"format": 1.0, "names": 6.0, "parameters": 6.0, "values": 6.0, "offset": -3.0},
+            toolrl_terms,
+            4.0,
+            needs="calls",
+        ),
+        # of this library
+        Reward("credit", {"correct": 0.7, "progress": 0.3, "clean": 0.1}, progress_terms, 1.1, needs="results"),
+        Reward(
+            "anneal",
+            _GUIDED,
+            partial(outcome_terms, tools=f1_tools, wrong_share=1.0),
+            0.8,  # in a group that is right throughout
+            needs="tools",
+            group_weights=anneal_weights,
+        ),
+        Reward("count", _GUIDED, partial(outcome_terms, tools=as_many_calls, wrong_share=1.0), 1.1, needs="calls"),
+    )
+}
 CONTROLS: dict[str, Reward] = {
     "null": Reward("null", {"noise": 1.0}, noise_terms, 1.0),
     "planted": Reward("planted", {"correct": 0.7, "gave_up": 1.0}, outcome_terms, 1.0),
@@ -165,13 +158,7 @@ OFFICIAL: dict[str, Reward] = {
         partial(official_terms, tools=tools),
         REWARDS[name].maximum,
     )
-    for name, tools in {
-        "sparse": None,
-        "exact": same_tools,
-        "partial": any_tool,
-        "none": None,
-        "f1": f1_tools,
-    }.items()
+    for name, tools in {"sparse": None, "exact": same_tools, "partial": any_tool, "none": None, "f1": f1_tools}.items()
 }
 
 

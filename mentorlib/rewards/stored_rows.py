@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,22 +22,19 @@ def score_file(
     version: str = "corrected",
     valid_tools: Sequence[str] | None = None,
 ) -> dict[str, int]:
-    """Score stored rows under several rewards.
+    """Score stored rows under several rewards. A run's rollouts are such rows; docs/rewards.md lists their keys.
 
-    A row holds ``response`` (the text after the prompt), ``answer`` and ``teacher_tools`` (names); it may hold
-    ``teacher_calls`` (``[{"name", "arguments"}]``), ``teacher_results`` (texts), ``tools`` (the names offered),
-    ``prompt`` and ``stop``, and any other key. A run's rollouts are such rows. ``strict``, ``toolrl`` and
-    ``count`` need ``teacher_calls``, ``credit`` needs ``teacher_results``: a row without them is scored by the other
-    rewards, or rejected if ``rewards`` lists one that it cannot be scored by. Each row is a group of its own.
+    Each row is a group of its own. A row without ``teacher_calls`` or ``teacher_results`` is scored by the rewards that
+    do not need them, or rejected if ``rewards`` lists one that does.
 
     Args:
-        path: the rows.
-        out: where each row is written with ``scores`` {reward: {"total", "terms", "reason"}}; by default under its
-            name in a folder ``scored`` beside it, which no notebook reads as rows of the run. ``total`` is None where
-            the answer could not be judged or the infrastructure failed. Both files appear only when complete.
+        path: the rows, one JSON object a line.
+        out: the same rows with ``scores`` {reward: {"total", "terms", "reason"}}; by default a file of the same name
+            in a folder ``scored`` beside it, which no notebook reads as rows of the run. ``total`` is None where the
+            answer could not be judged or the infrastructure failed. The file appears only when complete.
         rewards: names, or Reward objects; by default all of the version.
         version: "corrected" or "official". The official one reads ``prompt`` too, as the release does.
-        valid_tools: for rows without ``tools``; by default the calculator's twelve.
+        valid_tools: names of the tools offered, for rows without ``tools``; by default the calculator's twelve.
 
     Returns:
         Counts: "rows", "scored", "rejected" (in OUT.rejected.jsonl with line and reason), "unjudged", and
@@ -102,7 +99,7 @@ def _score_row(
 ) -> tuple[dict[str, Any], list[Score]]:
     """The row with ``scores``, and the scores by all rewards that it has the keys for."""
     row = _parse_row(line)
-    reference = _reference(row)
+    reference = stored_reference(row)
     text = row["response"]
     if version == "official" and isinstance(row.get("prompt"), str):
         text = row["prompt"] + text
@@ -129,53 +126,61 @@ def _score_row(
     return row, list(scores.values())
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def _is_calls(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(call, dict) and isinstance(call.get("name"), str) and isinstance(call.get("arguments"), dict)
-        for call in value
+    return value is None or (
+        isinstance(value, list)
+        and all(isinstance(call, dict) and _is_text(call.get("name")) for call in value)
+        and all(isinstance(call.get("arguments"), dict) for call in value)
     )
 
 
-_CHECKS = {  # key: (whether it is required, what it must be, the check)
-    "response": (True, "a string", lambda value: isinstance(value, str)),
-    "answer": (True, "a string", lambda value: isinstance(value, str)),
-    "teacher_tools": (True, "a list of strings", _is_texts),
-    "teacher_calls": (False, 'a list of {"name", "arguments"}', lambda value: value is None or _is_calls(value)),
-    "teacher_results": (False, "a list of strings", _is_texts),
-    "tools": (False, "a list of strings", _is_texts),
-    "prompt": (False, "a string", lambda value: isinstance(value, str | list)),  # a chat is not read
+_REQUIRED = ("response", "answer", "teacher_tools")
+_CHECKS = {  # key: (check, what it must be); jsonschema takes a millisecond a row, more than the rewards do
+    "response": (_is_text, "a string"),
+    "answer": (_is_text, "a string"),
+    "teacher_tools": (_is_texts, "a list of strings"),
+    "teacher_calls": (_is_calls, 'a list of {"name", "arguments"}'),
+    "teacher_results": (_is_texts, "a list of strings"),
+    "tools": (_is_texts, "a list of strings"),
+    "prompt": (lambda value: isinstance(value, str | list), "a string"),  # a chat is not read
 }
 
 
 def _parse_row(line: bytes) -> dict[str, Any]:
     """One stored row, checked. Raises InputError with what is wrong and what to give."""
     try:
-        row = json.loads(line.decode("utf-8"))
+        row: dict[str, Any] = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"not a JSON object in UTF-8: {error}") from error
     if not isinstance(row, dict):
         raise InputError("not a JSON object: give one object a line")
-    for key, (required, expected, fits) in _CHECKS.items():
-        if key not in row and required:
+    for key, (check, expected) in _CHECKS.items():
+        if key not in row and key in _REQUIRED:
             raise InputError(f"{key}: missing; give {expected}")
-        if key in row and not fits(row[key]):
-            raise InputError(f"{key}: not {expected}; fix it" + ("" if required else ", or leave it out"))
-    calls = row.get("teacher_calls")
-    if calls and {call["name"] for call in calls} != set(row["teacher_tools"]):
+        if key in row and not check(row[key]):
+            raise InputError(f"{key}: not {expected}; fix it" + ("" if key in _REQUIRED else ", or leave it out"))
+    if row.get("teacher_calls") and {call["name"] for call in row["teacher_calls"]} != set(row["teacher_tools"]):
         raise InputError("teacher_calls: other names than in teacher_tools; make them agree")
     return row
 
 
-def _reference(row: dict[str, Any]) -> Reference:
-    """What a row tells of the teacher; ``Reward.missing`` reads off the messages how much that is."""
-    known = row.get("teacher_calls") or not row["teacher_tools"]
-    calls = [Call(call["name"], call["arguments"]) for call in row.get("teacher_calls") or []]
+def stored_reference(row: Mapping[str, Any]) -> Reference:
+    """The teacher's part of a stored row, as far as the row holds it.
+
+    Its messages have the calls and the results that the row gives, so that ``Reward.missing`` can tell what it lacks.
+    """
+    calls, results = row.get("teacher_calls"), row.get("teacher_results")
+    known = bool(calls) or not row["teacher_tools"]
+    calls = [Call(call["name"], call["arguments"]) for call in calls or ()]
     messages = [{"role": "assistant", "content": "", "tool_calls": [call.message for call in calls]}] if known else []
-    messages += tool_messages(row.get("teacher_results", []))
-    return Reference(
-        str(row.get("task_id", "")), messages, calls or [Call(name, {}) for name in row["teacher_tools"]], row["answer"]
-    )
+    messages += tool_messages(results or [])
+    names_only = [Call(name, {}) for name in row["teacher_tools"]]
+    return Reference(str(row.get("task_id", "")), messages, calls or names_only, row["answer"])

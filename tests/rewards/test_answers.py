@@ -63,7 +63,7 @@ def test_boxed_is_linear() -> None:
         ("$42$", "42", Verdict(True, "number")),
         ("x=42", "42", Verdict(True, "number")),
         ("40, 42", "42", Verdict(True, "number")),
-        ("42 apples", "41", Verdict(False, "different")),  # mathruler's to say, not for the fast path
+        ("42 apples", "41", Verdict(False, "different")),  # left to mathruler, not the fast path
         ("04/2", "4/2", Verdict(False, "different")),  # sympy's parser stops at the leading zero
         ("east", "west", Verdict(False, "different")),
         ("", "5", Verdict(False, "different")),
@@ -76,7 +76,7 @@ def test_judge(prediction: str, gold: str, expected: Verdict) -> None:
 
 
 def test_golden_rows(shared: Path) -> None:
-    """A golden row's sparse score says what the release's judge said; 500 rows of it that have an answer."""
+    """A golden row's sparse score holds the verdict of the release's judge; the first 500 rows that have an answer."""
     rows = [json.loads(line) for line in (shared / "golden/official_rewards.jsonl").read_text().splitlines()]
     checked = 0
     for row in rows[:500]:
@@ -92,7 +92,7 @@ METRIC = math_metric((LatexExtractionConfig(),), (ExprExtractionConfig(), LatexE
 
 
 def test_fast_path_agrees_with_math_verify() -> None:
-    """Whatever the fast path decides on numbers, math-verify alone decides too (so mathruler can only agree)."""
+    """What the fast path decides on numbers, math-verify alone decides the same (so mathruler can only agree)."""
     decided = 0
     for prediction, gold in product(NUMBERS, NUMBERS):
         fast = answers._fast(prediction, gold, official=True)
@@ -103,17 +103,17 @@ def test_fast_path_agrees_with_math_verify() -> None:
     assert decided > 130
 
 
-DRESSES = "{}| {} |${}$|x={}|={} |{} apples|{}\\text{{ cm}}|{0}, {0}|{}%|{} percent|({})|\\text{{{}}}|-{}|+{}|{},000"
-DRESSES += "|{} 000|0{}|{}.0|{}.|{}5|{}^2|{}+1|answer: {} or 7|{}\n7|**{}**|\\${}|$ {} $|.{}|a {}|{}x|{}: [1]|1 {}"
+FORMATS = "{}| {} |${}$|x={}|={} |{} apples|{}\\text{{ cm}}|{0}, {0}|{}%|{} percent|({})|\\text{{{}}}|-{}|+{}|{},000"
+FORMATS += "|{} 000|0{}|{}.0|{}.|{}5|{}^2|{}+1|answer: {} or 7|{}\n7|**{}**|\\${}|$ {} $|.{}|a {}|{}x|{}: [1]|1 {}"
 
 
-def test_fast_path_agrees_with_the_slow() -> None:
-    """Numbers in all kinds of dress, in both versions, against the libraries as the helper asks them."""
+def test_fast_path_agrees_with_the_helper() -> None:
+    """Numbers in many formats, in both versions, against the libraries as the helper calls them."""
     rng, decided = random.Random(0), 0
     for _ in range(1500):
         gold, number = rng.choice(NUMBERS), rng.choice([*NUMBERS, "123456789012345", "-05", "1,234", "0.1234567", "٣"])
-        prediction = rng.choice(DRESSES.split("|")).format(rng.choice([gold, number]))
-        gold = rng.choice([gold, gold, rng.choice(DRESSES.split("|")).format(gold)])
+        prediction = rng.choice(FORMATS.split("|")).format(rng.choice([gold, number]))
+        gold = rng.choice([gold, gold, rng.choice(FORMATS.split("|")).format(gold)])
         for official in (True, False):
             fast = answers._fast(prediction, gold, official)
             if fast is not None:
@@ -136,15 +136,15 @@ def test_time_limit_and_recovery() -> None:
 
 
 def test_threads() -> None:
-    """math-verify itself raises off the main thread; answers that need it are right from eight at once."""
+    """math-verify itself raises off the main thread; here eight threads at once get the right verdicts."""
     pairs = [(f"${n}x+{n}$", f"{n}(x+1)") for n in range(2, 18)] + [(f"${n}y$", f"{n + 1}y") for n in range(2, 18)]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda pair: judge(*pair).correct, pairs))
-    assert found == [True] * 16 + [False] * 16
+        verdicts = list(pool.map(lambda pair: judge(*pair).correct, pairs))
+    assert verdicts == [True] * 16 + [False] * 16
 
 
 def test_async() -> None:
-    """In a coroutine judge goes through a thread, and the loop stays free meanwhile."""
+    """In a coroutine judge runs in a thread, and the event loop stays free meanwhile."""
 
     async def all_at_once() -> tuple[list[bool | None], int]:
         ticks = 0
@@ -158,15 +158,15 @@ def test_async() -> None:
         clock = asyncio.create_task(tick())
         asked = [asyncio.to_thread(judge, f"${n}z+1$", f"1+{n}z") for n in range(2, 8)]
         asked.append(asyncio.to_thread(judge, "9**9**9**9", "7", time_limit=1.0))
-        found = await asyncio.gather(*asked)
+        verdicts = await asyncio.gather(*asked)
         clock.cancel()
-        return [verdict.correct for verdict in found], ticks
+        return [verdict.correct for verdict in verdicts], ticks
 
-    found, ticks = asyncio.run(all_at_once())
-    assert found == [True] * 6 + [None] and ticks > 10
+    verdicts, ticks = asyncio.run(all_at_once())
+    assert verdicts == [True] * 6 + [None] and ticks > 10
 
 
-def test_a_killed_helper_is_named_and_replaced() -> None:
+def test_a_killed_helper_is_reported_and_replaced() -> None:
     assert judge("$3+y$", "y+3").correct is True
     process = answers._helper.process
     assert process is not None
@@ -185,7 +185,7 @@ def test_the_helper_is_bounded() -> None:
     assert "HF_TOKEN" not in Path(f"/proc/{process.pid}/environ").read_text()
 
 
-def test_no_helper_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_helper_that_does_not_start_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "_helper", answers._Helper())
     monkeypatch.setattr(answers.sys, "executable", "/nonexistent/python")
     assert judge("$6+y$", "y+6") == Verdict(None, "unavailable")

@@ -5,6 +5,7 @@ import random
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,13 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mentorlib.core import END, Call, Execution, InputError, Reference, Trajectory, tool_messages
-from mentorlib.data.sources.gsm8k import read as gsm8k
+from mentorlib.data.sources.gsm8k import read_gsm8k
 from mentorlib.data.suites import SUITES, generate
 from mentorlib.rewards import answers, corrected, official
 from mentorlib.rewards.corrected import outcome_terms
 from mentorlib.rewards.matching import tool_names
 from mentorlib.rewards.reward import CONTROLS, OFFICIAL, REWARDS, Reward, get_reward, score_groups
 from mentorlib.rewards.score import Score
+from mentorlib.rewards.stored_rows import score_file
 from mentorlib.rewards.trl import as_trl
 
 REPO = Path(__file__).parents[2]
@@ -56,7 +58,7 @@ def test_golden_rows(shared: Path) -> None:
 ANSWER = f"The answer is \\boxed{{5}}.{END}"
 WRONG = f"The answer is \\boxed{{6}}.{END}"
 CASES_OF = f"\\boxed{{\\left\\{{ x=2,y=3 \\right.}}{END}"
-# id: (reward, response, teacher's tools, gold answer, what else the corrected one is given)
+# id: (reward, response, teacher's tools, gold answer, further arguments of the corrected reward)
 LEDGER: dict[str, tuple[str, str, list[str], str, dict[str, Any]]] = {
     "malformed": ("none", '<tool_call>\n{"name": "add", "argu\n</tool_call>' + NEXT + ANSWER, ["add"], "5", {}),
     "unclosed": ("none", '<tool_call>\n{"name": "add", "arguments": {}}' + NEXT + ANSWER, ["add"], "5", {}),
@@ -88,10 +90,10 @@ LEDGER: dict[str, tuple[str, str, list[str], str, dict[str, Any]]] = {
 def ledger_totals(key: str) -> tuple[float | None, float | None]:
     name, response, tools, gold, more = LEDGER[key]
     official = score(name, response, *tools, answer=gold, version="official")
-    if key == "prompt-box":  # the release scores prompt and response as one text, we the response
+    if key == "prompt-box":  # the release scores prompt and response as one text, the correction only the response
         response = response.split("<|im_start|>assistant\n")[1]
-    ours = score(name, response, *tools, answer=gold, **more)
-    return official.total, ours.total if ours.judged else None
+    corrected = score(name, response, *tools, answer=gold, **more)
+    return official.total, corrected.total if corrected.judged else None
 
 
 def documented() -> dict[str, tuple[str, str, str]]:
@@ -107,11 +109,11 @@ def test_ledger_row(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
         judge = corrected.judge
         for module in (corrected, official):
             monkeypatch.setattr(module, "judge", lambda p, g, official=False: judge(p, g, official, time_limit=1.0))
-    released, ours = ledger_totals(key)
-    name, said_official, said_ours = documented()[key]
+    totals = ledger_totals(key)
+    name, expected_official, expected_corrected = documented()[key]
     assert name == LEDGER[key][0]
-    assert released == pytest.approx(float(said_official))
-    assert ours == (None if said_ours == "none" else pytest.approx(float(said_ours)))
+    assert totals[0] == pytest.approx(float(expected_official))
+    assert totals[1] == (None if expected_corrected == "none" else pytest.approx(float(expected_corrected)))
 
 
 def test_ledger_is_complete() -> None:
@@ -119,7 +121,7 @@ def test_ledger_is_complete() -> None:
 
 
 def test_ledger_zero_result() -> None:
-    """The tenth deviation is not the scorer's: a tool's 0 must reach the policy."""
+    """A deviation of the rollout, not of the scorer: a tool's 0 must reach the policy."""
     assert [Execution(value=value).text for value in (0, 0.0, False, "")] == ["0", "0", "false", ""]
 
 
@@ -139,7 +141,7 @@ def test_the_reference_scores_the_maximum(suite: str) -> None:
 
 
 def test_the_reference_scores_the_maximum_on_gsm8k(shared: Path) -> None:
-    pairs, _ = gsm8k(shared / "data" / "gsm8k" / "train.jsonl")
+    pairs, _ = read_gsm8k(shared / "data" / "gsm8k" / "train.jsonl")
     assert len(pairs) > 5000
     for task, reference in pairs:
         for name, reward in REWARDS.items():
@@ -257,7 +259,9 @@ JSON = st.recursive(
     ),
     st.randoms(use_true_random=False),
 )
-def test_layout_of_a_call_makes_no_difference(calls: list[tuple[str, dict[str, Any]]], rng: random.Random) -> None:
+def test_json_formatting_of_a_call_makes_no_difference(
+    calls: list[tuple[str, dict[str, Any]]], rng: random.Random
+) -> None:
     def write(name: str, arguments: dict[str, Any], shuffled: bool) -> str:
         items, indent = list(arguments.items()), None
         outer: list[tuple[str, Any]] = [("name", name), ("arguments", arguments)]
@@ -294,15 +298,15 @@ def test_fuzzed_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (corrected, official):
         monkeypatch.setattr(module, "judge", lambda p, g, official=False: judge(p, g, official, time_limit=1.0))
     rng = random.Random(7)
-    unlike = 0
+    scored = 0
     for _ in range(10_000):
         trajectory, gold = Trajectory.from_response(fuzzed_output(rng)), rng.choice(GOLDS)
         for version in (REWARDS, OFFICIAL):
             for name, reward in version.items():
                 result = reward(trajectory, teacher("add", "multiply"), answer=gold)
                 check_bounds(name, result)
-                unlike += result.total not in (0.0, 0.1, -3.0)
-    assert unlike > 10_000  # not all of them fall at the first step
+                scored += result.total not in (0.0, 0.1, -3.0)
+    assert scored > 10_000  # many get past the early exits
 
 
 def test_megabytes() -> None:
@@ -354,8 +358,8 @@ def test_an_unjudged_answer_has_no_reward(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_names_and_missing_teacher() -> None:
-    paper, ours = ["sparse", "exact", "partial", "none", "f1", "strict", "toolrl"], ["credit", "anneal", "count"]
-    assert list(REWARDS) == paper + ours
+    published, added = ["sparse", "exact", "partial", "none", "f1", "strict", "toolrl"], ["credit", "anneal", "count"]
+    assert list(REWARDS) == published + added
     assert list(CONTROLS) == ["null", "planted"]
     assert list(OFFICIAL) == ["sparse", "exact", "partial", "none", "f1"]
     trajectory = Trajectory.from_response(ANSWER)
@@ -371,30 +375,34 @@ def test_names_and_missing_teacher() -> None:
         get_reward("exact", "offical")
 
 
-# --- our own ---
+# --- credit, anneal, count ---
 
 
-def told(*results: str) -> str:
+def with_results(*results: str) -> str:
     """A transcript whose calls gave these results, without its last turn."""
     return "".join(call() + NEXT.replace("\n5\n", f"\n{result}\n") for result in results)
 
 
-def test_credit_pays_for_the_teachers_results_by_whatever_tools() -> None:
+def test_credit_rewards_the_teachers_results_whatever_the_tools() -> None:
     gold = Reference("t", tool_messages(["10", "20", "5"]), teacher("sum_numbers", "multiply", "divide").calls, "5")
 
     def terms(response: str) -> float:
         return REWARDS["credit"](Trajectory.from_response(response), gold, answer="5").terms["progress"]
 
-    assert terms(told("10", "20", "6") + WRONG) == pytest.approx(2 / 3)
-    assert terms(told("20") + WRONG) == pytest.approx(1 / 3)
-    assert terms(told("10", "10", "20", "20") + WRONG) == pytest.approx(2 / 4)  # a result counts once, and trying costs
-    assert terms(told(*"10 20 5 1 2 3".split()) + WRONG) == pytest.approx(3 / 6)
+    assert terms(with_results("10", "20", "6") + WRONG) == pytest.approx(2 / 3)
+    assert terms(with_results("20") + WRONG) == pytest.approx(1 / 3)
+    assert terms(with_results("10", "10", "20", "20") + WRONG) == pytest.approx(
+        2 / 4
+    )  # a result counts once, and trying costs
+    assert terms(with_results(*"10 20 5 1 2 3".split()) + WRONG) == pytest.approx(3 / 6)
     assert terms(WRONG) == 0 and terms(ANSWER) == 1
-    assert terms("Perhaps \\boxed{3}. " + told("10", "20") + WRONG) == pytest.approx(2 / 3)  # the last box answers
+    assert terms("Perhaps \\boxed{3}. " + with_results("10", "20") + WRONG) == pytest.approx(
+        2 / 3
+    )  # the last box answers
     assert terms(WRONG.replace("\\boxed{6}.", "\\boxed{6}." + call()) + NEXT + "Done." + END) == 0  # after the answer
 
 
-def test_anneal_weighs_tools_by_how_often_the_group_is_wrong() -> None:
+def test_anneal_weighs_tools_by_the_share_of_the_group_that_is_wrong() -> None:
     reward, gold = REWARDS["anneal"], teacher("add")
     right, wrong = call() + NEXT + ANSWER, call() + NEXT + WRONG
     other = call("subtract") + NEXT + WRONG
@@ -407,39 +415,85 @@ def test_anneal_weighs_tools_by_how_often_the_group_is_wrong() -> None:
             assert result.total == sum(v * result.weights[k] for k, v in result.terms.items())
         return [result.total for result in scores]
 
-    assert group(wrong, wrong, other) == pytest.approx([0.4, 0.4, 0.1])  # a guide where all are wrong
+    assert group(wrong, wrong, other) == pytest.approx([0.4, 0.4, 0.1])  # the full weight where all are wrong
     assert group(right, wrong, other) == pytest.approx([1.0, 0.3, 0.1])
-    assert group(right, right) == pytest.approx([0.8, 0.8])  # silent where all are right
+    assert group(right, right) == pytest.approx([0.8, 0.8])  # none where all are right
     unjudged = [score("anneal", ANSWER, "add"), Score({"correct": 0.0}, {"correct": 0.7}, 0.0, "", judged=False)]
     assert [s.judged for s in reward.in_group(unjudged)] == [True, False]
     assert REWARDS["exact"].in_group(unjudged) == unjudged
 
 
-def test_count_wants_as_many_calls_as_the_teacher_made() -> None:
+def test_count_compares_the_number_of_calls() -> None:
     def tools(response: str, *gold: str) -> float:
         return score("count", response, *gold).terms["tools"]
 
-    assert tools(told("1", "2") + ANSWER, "subtract", "multiply") == 1  # by whatever tools
-    assert tools(told("1", "2") + WRONG, "add", "add") == 1  # right or wrong
-    assert tools(told("1") + WRONG, "add", "add") == 0.5  # stopping early costs
-    assert tools(told(*"1234") + WRONG, "add", "add") == 0.5  # so does going on
-    assert tools(ANSWER) == 1 and tools(ANSWER, "add") == 0 == tools(told("1") + ANSWER)
+    assert tools(with_results("1", "2") + ANSWER, "subtract", "multiply") == 1  # whatever the tools
+    assert tools(with_results("1", "2") + WRONG, "add", "add") == 1  # right or wrong
+    assert tools(with_results("1") + WRONG, "add", "add") == 0.5  # stopping early costs
+    assert tools(with_results(*"1234") + WRONG, "add", "add") == 0.5  # so does going on
+    assert tools(ANSWER) == 1 and tools(ANSWER, "add") == 0 == tools(with_results("1") + ANSWER)
 
 
-def test_trl_scores_groups_as_groups() -> None:
+def test_groups_are_scored_as_groups() -> None:
     tasks = [SimpleNamespace(id=i, answer="5", toolbox=SimpleNamespace(names=["add"])) for i in "aabb"]
-    said = [Trajectory.from_response(call() + NEXT + end) for end in (ANSWER, WRONG, WRONG, WRONG)]
-    totals = as_trl("anneal")([""] * 4, [[]] * 4, said, [teacher("add")] * 4, tasks)
+    trajectories = [Trajectory.from_response(call() + NEXT + end) for end in (ANSWER, WRONG, WRONG, WRONG)]
+    references = [teacher("add")] * 4
+    totals = as_trl("anneal")([""] * 4, [[]] * 4, trajectories, references, tasks)
     assert totals == pytest.approx([0.95, 0.25, 0.4, 0.4])
+    for groups, expected in (
+        ([0, 0, 1, 1], [0.95, 0.25, 0.4, 0.4]),
+        (["x", "y", "x", "y"], [0.95, 0.4, 0.25, 0.4]),  # a group's rollouts need not stand together
+    ):
+        scores = score_groups(REWARDS["anneal"], trajectories, references, tasks, groups)
+        assert [result.total for result in scores] == pytest.approx(expected)
+    alone = score_groups(REWARDS["exact"], trajectories, references, tasks, [0] * 4)
+    assert alone == [REWARDS["exact"](t, r, answer="5") for t, r in zip(trajectories, references, strict=True)]
+
+
+def used_share(student: list[Call], teacher: list[Call]) -> float:
+    """The share of the teacher's tools that were used."""
+    return len(tool_names(student) & tool_names(teacher)) / len(tool_names(teacher))
+
+
+def test_a_custom_reward_is_one_object(tmp_path: Path) -> None:
+    terms = partial(outcome_terms, tools=used_share)
+    reward = Reward("recall", {"correct": 0.7, "tools": 0.3}, terms, maximum=1.0, needs="tools")
+    assert get_reward(reward) is reward and pickle.loads(pickle.dumps(reward)).terms.keywords == {"tools": used_share}
+    trajectory = Trajectory.from_response(call() + NEXT + ANSWER)
+    task = SimpleNamespace(id="t", answer="5", toolbox=SimpleNamespace(names=["add"]))
+    assert as_trl(reward)([""], [[]], [trajectory], [teacher("add", "multiply")], [task]) == [pytest.approx(0.85)]
+    row = {"response": trajectory.response, "answer": "5", "teacher_tools": ["add", "multiply"]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    score_file(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", rewards=[reward])
+    assert json.loads((tmp_path / "out.jsonl").read_text())["scores"]["recall"]["total"] == pytest.approx(0.85)
+
+
+def test_what_a_reference_lacks() -> None:
+    nothing, names = Reference("t", [], [], "5"), Reference("t", [], [Call("add", {})], "5")
+    turns = [{"role": "assistant", "tool_calls": [Call("add", {"a": 2}).message]}]
+    no_results, full = (Reference("t", [*turns, *results], names.calls, "5") for results in ([], tool_messages(["5"])))
+    no_tool = Reference("t", [{"role": "assistant", "content": ANSWER}], [], "5")
+    for name, reward in (
+        REWARDS | CONTROLS | {f"official {name}": reward for name, reward in OFFICIAL.items()}
+    ).items():
+        assert reward.missing(full) == reward.missing(no_tool) == ""
+        needs_teacher = name in ("exact", "partial", "f1", "strict", "toolrl", "credit", "anneal", "count")
+        assert reward.missing(nothing) == ("no teacher" if needs_teacher else "")
+        lacks_calls = name in ("strict", "toolrl", "count")
+        assert reward.missing(names).startswith("only the names") is lacks_calls
+        assert reward.missing(no_results).startswith("no results") is (name == "credit")
+    for suite in SUITES:
+        for _, reference in generate(suite, 20, seed=1):
+            assert {reward.missing(reference) for reward in REWARDS.values()} == {""}
 
 
 def test_controls() -> None:
-    """Chance pays apart from what was done; the planted exploit pays best for giving up."""
+    """null does not depend on what was done; planted is highest for giving up."""
     draws = [score("null", f"{i}{ANSWER}", "add").total for i in range(400)]
     assert draws == [score("null", f"{i}{ANSWER}").total for i in range(400)]
     assert abs(sum(draws) / 400 - 0.5) < 0.05 and len(set(draws)) == 400
     gave_up = call() + NEXT + "I cannot solve this.<|im_end|>"
-    assert [score("planted", said).total for said in (ANSWER, WRONG, gave_up)] == [0.7, 0.0, 1.0]
+    assert [score("planted", response).total for response in (ANSWER, WRONG, gave_up)] == [0.7, 0.0, 1.0]
     assert [score(name, gave_up, "add").total for name in REWARDS if name != "toolrl"] == [0.0] * (len(REWARDS) - 1)
     with pytest.raises(InputError, match="there is no corrected"):
         get_reward("nul")

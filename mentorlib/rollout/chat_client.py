@@ -123,8 +123,8 @@ class ChatClient:
 
         def give_up(state: tenacity.RetryCallState) -> bool:
             patience = self.patience if self.reached else min(FIRST_CONTACT_SECONDS, self.patience)
-            fails_on_this = self._is_internal(_reason(state)) and state.attempt_number >= MAX_HTTP_500_TRIES
-            return fails_on_this or stop.is_set() or tenacity.stop_before_delay(patience)(state)
+            always_fails = self._is_request_specific(_reason(state)) and state.attempt_number >= MAX_HTTP_500_TRIES
+            return always_fails or stop.is_set() or tenacity.stop_before_delay(patience)(state)
 
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TransientError),
@@ -136,7 +136,7 @@ class ChatClient:
             reraise=True,
         )
 
-    def _is_internal(self, reason: str) -> bool:
+    def _is_request_specific(self, reason: str) -> bool:
         """Whether an error may be due to this request: HTTP 500 from a server that answers others."""
         return reason == HTTP_500 and self.answered
 
@@ -147,7 +147,7 @@ class ChatClient:
                 f"{self.url}: no chat-completions server answers ({reason}): start it, or fix the address (most end "
                 "in /v1)"
             )
-        if self._is_internal(reason):
+        if self._is_request_specific(reason):
             with self._lock:
                 self.failed_in_a_row += 1
             gone = self.failed_in_a_row >= MAX_HTTP_500_REQUESTS

@@ -69,7 +69,9 @@ class Endpoint:
         if concurrency < 1:
             raise InputError(f"concurrency={concurrency}: at least one conversation at a time")
         if prices and len(prices) != 2:
-            raise InputError(f"prices={prices}: give two, of a million tokens read and a million written, or []")
+            raise InputError(
+                f"prices={prices}: give two, of a million prompt tokens and a million completion tokens, or []"
+            )
         self.url, self.model, self.run, self.concurrency, self.prices = url, model, run, concurrency, prices
         self._lock = threading.Lock()
         self._used: dict[str, Row] = {}  # the log's rows that went into trajectories

@@ -1,8 +1,8 @@
 """Run a notebook with strict parameters and leave an HTML report that opens offline.
 
-papermill executes; this file adds what it lacks: parameters are checked against the annotations of the notebook's
-parameters cell before a kernel starts, what a cell prints appears while it runs, and ``notebook.ipynb`` and
-``report.html`` are written to the run's folder, also when a cell fails.
+papermill executes. Added here: parameters are checked against the annotations of the parameters cell before a kernel
+starts, what a cell prints appears while it runs, and ``notebook.ipynb`` and ``report.html`` are written to the run's
+folder, also when a cell fails.
 """
 
 import contextlib
@@ -43,19 +43,21 @@ def run_notebook(
     output: str | Path | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Path:
-    """Execute a notebook in the current directory and give the path of its HTML report.
+    """Execute a notebook in the current directory and return the path of its HTML report.
 
     Args:
         notebook: the .ipynb file; it is not changed.
         parameters: values for its parameters cell; see `check_parameters`.
-        output: folder for notebook.ipynb, report.html and, if that links to it, trajectories.html; by default the run's
+        output: folder for notebook.ipynb, report.html and, if that links to it, trajectories.html. By default the run's
             folder (``<root>/<run>``; root is a parameter too, or "runs") if the notebook has a parameter ``run``, else
             ``reports/<notebook's name>``.
-        say: is given each line that a cell prints, while it runs; by default print.
+        say: is called with each line that a cell prints, while it runs; by default print.
 
-    InputError for parameters that do not fit, before a kernel starts, and for one that a cell raises; what an earlier
-    execution left in the folder is then untouched, unless the run had already begun. NotebookFailed when a cell raises
-    anything else or the kernel dies: notebook and report then show how far it came, and the run's status is "failed".
+    Raises:
+        InputError: parameters do not fit (before a kernel starts), or a cell raised it; what an earlier execution left
+            in the folder is then untouched, unless the run had already begun.
+        NotebookFailed: a cell raised anything else, or the kernel died; notebook and report show how far it came, and
+            the run's status is "failed".
     """
     notebook = Path(notebook)
     node = read_notebook(notebook)
@@ -105,11 +107,11 @@ def run_notebook(
     running.unlink(missing_ok=True)
     page = to_html(executed)
     if "trajectories.html#" in page:  # the report's numbers link to the trajectories behind them
-        from ..report import viewer
+        from ..report.viewer import write_trajectories_of_runs  # it imports pandas and scipy, a second
 
-        with contextlib.suppress(InputError):  # a run that broke before it had rows
+        with contextlib.suppress(InputError):  # a run that failed before it had rows
             runs = values.get("runs") or ([] if "runs" in values else [values.get("run", "")])
-            viewer.write_trajectories_of_runs(output / "trajectories.html", runs, root)
+            write_trajectories_of_runs(output / "trajectories.html", runs, root)
     report = write_text(output / "report.html", page)
     if refused:
         raise InputError(failure.evalue) from None  # type: ignore[union-attr]
@@ -121,10 +123,10 @@ def run_notebook(
 
 
 class _ThisPython(AsyncKernelManager):
-    """A kernel of the interpreter that runs this, whatever kernels are installed under the name python3.
+    """A kernel of the running interpreter, not of one installed under the name python3.
 
-    It is reached by sockets in ``folder``, not by TCP: nobody else on the machine can talk to it, and kernels that
-    start at the same moment cannot pick the same port.
+    It is reached by sockets in ``folder``, not by TCP: other users cannot reach it, and kernels that start at the same
+    moment cannot pick the same port.
     """
 
     folder: str
@@ -141,7 +143,7 @@ class _ThisPython(AsyncKernelManager):
 
 
 class _Lines:
-    """Pass whole lines on as they come; of a bar redrawn in place, its last state."""
+    """A file that passes whole lines on as they come; of a progress bar redrawn in place, its last state."""
 
     def __init__(self, say: Callable[[str], None]):
         self.say, self.rest = say, ""

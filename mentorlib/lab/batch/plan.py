@@ -27,6 +27,10 @@ FILES_WITHOUT_EFFECT = (
     *("lab/batch/study_page.py", "lab/batch/study_page.template"),
     *("lab/export", "runs/processes.py", "cli.py", "__main__.py"),
 )
+_STAGE_KEYS = {
+    **{"name": str, "notebook": str, "parameters": dict, "grid": dict, "needs": list},
+    "minutes": int | float,
+}
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,12 @@ def plan(path: Path) -> tuple[dict[str, Any], list[Stage]]:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split()):.200}") from None
     _check_keys(study, {"question": str, "workers": int, "stages": list}, f"{path}")
     study = {"name": check_name(path.stem), "question": "", "workers": 2, "stages": [], **study}
+    if study["workers"] < 1:
+        raise InputError(f"{path}: 'workers' is at least 1")
     specs: dict[str, dict[str, Any]] = {}
     for number, spec in enumerate(study["stages"], 1):
         where = f"{path}, stage {number}"
-        types = {"name": str, "notebook": str, "parameters": dict, "grid": dict, "needs": list, "minutes": int | float}
-        _check_keys(spec, types, where)
+        _check_keys(spec, _STAGE_KEYS, where)
         for key in ("name", "notebook"):
             if key not in spec:
                 raise InputError(f"{where}: no {key!r}")
@@ -84,20 +89,15 @@ def plan(path: Path) -> tuple[dict[str, Any], list[Stage]]:
     if not specs:
         raise InputError(f"{path}: no stages")
 
-    expanded: dict[str, list[Stage]] = {}  # of each spec, in order of needs
-    after = {name: [*spec["needs"], *_references([spec["parameters"], spec["grid"]])] for name, spec in specs.items()}
-    for name, needs in after.items():
-        for need in needs:
-            if need not in specs:
-                near = get_close_matches(str(need), specs, 1)
-                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(specs)}"
-                raise InputError(f"{path}, stage {name!r}: no stage {need!r}; {hint}")
-    while len(expanded) < len(specs):
-        ready = next((n for n in specs if n not in expanded and all(need in expanded for need in after[n])), None)
+    needs = {name: [*spec["needs"], *_references([spec["parameters"], spec["grid"]])] for name, spec in specs.items()}
+    for name in specs:
+        for need in set(needs[name]) - specs.keys():
+            raise InputError(f"{path}, stage {name!r}: no stage {need!r}; {_hint(need, specs, 'there are')}")
+    expanded: dict[str, list[Stage]] = {}  # the stages of each spec, in order of needs
+    while left := [name for name in specs if name not in expanded]:
+        ready = next((name for name in left if expanded.keys() >= set(needs[name])), None)
         if ready is None:
-            raise InputError(
-                f"{path}: stages need each other in a circle: {', '.join(n for n in specs if n not in expanded)}"
-            )
+            raise InputError(f"{path}: stages need each other in a circle: {', '.join(left)}")
         try:
             expanded[ready] = _expand(study["name"], specs[ready], expanded)
         except InputError as error:
@@ -130,6 +130,7 @@ def stage_keys(stages: Iterable[Stage], library: bool = True) -> dict[str, str]:
 
 
 def _expand(study: str, spec: Mapping[str, Any], expanded: Mapping[str, list[Stage]]) -> list[Stage]:
+    """The stages of a spec: one for every combination of its grid."""
     notebook = Path(spec["notebook"])
     known = {p.name for p in parameters_of(read_notebook(notebook), notebook)}
     for name, values in spec["grid"].items():
@@ -160,13 +161,13 @@ def _references(value: Any) -> list[str]:
 
 
 def _fill(value: Any, expanded: Mapping[str, list[Stage]], place: Mapping[str, Any], used: list[str]) -> Any:
-    """Put runs in the place of ``$name``, folders in that of ``$name/``, files in that of ``$name/file``; their stages
-    are added to ``used``."""
+    """Replace ``$name`` by runs, ``$name/`` by folders and ``$name/file`` by files; add their stages to ``used``."""
     if isinstance(value, list):
-        filled = [(item, _fill(item, expanded, {}, used)) for item in value]
-        return [
-            one for item, new in filled for one in (new if isinstance(item, str) and isinstance(new, list) else [new])
-        ]
+        filled = []
+        for item in value:
+            new = _fill(item, expanded, {}, used)
+            filled += new if isinstance(item, str) and isinstance(new, list) else [new]
+        return filled
     if isinstance(value, dict):
         return {key: _fill(item, expanded, place, used) for key, item in value.items()}
     match = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
@@ -195,20 +196,23 @@ def _check_keys(value: Any, types: Mapping[str, Any], where: str) -> None:
         raise InputError(f"{where}: write keys and values: {', '.join(types)}")
     for key, item in value.items():
         if key not in types:
-            near = get_close_matches(str(key), types, 1)
-            hint = f"did you mean {near[0]}?" if near else f"use {', '.join(types)}"
-            raise InputError(f"{where}: unknown key {key!r}; {hint}")
+            raise InputError(f"{where}: unknown key {key!r}; {_hint(key, types, 'use')}")
         if not isinstance(item, types[key]) or isinstance(item, bool):
             kind = getattr(types[key], "__name__", "number")
             raise InputError(f"{where}: {key!r} takes a {kind}, not {item!r:.60}")
-    if isinstance(value.get("workers", 1), int) and value.get("workers", 1) < 1:
-        raise InputError(f"{where}: 'workers' is at least 1")
+
+
+def _hint(name: Any, known: Iterable[str], otherwise: str) -> str:
+    near = get_close_matches(str(name), known, 1)
+    return f"did you mean {near[0]}?" if near else f"{otherwise} {', '.join(known)}"
 
 
 def _content(text: str, own: set[Path]) -> str | None:
-    """The hash of what a parameter names, if it names a file or folder (as 01's ``source:path`` does too): of the
-    study's own runs (``own``) the keys tell, of another run, by folder or name, its run.json, which every execution
-    changes."""
+    """The hash of the file or folder that a parameter names, also as 01's ``source:path``; None if it names none.
+
+    Of another study's run, by folder or name, it is that of run.json, which every execution changes. The study's own
+    runs (``own``) are left to the keys of their stages.
+    """
     source, _, place = text.partition(":")
     path = Path(place if place and source in SOURCES else text)
     try:
@@ -224,11 +228,8 @@ def _content(text: str, own: set[Path]) -> str | None:
 
 
 def _folder_hash(folder: Path, skip: tuple[str, ...] = ()) -> str:
-    left_out = [folder / name for name in skip]
-    files = sorted(
-        p
-        for p in folder.rglob("*")
-        if p.is_file() and "__pycache__" not in p.parts and not {p, *p.parents}.intersection(left_out)
-    )
+    left_out = {folder / name for name in skip}
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
+    files = [p for p in files if not left_out.intersection([p, *p.parents])]
     lines = "".join(f"{p.relative_to(folder)} {file_hash(p)}\n" for p in files)
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import types
 import typing
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..core import InputError
@@ -15,25 +16,48 @@ from .validate import Schema
 MAX_DOCSTRING = 10_000  # characters, of a tool that someone else wrote
 
 
-def _said(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """An exception's message on one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
-# --- schemas and source of functions ---------------------------------------------------------------------------------
+def schema_from_function(function: Callable[..., Any]) -> Schema:
+    """A function's schema from its hints and docstring (transformers' ``get_json_schema``).
+
+    Raises:
+        InputError: a hint or a line of the docstring is missing, or of a form that has no schema.
+    """
+    from transformers.utils import get_json_schema  # heavy, and only needed here
+
+    try:
+        return get_json_schema(function)
+    except Exception as e:  # transformers raises its own types, one for each mistake
+        raise InputError(f"tool {function.__name__}: {error_text(e)}") from None
 
 
-def _carry(name: str, value: Any, pieces: dict[str, str]) -> None:
-    """Add to ``pieces`` (name -> source) what defines ``value`` under ``name``, and before it what that needs."""
+def self_contained_source(functions: Sequence[Callable[..., Any]]) -> str:
+    """The functions' source with the imports, helpers and constants of their modules that they use.
+
+    Raises:
+        InputError: a function uses something that source cannot express.
+    """
+    pieces: dict[str, str] = {}
+    for function in functions:
+        _add_source(function.__name__, function, pieces)
+    return "\n\n".join(pieces.values()) + "\n"
+
+
+def _add_source(name: str, value: Any, pieces: dict[str, str]) -> None:
+    """Add to ``pieces`` (source by name) what defines ``value`` as ``name``, after what that needs."""
     if name in pieces:
         return
     if isinstance(value, types.ModuleType):
         pieces[name] = f"import {value.__name__} as {name}" if value.__name__ != name else f"import {name}"
         return
-    home = getattr(value, "__module__", None) or ""
+    module = getattr(value, "__module__", None) or ""
     original = getattr(value, "__name__", None) or getattr(value, "_name", None)
-    if home.split(".")[0] in sys.stdlib_module_names and hasattr(sys.modules.get(home), str(original)):
-        pieces[name] = f"from {home} import {original}" + (f" as {name}" if original != name else "")
+    if module.split(".")[0] in sys.stdlib_module_names and hasattr(sys.modules.get(module), str(original)):
+        pieces[name] = f"from {module} import {original}" + (f" as {name}" if original != name else "")
     elif isinstance(value, types.FunctionType | type):
         try:
             source = textwrap.dedent(inspect.getsource(value))
@@ -43,10 +67,10 @@ def _carry(name: str, value: Any, pieces: dict[str, str]) -> None:
         if not isinstance(tree, ast.FunctionDef | ast.ClassDef) or tree.name != name:
             raise InputError(f"{name}: a tool and what it uses must be plain functions under their own names")
         pieces[name] = ""  # stops recursion between functions that call each other
-        scope = vars(sys.modules[home]) if home in sys.modules else getattr(value, "__globals__", {})
+        scope = vars(sys.modules[module]) if module in sys.modules else getattr(value, "__globals__", {})
         for used in sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}):
             if used in scope and used != name:
-                _carry(used, scope[used], pieces)
+                _add_source(used, scope[used], pieces)
         del pieces[name]
         pieces[name] = source.rstrip()  # after what it needs
     else:
@@ -87,38 +111,41 @@ def _hint(node: ast.expr) -> Any:
     raise ValueError(ast.unparse(node))
 
 
-def _schema_of(toolbox: str, node: ast.FunctionDef) -> Schema:
-    """The schema of a function from its syntax: a stand-in with its signature and docstring goes to transformers."""
-    from transformers.utils import get_json_schema
+def schema_from_syntax(node: ast.FunctionDef) -> Schema:
+    """A function's schema without running its source: a stand-in gets its signature and docstring.
+
+    Raises:
+        InputError: as ``schema_from_function``, or hints and arguments other than the plain ones.
+    """
 
     def stand_in() -> None: ...
 
-    spec = node.args
-    positional = [*spec.posonlyargs, *spec.args]
-    optional = {a.arg for a in positional[len(positional) - len(spec.defaults) :]}
-    optional |= {a.arg for a, d in zip(spec.kwonlyargs, spec.kw_defaults, strict=True) if d is not None}
+    given = node.args
+    positional = [*given.posonlyargs, *given.args]
+    optional = {a.arg for a in positional[len(positional) - len(given.defaults) :]}
+    optional |= {a.arg for a, default in zip(given.kwonlyargs, given.kw_defaults, strict=True) if default is not None}
     # Spaces are squeezed: the time of transformers' patterns grows with the square of their number.
     lines = [re.sub(r"(?<=\S)\s+", " ", line.rstrip()) for line in (ast.get_docstring(node) or "").splitlines()]
     doc = re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
-    stand_in.__name__, stand_in.__doc__ = node.name, doc
+    if len(doc) > MAX_DOCSTRING:
+        raise InputError(f"tool {node.name}: its docstring is {len(doc):,} characters long: at most {MAX_DOCSTRING:,}")
+    if given.vararg or given.kwarg:
+        raise InputError(f"tool {node.name}: it takes * or ** arguments")
     try:
-        if len(doc) > MAX_DOCSTRING:
-            raise ValueError(f"its docstring is {len(doc):,} characters long: at most {MAX_DOCSTRING:,}")
-        if spec.vararg or spec.kwarg:
-            raise ValueError("it takes * or ** arguments")
-        hints = {a.arg: _hint(a.annotation) for a in [*positional, *spec.kwonlyargs] if a.annotation}
-        stand_in.__annotations__ = hints
-        stand_in.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [
-                inspect.Parameter(
-                    a.arg,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=None if a.arg in optional else inspect.Parameter.empty,
-                    annotation=hints.get(a.arg, inspect.Parameter.empty),
-                )
-                for a in [*positional, *spec.kwonlyargs]
-            ]
-        )
-        return get_json_schema(stand_in)
-    except Exception as e:
-        raise InputError(f"toolbox {toolbox}: no schema for {node.name}: {_said(e)}") from None
+        hints = {a.arg: _hint(a.annotation) for a in [*positional, *given.kwonlyargs] if a.annotation}
+    except Exception as e:  # whatever a foreign hint can provoke
+        raise InputError(f"tool {node.name}: a hint that is not a plain type: {error_text(e)}") from None
+    empty = inspect.Parameter.empty
+    stand_in.__name__, stand_in.__doc__, stand_in.__annotations__ = node.name, doc, hints
+    stand_in.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                a.arg,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None if a.arg in optional else empty,
+                annotation=hints.get(a.arg, empty),
+            )
+            for a in [*positional, *given.kwonlyargs]
+        ]
+    )
+    return schema_from_function(stand_in)

@@ -1,7 +1,7 @@
-"""A named set of tools: their source, their JSON schemas, and a strict front door.
+"""A named set of tools: their source, their JSON schemas, and the strict validation of calls.
 
 A tool is a typed Python function with a Google docstring. What a policy writes is parsed, checked against the schema
-(no extra argument, no coercion, no NaN) and handed on as a name and a dict; a call is never made into code.
+(no extra argument, no coercion, no NaN) and passed on as a name and a dict; a call is never turned into code.
 """
 
 import ast
@@ -13,7 +13,7 @@ from typing import Any
 
 from ..core import Call, Execution, InputError
 from .pool import Job, Sandbox
-from .schemas import _carry, _said, _schema_of
+from .schemas import error_text, schema_from_function, schema_from_syntax, self_contained_source
 from .validate import Schema, ToolError, argument_validator, check_arguments, parse_strictly, shorten, strict_schema
 
 
@@ -23,7 +23,7 @@ class Toolbox:
 
     ``schemas`` are chat-template schemas (``{"type": "function", "function": {"name", "description", "parameters"}}``),
     ``source`` is Python that defines a function for each of them, run only inside the sandbox. ``isolate`` gives each
-    call a process of its own: for source that we did not write.
+    call a process for itself: for source that you did not write.
     """
 
     name: str
@@ -33,13 +33,9 @@ class Toolbox:
 
     @cached_property
     def _validators(self) -> dict[str, Any]:
-        """By tool; made when the first call comes, as most toolboxes that are loaded see few calls or none."""
-        return {
-            schema["function"]["name"]: argument_validator(
-                f"toolbox {self.name}: {schema['function']['name']}", schema["function"].get("parameters") or {}
-            )
-            for schema in self.schemas
-        }
+        """By tool. Made for the first call, since most toolboxes of a data set see few calls or none."""
+        functions = [schema["function"] for schema in self.schemas]
+        return {f["name"]: argument_validator(f"tool {f['name']}", f.get("parameters") or {}) for f in functions}
 
     @property
     def names(self) -> list[str]:
@@ -59,7 +55,7 @@ class Toolbox:
         return replace(self, schemas=[known[name] for name in names])
 
     def validate(self, raw: str) -> Call:
-        """Read a call's JSON and hold it against the tool's schema.
+        """Read a call's JSON and check it against the tool's schema.
 
         Raises:
             ToolError: naming the argument, what was expected and what came.
@@ -73,7 +69,7 @@ class Toolbox:
         return call
 
     def call(self, raw: str, sandbox: Sandbox) -> Execution:
-        """Validate a call and execute it; a call that does not fit is an Execution with ``fault="model"``."""
+        """Validate a call and execute it; a call that does not fit gives an Execution with ``fault="model"``."""
         return call_many([(self, raw)], sandbox)[0]
 
     def to_json(self) -> str:
@@ -93,34 +89,19 @@ class Toolbox:
         """A toolbox of Python functions, with the imports, helpers and constants of their modules that they use.
 
         Raises:
-            InputError: a function without type hints or docstring, or using something that cannot be carried along.
+            InputError: a function without type hints or docstring, or using something that source cannot express.
         """
-        from transformers.utils import get_json_schema  # heavy, and only needed here
-
-        schemas = []
-        for function in functions:
-            try:
-                schemas.append(get_json_schema(function))
-            except Exception as e:  # transformers raises its own types, one an ill
-                raise InputError(f"tool {function.__name__}: {_said(e)}") from None
-        pieces: dict[str, str] = {}
-        for function in functions:
-            _carry(function.__name__, function, pieces)
-        return cls(name, "\n\n".join(pieces.values()) + "\n", schemas, isolate)
+        schemas = [schema_from_function(function) for function in functions]
+        return cls(name, self_contained_source(functions), schemas, isolate)
 
     @classmethod
     def from_schemas(cls, name: str, schemas: list[Schema]) -> "Toolbox":
-        """Tools that are known by their schemas alone and cannot be run: for tasks whose metric is ``calls``.
+        """Tools known by their schemas alone, which cannot be run: for tasks whose metric is ``calls``.
 
         Raises:
-            InputError: a schema that is none, or two tools of one name.
+            InputError: not a tool's schema, or two tools of one name.
         """
-        for schema in schemas:
-            function = schema.get("function")
-            if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-                raise InputError(f"toolbox {name}: not a tool's schema: {shorten(schema)}")
-            strict_schema(f"toolbox {name}: {shorten(function['name'])}", function.get("parameters") or {})
-        box = cls(name, "", schemas)
+        box = cls(name, "", [_checked(name, schema) for schema in schemas])
         if len(set(box.names)) < len(schemas):
             raise InputError(f"toolbox {name}: two tools have one name")
         return box
@@ -134,24 +115,34 @@ class Toolbox:
         Without ``schemas``, they are derived from the signatures and docstrings of its public functions.
 
         Raises:
-            InputError: source that does not parse, lacks a function that a schema names, or has hints we cannot read.
+            InputError: source that does not parse, lacks a function that a schema names, or has hints other than
+                plain types.
         """
         try:
             tree = ast.parse(source)
         except (SyntaxError, ValueError, MemoryError, RecursionError) as e:
-            raise InputError(f"toolbox {name}: the source is not Python: {_said(e)}") from None
+            raise InputError(f"toolbox {name}: the source is not Python: {error_text(e)}") from None
         defined = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
         if schemas is None:
             public = [node for key, node in defined.items() if not key.startswith("_")]
-            schemas = [_schema_of(name, node) for node in public]
-        schemas = [schema if "function" in schema else {"type": "function", "function": schema} for schema in schemas]
-        for schema in schemas:
-            function = schema["function"]
-            named = isinstance(function, dict) and isinstance(function.get("name"), str)
-            if not named or function["name"] not in defined:
-                raise InputError(f"toolbox {name}: the source defines no function for the schema {shorten(schema)}")
-            strict_schema(f"toolbox {name}: {function['name']}", function.get("parameters") or {})
-        return cls(name, source, schemas, isolate)
+            try:
+                return cls(name, source, [schema_from_syntax(node) for node in public], isolate)
+            except InputError as e:
+                raise InputError(f"toolbox {name}: {e}") from None
+        box = cls(name, source, [_checked(name, schema) for schema in schemas], isolate)
+        for tool in box.names:
+            if tool not in defined:
+                raise InputError(f"toolbox {name}: the source defines no function {tool!r}, which a schema names")
+        return box
+
+
+def _checked(toolbox: str, schema: Any) -> Schema:
+    """A tool's schema in the chat template's form, or InputError. One without ``function`` is taken as its inside."""
+    function = schema.get("function", schema) if isinstance(schema, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise InputError(f"toolbox {toolbox}: not a tool's schema: {shorten(schema)}")
+    strict_schema(f"toolbox {toolbox}: {function['name'][:60]}", function.get("parameters") or {})
+    return schema if "function" in schema else {"type": "function", "function": schema}
 
 
 def call_many(calls: Sequence[tuple[Toolbox, str]], sandbox: Sandbox) -> list[Execution]:

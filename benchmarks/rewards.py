@@ -2,8 +2,8 @@
 transcripts, and 5 times on the golden file, with the same scores.
 
 Peer: the release's graders (FOLDER: the reward_score folder of github.com/choics2623/MENTOR-RL; nothing of it is kept
-here), without pylatexenc and so without mathruler, as the golden scores were made. Both start cold: ours with a fresh
-helper and nothing remembered at each repetition, the release with whatever it and sympy remembered from the last.
+here), without pylatexenc and so without mathruler, as the golden scores were made. Both start cold: this library with a
+new helper process and empty caches at each repetition, the release with what it and sympy cached in the last one.
 
     python benchmarks/rewards.py [--peer FOLDER]
 """
@@ -76,7 +76,7 @@ def calculator_rows(tasks: int = 200, group: int = 10, seed: int = 0) -> list[Ro
     return rows
 
 
-def ours(rows: list[Row]) -> Scores:
+def score_rows(rows: list[Row]) -> Scores:
     scores = []
     for row in rows:
         trajectory = Trajectory.from_response(row["response"])
@@ -87,8 +87,8 @@ def ours(rows: list[Row]) -> Scores:
     return scores
 
 
-def forget() -> None:
-    """Nothing is remembered and the helper is new; it has started (the peer's imports are not timed either)."""
+def clear_caches() -> None:
+    """Empty caches and a new helper process, already started (the peer's imports are not timed either)."""
     answers._fast.cache_clear()
     answers._slow.cache_clear()
     official._read_response.cache_clear()
@@ -103,7 +103,7 @@ def released(folder: Path) -> Callable[[list[Row]], Scores]:
     assert not any(module.MATHRULER_AVAILABLE for module in modules.values())
     tokenizer = SimpleNamespace(eos_token=END)
 
-    def theirs(rows: list[Row]) -> Scores:
+    def peer_scores(rows: list[Row]) -> Scores:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
             return [
                 {
@@ -115,8 +115,8 @@ def released(folder: Path) -> Callable[[list[Row]], Scores]:
                 for row in rows
             ]
 
-    theirs([{"response": f"\\boxed{{$x+1$}}{END}", "answer": "1+x", "teacher_tools": ["add"]}])
-    return theirs
+    peer_scores([{"response": f"\\boxed{{$x+1$}}{END}", "answer": "1+x", "teacher_tools": ["add"]}])
+    return peer_scores
 
 
 def timed(score: Callable[[list[Row]], Scores], rows: list[Row]) -> tuple[float, Scores]:
@@ -129,24 +129,24 @@ def differing(one: Scores, other: Scores) -> int:
     return sum(abs(a[name] - b[name]) > 1e-6 for a, b in zip(one, other, strict=True) for name in a)
 
 
-def compare(rows: list[Row], theirs: Callable[[list[Row]], Scores] | None) -> dict[str, Any]:
-    """Ours and the peer's in turn. Rates are transcripts a second (median); low and high are the ratio's."""
+def compare(rows: list[Row], peer: Callable[[list[Row]], Scores] | None) -> dict[str, Any]:
+    """This library and the peer in turn. Rates are transcripts a second (median); low and high are the ratio's."""
     rates: list[float] = []
     peers: list[float] = []
     disagreements = 0
     for _ in range(REPETITIONS):
-        forget()
-        seconds, scores = timed(ours, rows)
+        clear_caches()
+        seconds, scores = timed(score_rows, rows)
         rates.append(len(rows) / seconds)
-        if theirs:
-            seconds, expected = timed(theirs, rows)
+        if peer:
+            seconds, expected = timed(peer, rows)
             peers.append(len(rows) / seconds)
             disagreements += differing(scores, expected)
         if "scores" in rows[0]:
             disagreements += differing(scores, [row["scores"] for row in rows])
     ratios = sorted(a / b for a, b in zip(rates, peers, strict=False))
     figures: dict[str, Any] = {"transcripts": len(rows), "per_second": round(statistics.median(rates))}
-    if theirs:
+    if peer:
         figures |= {"peer_per_second": round(statistics.median(peers)), "ratio": round(statistics.median(ratios), 1)}
         figures |= {"low": round(ratios[0], 1), "high": round(ratios[-1], 1)}
     return figures | {"disagreements": disagreements}
@@ -157,7 +157,7 @@ def fuzz(outputs: int = 10_000) -> dict[str, Any]:
     sys.path.append(str(REPO / "tests"))
     from fuzzed import GOLDS, fuzzed_output
 
-    forget()
+    clear_caches()
     rng, reference = random.Random(7), Reference("", [], [Call("add", {"a": 2, "b": 3})], "")
     times = []
     for _ in range(outputs):
@@ -174,18 +174,18 @@ def fuzz(outputs: int = 10_000) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--peer", type=Path, metavar="FOLDER", help="the release's reward_score folder")
-    peer = parser.parse_args().peer
+    folder = parser.parse_args().peer
     logging.disable(logging.CRITICAL)  # math-verify logs what it cannot read
-    theirs = released(peer) if peer else None
-    results = {"calculator": compare(calculator_rows(), theirs)}
+    peer = released(folder) if folder else None
+    results = {"calculator": compare(calculator_rows(), peer)}
     if GOLDEN.exists():
-        results["golden"] = compare([json.loads(line) for line in GOLDEN.read_text().splitlines()], theirs)
+        results["golden"] = compare([json.loads(line) for line in GOLDEN.read_text().splitlines()], peer)
     else:
         print(f"no golden file ({GOLDEN.name}): left out")
     columns = ("transcripts", "per_second", "peer_per_second", "ratio", "low", "high", "disagreements")
     print(f"{'':<10}", *(f"{column:>15}" for column in columns))
-    for name, found in results.items():
-        print(f"{name:<10}", *(f"{found.get(column, '-'):>15}" for column in columns))
+    for name, figures in results.items():
+        print(f"{name:<10}", *(f"{figures.get(column, '-'):>15}" for column in columns))
     results["fuzzed"] = fuzz()
     print("{outputs} fuzzed outputs, all rewards: median {median_ms} ms, p99 {p99_ms} ms".format(**results["fuzzed"]))
     print(json.dumps({"name": "rewards", "ratio": results["calculator"].get("ratio"), **results}))

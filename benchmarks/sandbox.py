@@ -1,4 +1,4 @@
-"""Claim: 16 callers get their declared tools' results five times faster from the sandbox than from MENTOR's own server.
+"""Claim: 16 callers get the results of declared tools five times faster from the sandbox than from MENTOR's server.
 
 Peer: the release's FastAPI server (scripts/serving/sandbox.py, a bare exec as root) over loopback, when given:
 ``python benchmarks/sandbox.py --peer CHECKOUT [--peer-python PYTHON]``, an interpreter with fastapi and uvicorn. Also
@@ -36,7 +36,7 @@ ONE = "import json, sys\nsource, name, arguments = json.load(sys.stdin)\nspace =
 ONE += "json.dump(space[name](**arguments), sys.stdout)"
 
 
-def drawn(rng: random.Random, n: int) -> list[str]:
+def draw_calls(rng: random.Random, n: int) -> list[str]:
     """Calls that succeed, as a policy would write them."""
     calls = []
     for _ in range(n):
@@ -138,29 +138,29 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         began = time.perf_counter()
         sandbox = stack.enter_context(Sandbox(workers=WORKERS))
-        CALCULATOR.call(drawn(rng, 1)[0], sandbox)
-        start_up["ours"] = time.perf_counter() - began
+        CALCULATOR.call(draw_calls(rng, 1)[0], sandbox)
+        start_up["mentorlib"] = time.perf_counter() - began
 
-        def ours() -> Ask:
+        def through_sandbox() -> Ask:
             return lambda raw: CALCULATOR.call(raw, sandbox).value
 
         contenders: dict[str, tuple[Callable[[], Ask], int, int]] = {  # make a caller, callers, calls
-            "ours, 1 caller": (ours, 1, CALLS),
-            "ours, 16 callers": (ours, CALLERS, CALLS),
+            "mentorlib, 1 caller": (through_sandbox, 1, CALLS),
+            "mentorlib, 16 callers": (through_sandbox, CALLERS, CALLS),
             "in process, 1 caller": (lambda: in_process, 1, CALLS),
             "a process each, 1 caller": (lambda: subprocess_each, 1, 20),
         }
         if options.peer:
             began = time.perf_counter()
             server = stack.enter_context(official(options.peer, options.peer_python))
-            server()(drawn(rng, 1)[0])
+            server()(draw_calls(rng, 1)[0])
             start_up["official"] = time.perf_counter() - began
             contenders["official, 1 caller"] = (server, 1, CALLS // 4)
             contenders["official, 16 callers"] = (server, CALLERS, CALLS // 4)
-        rates: dict[str, list[float]] = {name: [] for name in [*contenders, "ours, batches of 16"]}
+        rates: dict[str, list[float]] = {name: [] for name in [*contenders, "mentorlib, batches of 16"]}
         latencies: dict[str, list[float]] = {name: [] for name in contenders}
         for _ in range(ROUNDS):
-            calls = drawn(rng, CALLS)
+            calls = draw_calls(rng, CALLS)
             expected = [in_process(raw) for raw in calls]
             for name, (make, callers, n) in contenders.items():
                 seconds, each, results = measured(make, calls[:n], callers)
@@ -170,7 +170,7 @@ def main() -> None:
             began = time.perf_counter()
             batches = [calls[i : i + CALLERS] for i in range(0, CALLS, CALLERS)]
             got = [e.value for batch in batches for e in call_many([(CALCULATOR, raw) for raw in batch], sandbox)]
-            rates["ours, batches of 16"].append(CALLS / (time.perf_counter() - began))
+            rates["mentorlib, batches of 16"].append(CALLS / (time.perf_counter() - began))
             assert got == expected, "not the same work"
 
     print(f"{'':<26} {'calls/s':>8} {'low':>8} {'high':>8} {'p50 ms':>8} {'p99 ms':>8}")
@@ -185,8 +185,8 @@ def main() -> None:
     print(f"layers: {', '.join(sandbox.layers)}")
     ratio = None
     if options.peer:
-        pairs = zip(rates["ours, 16 callers"], rates["official, 16 callers"], strict=True)
-        ratios = sorted(o / p for o, p in pairs)
+        pairs = zip(rates["mentorlib, 16 callers"], rates["official, 16 callers"], strict=True)
+        ratios = sorted(rate / peer for rate, peer in pairs)
         ratio = round(statistics.median(ratios), 2)
         figures |= {"low": round(ratios[0], 2), "high": round(ratios[-1], 2)}
     figures["start_up_s"] = {k: round(v, 3) for k, v in start_up.items()}

@@ -1,7 +1,7 @@
 """Claim: 100,000 calls, one in fifty hostile, leave no process, descriptor or memory behind, and no answer is wrong.
 
-There is no peer: the official server hangs for good on the first hostile call that loops. Honest calls are drawn from
-the calculator suite's tools and compared with the same function in this process; the hostile ones loop, sleep, fill
+There is no peer: the official server never answers again after the first hostile call that loops. Honest calls are drawn
+from the calculator suite's tools and compared with the same function in this process; the hostile ones loop, sleep, fill
 memory, recurse, crash, leave, flood, forge replies, and poison modules, half of them in the workers that honest calls
 use. After a tenth of the calls (warm-up) everything is sampled each hundredth; memory is that of this process and of
 its workers together. Exits with 1 unless all is flat.
@@ -100,7 +100,7 @@ def main() -> int:
     calls = parser.parse_args().calls
     rng = random.Random(0)
     samples: list[dict[str, float]] = []
-    wrong = hostile = accepted = ours = 0
+    wrong = hostile = accepted = failures = 0
     began = time.perf_counter()
     with Sandbox(workers=2, time_limit=0.2) as sandbox:
         for start in range(0, calls, 100):
@@ -115,7 +115,7 @@ def main() -> int:
                     expected.append(FUNCTIONS[name](**arguments))
             order = rng.sample(range(100), 100)
             for i, got in zip(order, sandbox.run_many([jobs[i] for i in order]), strict=True):
-                ours += got.fault == "sandbox"
+                failures += got.fault == "sandbox"
                 if expected[i] is None:
                     hostile += 1
                     accepted += got.error is None
@@ -144,7 +144,7 @@ def main() -> int:
         "hostile": hostile,
         "hostile_answered": accepted,  # some only print much, or poison what dies with them
         "wrong": wrong,
-        "our_faults": ours,
+        "infrastructure_failures": failures,
         "calls_per_s": round(calls / seconds),
         "own_mib_grown": round(grown["own"], 2),
         "processes_left": int(after["processes"]),
@@ -152,7 +152,7 @@ def main() -> int:
         "layers": sandbox.layers,
     }
     print(json.dumps({"name": "sandbox_soak", "ratio": None, **figures}))
-    return 0 if flat and not wrong and not ours else 1
+    return 0 if flat and not wrong and not failures else 1
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ class Watch(threading.Thread):
             self.memory = max(self.memory, memory)
             if memory > MEMORY:
                 print(f"stopped: {memory / 1e9:.1f} GB of memory in use", flush=True)
-                os._exit(1)  # we are the first process of the namespace: all others end with us
+                os._exit(1)  # this is the first process of the namespace: all others end with it
             time.sleep(0.03)
 
 
@@ -190,7 +190,7 @@ def judge(
     if seconds > (0.9 if case.get("ok_fast") else 3.0):
         broken.append(f"took {seconds:.2f} s")
     if execution.fault == "sandbox":
-        broken.append(f"counted as our fault: {execution.error}")
+        broken.append(f"counted as an infrastructure failure: {execution.error}")
     if case["status"] == "error" and execution.error is None:
         broken.append(f"was accepted: {execution.value!r:.80}")
     if case["status"] == "ok":
@@ -235,8 +235,8 @@ def judge(
 
 
 def inside(options: argparse.Namespace) -> int:
-    """Run all cases; we are in a namespace of our own."""
-    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))  # ours, and of whatever would get out
+    """Run all cases: the part that runs in the new namespace."""
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))  # of this process, and of whatever escapes
     os.environ["MENTOR_SECRET"] = f"CANARY-ENV-{os.urandom(8).hex()}"
     cases = []
     for file in [file for folder in options.folder for file in sorted(folder.glob("*.json"))]:
@@ -244,7 +244,7 @@ def inside(options: argparse.Namespace) -> int:
         cases += loaded if isinstance(loaded, list) else [loaded]
     tools, port, watch = toolbox(), Port(), Watch()
     watch.start()
-    found: dict[str, list[str]] = {}
+    broken_by_case: dict[str, list[str]] = {}
     late: list[tuple[str, Path]] = []
     layers = options.layers.split(",") if options.layers else None
     with tempfile.TemporaryDirectory() as folder, Sandbox(2, options.limit, layers=layers) as sandbox:
@@ -255,33 +255,33 @@ def inside(options: argparse.Namespace) -> int:
             canary.chmod(0o777)
             (canary / "secret.txt").write_text(f"CANARY-FILE-{os.urandom(8).hex()}")
             (canary / "precious.txt").write_text("precious")
-            found[case["id"]], execution = judge(case, canary, port, sandbox, tools, watch)
+            broken_by_case[case["id"]], execution = judge(case, canary, port, sandbox, tools, watch)
             if options.verbose:
                 print(f"{case['id']}: {execution.text[:110]!r} {execution.seconds:.3f} s")
-            # Idle workers are ours: up to two of each kind, which bubblewrap starts as three processes each.
+            # Idle workers may stay: up to two of each kind, which bubblewrap starts as three processes each.
             allowed = 4 * (3 if "bubblewrap" in sandbox.layers else 1)
             deadline = time.monotonic() + 1
             while watch.sample()[0] > allowed and time.monotonic() < deadline:
                 time.sleep(0.02)
             if watch.sample()[0] > allowed:
-                found[case["id"]].append("left a process behind")
+                broken_by_case[case["id"]].append("left a process behind")
             if "late" in case:
                 late.append((case["id"], canary / case["late"]))
         if late:
             time.sleep(4)
         for name, path in late:
             if path.exists():
-                found[name].append(f"{path.name} appeared later")
+                broken_by_case[name].append(f"{path.name} appeared later")
         sandbox.close()
         deadline = time.monotonic() + 2  # bubblewrap's inner processes die a moment after it
         while watch.sample()[0] and time.monotonic() < deadline:
             time.sleep(0.02)
         if watch.sample()[0]:
             print("processes are left after the sandbox was closed")
-    for name, broken in found.items():
+    for name, broken in broken_by_case.items():
         if broken:
             print(f"{name}: {'; '.join(broken)}")
-    contained = sum(not broken for broken in found.values())
+    contained = sum(not broken for broken in broken_by_case.values())
     print(f"contained {contained} of {len(cases)}")
     return 0 if cases and contained == len(cases) else 1
 
@@ -307,7 +307,7 @@ def main() -> int:
         command.insert(1, "--map-root-user")
     tried = subprocess.run([*command, "true"], capture_output=True, text=True)
     if tried.returncode != 0:
-        print(f"run_attacks: no PID namespace to be had here: {tried.stderr.strip()}", file=sys.stderr)
+        print(f"run_attacks: this machine gives no PID namespace: {tried.stderr.strip()}", file=sys.stderr)
         return 2
     if options.nobody:
         command += ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]

@@ -251,7 +251,7 @@ def test_own_tasks(tmp_path, sandbox):
     (folder / "tasks.jsonl").write_text("\n".join([*map(json.dumps, rows), *bad]))
     with pytest.raises(InputError, match=r"tools\.py: cannot be read"):
         own.read_own(folder)
-    for source, says in [("def f(:", "not Python"), ("def f(x): pass", "tool f: Argument x is missing")]:
+    for source, says in [("def f(:", "not Python"), ("def f(x): pass", "tool f: Cannot generate JSON schema")]:
         (folder / "tools.py").write_text(source)
         with pytest.raises(InputError, match=says):
             own.read_own(folder)

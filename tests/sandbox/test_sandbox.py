@@ -1,4 +1,4 @@
-"""The sandbox: what goes in and comes out, what is contained, what survives, and whose fault it was."""
+"""The sandbox: inputs and results, containment, recovery, and whose fault a failure is."""
 
 import contextlib
 import errno
@@ -158,7 +158,7 @@ def test_results(sandbox: Sandbox, code: str, value: object) -> None:
         ("import os\nwhile True:\n    os.write(3, bytes(10_000))", "flooded"),
     ],
 )  # fmt: skip
-def test_what_does_not_pass(sandbox: Sandbox, code: str, says: str) -> None:
+def test_results_and_code_that_are_refused(sandbox: Sandbox, code: str, says: str) -> None:
     got = sandbox.run(Job(code))
     assert got.value is None and got.fault == "model" and says in str(got.error), got
     assert len(str(got.error).splitlines()) == 1
@@ -221,8 +221,8 @@ def test_every_other_system_call_is_refused(sandbox: Sandbox) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0 or (os.cpu_count() or 1) < 2, reason="it takes a core from others, as root may")
 @pytest.mark.parametrize("isolate", [False, True])
-def test_nor_is_a_wait_in_one_stretch(isolate: bool) -> None:
-    """Which Linux counts when it is over: a process with real-time priority has the core for 0.95 of each second."""
+def test_one_long_wait_for_a_core_is_not_the_calls_time(isolate: bool) -> None:
+    """Linux counts a wait when it is over: a process with real-time priority has the core for 0.95 of each second."""
     source = "import time\ndef work():\n  return sum(range(200_000))\ndef sleep():\n  time.sleep(60)\n"
     mine, core = sorted(os.sched_getaffinity(0))[:2]
     with Sandbox(workers=1, time_limit=0.3, layers=[]) as box, contextlib.ExitStack() as others:
@@ -273,7 +273,7 @@ def test_waiting_for_a_core_is_not_the_calls_time(isolate: bool) -> None:
         assert box.run(Job(source, "loop", isolate=isolate)).error == "timed out after 0.7 s"
 
 
-def test_no_core_for_long_is_our_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_core_for_long_is_an_infrastructure_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         process.WorkerProcess, "cpu_times", lambda self: (0.0, 2 * time.monotonic())
     )  # as if it never ran
@@ -285,7 +285,7 @@ def test_no_core_for_long_is_our_failure(monkeypatch: pytest.MonkeyPatch) -> Non
             assert box.run(Job(TOOLS, "add", {"a": 1, "b": 2}, isolate)).value == 3
 
 
-def test_closing_ends_what_runs_as_our_failure() -> None:
+def test_closing_ends_running_jobs_as_infrastructure_failures() -> None:
     box = Sandbox(workers=1, time_limit=60)
     got: list[Execution] = []
     jobs = [Job(TOOLS, "loop"), Job("while True: pass"), Job(TOOLS, "add", {"a": 1, "b": 2})]
@@ -325,7 +325,7 @@ def test_the_self_test_finds_a_layer_that_does_not_hold(
     assert (layer, "FAIL") in [(name, verdict) for name, verdict, _ in self_test()]
 
 
-def test_elsewhere_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_other_systems_the_error_gives_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
         "import sys, subprocess, ctypes, json, tempfile, sysconfig, concurrent.futures\n"
         "sys.platform = 'win32'\nsys.modules['resource'] = None\n"  # what Windows lacks
@@ -349,7 +349,7 @@ def test_a_layer_that_is_missing_fails_closed(monkeypatch: pytest.MonkeyPatch) -
         Sandbox(layers=["gvisor"])
 
 
-def test_a_batch_keeps_its_order_and_goes_on_around_bad_calls(sandbox: Sandbox) -> None:
+def test_a_batch_keeps_its_order_and_survives_bad_calls(sandbox: Sandbox) -> None:
     jobs = [Job(TOOLS, "add", {"a": i, "b": 1}, isolate=i % 7 == 0) for i in range(200)]
     jobs[10], jobs[11], jobs[150] = Job(TOOLS, "loop"), Job("while True: pass"), Job(TOOLS, "leave", {"status": 1})
     got = sandbox.run_many(jobs)
@@ -377,7 +377,7 @@ def test_many_threads_share_it(sandbox: Sandbox) -> None:
     assert not wrong
 
 
-def test_a_failure_of_ours_is_tried_again_and_told_apart() -> None:
+def test_an_infrastructure_failure_is_retried_and_told_from_the_models() -> None:
     with Sandbox(workers=1, time_limit=3) as box:
 
         def kill_soon(times: int) -> None:
@@ -400,7 +400,7 @@ def test_a_failure_of_ours_is_tried_again_and_told_apart() -> None:
             assert got.fault == fault and got.value == (1 if fault is None else None)
 
 
-def test_nothing_of_ours_is_in_it_and_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_of_the_caller_is_in_a_worker_and_no_process_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MENTOR_SECRET", "CANARY")
     before = len(os.listdir("/proc/self/fd"))
     with Sandbox() as box:
@@ -453,10 +453,10 @@ def test_workers_are_recycled(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- the same inside and outside -----------------------------------------------------------------------------------
 
 
-def _drawn(rng: random.Random, schema: dict[str, Any]) -> Any:
+def _draw_value(rng: random.Random, schema: dict[str, Any]) -> Any:
     """A value that fits the schema, small and large, whole and not."""
     if schema["type"] == "array":
-        return [_drawn(rng, schema["items"]) for _ in range(rng.randint(0, 6))]
+        return [_draw_value(rng, schema["items"]) for _ in range(rng.randint(0, 6))]
     if schema["type"] == "string":
         return "".join(rng.choice('abc xyz É\U0001f600\n"\\0') for _ in range(rng.randint(0, 20)))
     whole = [
@@ -496,13 +496,13 @@ def test_twenty_thousand_calls_give_the_same_inside_and_outside() -> None:
     assert {name for box in boxes for name in box.names} == {*functions, "search"}
     spaces: list[dict[str, Any]] = [{"__name__": "tool"} for _ in boxes]
     for box, space in zip(boxes, spaces, strict=True):
-        exec(box.source, space)  # ours, and search has its documents there
+        exec(box.source, space)  # trusted source; search has its documents there
     calls, expected = [], []
     while len(calls) < 20_000:
         number = rng.randrange(len(boxes))
         box = boxes[number]
         schema = rng.choice(box.schemas)["function"]
-        arguments = {k: _drawn(rng, v) for k, v in schema["parameters"]["properties"].items()}
+        arguments = {k: _draw_value(rng, v) for k, v in schema["parameters"]["properties"].items()}
         if schema["name"] == "power":  # else most of them only time out
             arguments["b"] = rng.choice((0, 1, 2, 3, 7, 60, -1, -2, 0.5, 1.5, -0.5, 400))
         if schema["name"] == "round_number":
@@ -521,7 +521,7 @@ def test_twenty_thousand_calls_give_the_same_inside_and_outside() -> None:
             assert execution.error.split(":")[0] == value, (raw, execution, value)
         else:
             assert repr(execution.value) == repr(value), raw  # repr: types, -0.0 and every digit
-    assert 100 < failed < 5_000  # both sides of the border were tried
+    assert 100 < failed < 5_000  # enough of both were tried
 
 
 # --- hostile jobs among honest ones, and the attacks ----------------------------------------------------------------
@@ -538,7 +538,7 @@ FOLDERS = [folder for folder in (ROOT / "tests" / "attacks", CASES) if folder.ex
 
 
 def _attacks(*options: str, python: str = sys.executable) -> None:
-    """Run all cases in a PID namespace with a memory limit. Where there is none to be had, says so and skips."""
+    """Run all cases in a PID namespace with a memory limit. Where the machine gives none, warns and skips."""
     command = [python, str(ROOT / "tests" / "run_attacks.py"), *map(str, FOLDERS), *options]
     out = subprocess.run(command, capture_output=True, text=True)
     if out.returncode == 2:

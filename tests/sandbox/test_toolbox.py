@@ -1,4 +1,4 @@
-"""The toolbox: what a call must look like, what its errors say, and how functions and foreign source become tools."""
+"""The toolbox: validation of calls, its error texts, and tools made of functions and foreign source."""
 
 import json
 import math
@@ -67,7 +67,7 @@ def raw(name: str, **arguments: Any) -> str:
     return json.dumps({"name": name, "arguments": arguments})
 
 
-def test_functions_bring_what_they_use(tools: Toolbox, sandbox: Sandbox) -> None:
+def test_functions_carry_what_they_use(tools: Toolbox, sandbox: Sandbox) -> None:
     assert tools.names == ["price", "any_of"]
     assert "import pytest" not in tools.source and "from math import sqrt as root" in tools.source
     assert tools.call(raw("price", amount=3.7, kind="in"), sandbox).value == 3 + 4 + 2
@@ -235,7 +235,7 @@ def test_foreign_source_is_read_not_run(tmp_path: Any, monkeypatch: pytest.Monke
         ("def f(): ...", [{"name": "f", "parameters": {"properties": {"a": 1}}}], "expected a schema, got 1"),
     ],
 )
-def test_foreign_source_that_will_not_do(source: str, schemas: Any, says: str) -> None:
+def test_foreign_source_that_is_refused(source: str, schemas: Any, says: str) -> None:
     with pytest.raises(InputError, match=re.escape(says)):
         Toolbox.from_source("bad", source, schemas)
 
@@ -310,7 +310,7 @@ def test_the_validator_agrees_with_jsonschema(schema: dict[str, Any], value: Any
 
 @given(st.text(max_size=200) | st.recursive(values, st.lists).map(json.dumps))
 @settings(max_examples=300, deadline=None)
-def test_no_text_breaks_the_front_door(text: str) -> None:
+def test_no_text_breaks_the_validation(text: str) -> None:
     box = Toolbox.from_source("t", "def f(x): ...", [{"name": "f", "parameters": {"properties": {"x": {}}}}])
     for candidate in (text, json.dumps({"name": text, "arguments": {}}), raw("f", x=text), raw("f", **{text: 1})):
         try:

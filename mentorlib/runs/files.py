@@ -93,6 +93,8 @@ def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
 def jsonable(value: Any) -> Any:
     """JSON's own types: arrays as lists, paths as strings, dataclasses as objects, NaN and infinities as None.
 
+    pydantic_core.to_jsonable_python is faster, but gives sets in random order and fails on lone surrogates in keys.
+
     Raises:
         TypeError: a value of another type.
     """

@@ -1,10 +1,10 @@
 """Claim: 100,000 calls, one in fifty hostile, leave no process, descriptor or memory behind, and no answer is wrong.
 
-There is no peer: the official server never answers again after the first hostile call that loops. Honest calls are drawn
-from the calculator suite's tools and compared with the same function in this process; the hostile ones loop, sleep, fill
-memory, recurse, crash, leave, flood, forge replies, and poison modules, half of them in the workers that honest calls
-use. After a tenth of the calls (warm-up) everything is sampled each hundredth; memory is that of this process and of
-its workers together. Exits with 1 unless all is flat.
+There is no peer: the official server never answers again after the first hostile call that loops. Honest calls are
+drawn from the calculator suite's tools and compared with the same function in this process; the hostile ones loop,
+sleep, fill memory, recurse, crash, leave, flood, forge replies, and poison modules, half of them in the workers that
+honest calls use. After a tenth of the calls (warm-up) everything is sampled each hundredth; memory is that of this
+process and of its workers together. Exits with 1 unless all is flat.
 """
 
 import argparse

@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from mentorlib.lab.batch.notebook import _execute
+from mentorlib.lab.batch.notebook import execute_notebook
 from mentorlib.lab.batch.parameters import read_notebook
 
 
@@ -26,5 +26,5 @@ def notebook(file: Path, parameters: str, *cells: str) -> Path:
 
 def executed(notebook: Path, output: Path, **parameters: object) -> nbformat.NotebookNode:
     """Run a notebook as ``run_notebook`` does, its kernel on sockets that no other test can pick, without a report."""
-    _execute(read_notebook(notebook), output, parameters, print)
+    execute_notebook(read_notebook(notebook), output, parameters, print)
     return nbformat.read(output, 4)

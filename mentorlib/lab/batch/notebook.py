@@ -41,7 +41,7 @@ def run_notebook(
     notebook: str | Path,
     parameters: Mapping[str, Any] | None = None,
     output: str | Path | None = None,
-    say: Callable[[str], None] | None = None,
+    on_line: Callable[[str], None] | None = None,
 ) -> Path:
     """Execute a notebook in the current directory and return the path of its HTML report.
 
@@ -51,7 +51,7 @@ def run_notebook(
         output: folder for notebook.ipynb, report.html and, if that links to it, trajectories.html. By default the run's
             folder (``<root>/<run>``; root is a parameter too, or "runs") if the notebook has a parameter ``run``, else
             ``reports/<notebook's name>``.
-        say: is called with each line that a cell prints, while it runs; by default print.
+        on_line: is called with each line that a cell prints, while it runs; by default print.
 
     Raises:
         InputError: parameters do not fit (before a kernel starts), or a cell raised it; what an earlier execution left
@@ -78,7 +78,7 @@ def run_notebook(
 
     start, error, failure = time.monotonic(), None, None
     try:
-        _execute(node, running, given, say or (lambda line: print(line, flush=True)))
+        execute_notebook(node, running, given, on_line or (lambda line: print(line, flush=True)))
     except BaseException as caught:
         failure = caught
         error = _describe(caught)
@@ -145,29 +145,30 @@ class _ThisPython(AsyncKernelManager):
 class _Lines:
     """A file that passes whole lines on as they come; of a progress bar redrawn in place, its last state."""
 
-    def __init__(self, say: Callable[[str], None]):
-        self.say, self.rest = say, ""
+    def __init__(self, on_line: Callable[[str], None]):
+        self.on_line, self.rest = on_line, ""
 
     def write(self, text: str) -> None:
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
-            self.say(line.rstrip("\r").rpartition("\r")[2])
+            self.on_line(line.rstrip("\r").rpartition("\r")[2])
 
     def flush(self) -> None:
         pass
 
 
-def _execute(
-    node: nbformat.NotebookNode, running: Path, parameters: dict[str, Any], say: Callable[[str], None]
+def execute_notebook(
+    node: nbformat.NotebookNode, output: Path, parameters: Mapping[str, Any], on_line: Callable[[str], None]
 ) -> None:
+    """Execute a notebook into the file ``output`` with a kernel of this Python; raises what papermill does."""
     import papermill  # half a second to import
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of parameters that its pattern cannot read
-    lines = _Lines(say)
+    lines = _Lines(on_line)
     with tempfile.TemporaryDirectory(prefix="mentor-") as folder:
         papermill.execute_notebook(
             copy.deepcopy(node),
-            str(running),
+            str(output),
             parameters,
             kernel_name="python3",
             language="python",
@@ -177,7 +178,7 @@ def _execute(
             kernel_manager_class=type("ThisPython", (_ThisPython,), {"folder": folder}),
         )
     if lines.rest:
-        say(lines.rest)
+        on_line(lines.rest)
 
 
 def _describe(error: BaseException) -> str:

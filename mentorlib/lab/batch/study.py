@@ -148,7 +148,7 @@ def _run_stages(
     running: dict[str, Any] = {}  # a stage's name -> what submit returned
     last_line = 0.0
 
-    def say(text: str) -> None:
+    def log(text: str) -> None:
         nonlocal last_line
         last_line = time.monotonic()
         done = sum(status.state == "done" for status in statuses.values())
@@ -175,7 +175,7 @@ def _run_stages(
             why = f"{type(lost).__name__}: {' '.join(str(lost).split()):.200}".rstrip(": ")
             if tries[stage.name] < TRIES:
                 submit(stage)
-                say(f"{stage.name} did not come back ({why}) and starts again")
+                log(f"{stage.name} did not come back ({why}) and starts again")
                 return
             status.exit_code, status.error = 1, f"did not come back, {TRIES} times ({why})"
         expected[stage.name] = seconds
@@ -183,14 +183,14 @@ def _run_stages(
         if status.exit_code:
             status.state = "failed"
             _write_record(stage, {**record, "error": status.error})
-            say(f"{stage.name} failed after {format_duration(seconds)}: {status.error}")
+            log(f"{stage.name} failed after {format_duration(seconds)}: {status.error}")
         else:
             status.state, status.error = "done", ""
             _write_record(stage, {**record, "done": status.key, "plain": plain[stage.name]})
-            say(f"{stage.name} done in {format_duration(seconds)}")
+            log(f"{stage.name} done in {format_duration(seconds)}")
         write_text(timings, json.dumps(expected, indent=1) + "\n")
 
-    say("goes on" if any(status.state == "done" for status in statuses.values()) else "begins")
+    log("goes on" if any(status.state == "done" for status in statuses.values()) else "begins")
     try:
         while True:
             for status in (status for status in statuses.values() if status.state == "waiting"):
@@ -201,7 +201,7 @@ def _run_stages(
                     _prepare(status.stage, status.key)
                     status.state, started[status.stage.name] = "running", time.monotonic()
                     submit(status.stage)
-                    say(f"{status.stage.name} starts")
+                    log(f"{status.stage.name} starts")
             if not running:
                 break
             # Polled one by one: submitit's jobs are not futures that one could wait for. A future is dropped with its
@@ -210,7 +210,7 @@ def _run_stages(
             for stage in ended:
                 collect(statuses[stage])
             if not ended and time.monotonic() > last_line + 30:
-                say(f"{', '.join(running)} running")
+                log(f"{', '.join(running)} running")
             elif not ended:
                 time.sleep(0.1)
     finally:

@@ -25,7 +25,7 @@ stages:
   - {name: many, notebook: make.ipynb, grid: {seed: [0, 1, 2]}, parameters: {data: $first/}}
   - {name: last, notebook: make.ipynb, parameters: {runs: [$many]}}
 """
-# A stage without the seconds that a kernel takes: it ends with its parent, and waits where "wait" says.
+# A stage without the seconds that a kernel takes: it ends with its parent, and waits if asked to.
 SCRIPT = """
 import json, os, random, sys, time
 from pathlib import Path
@@ -110,11 +110,11 @@ def gone(process: int) -> bool:
 
 def local() -> dict[str, bytes]:
     run_study("small.yaml")
-    found = made()
-    assert len(found) == 10
+    files = made()
+    assert len(files) == 10
     Path("runs").rename("runs-local")
     Path("starts").unlink()
-    return found
+    return files
 
 
 def test_a_cluster_gives_what_this_process_gives(executor):
@@ -122,7 +122,7 @@ def test_a_cluster_gives_what_this_process_gives(executor):
     run_study("small.yaml", executor=executor)
     assert made() == expected
     assert {len(starts(f"small-{name}")) for name in ("first", "many-0", "many-1", "many-2", "last")} == {1}
-    logs = [log.read_text() for log in Path("jobs").glob("*.out")]  # where submitit keeps what a stage says
+    logs = [log.read_text() for log in Path("jobs").glob("*.out")]  # where submitit keeps what a stage prints
     assert not logs or "[first] working small-first" in "".join(logs)
 
 

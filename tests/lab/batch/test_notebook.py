@@ -42,11 +42,11 @@ def typed(tmp_path):
 
 
 def test_parameters_are_read_with_types_defaults_and_help(typed):
-    found = {p.name: p for p in parameters_of(read_notebook(typed))}
-    assert list(found) == ["run", "steps", "lr", "lora", "suites", "limit", "weights", "free"]
-    assert found["steps"].default == 3 and found["steps"].help == "optimizer steps"
-    assert found["suites"].default == ["a", "b"] and found["suites"].help == "suites to use"
-    assert found["limit"].type == "int | None" and found["limit"].help == "rows (# of them)"
+    parameters = {p.name: p for p in parameters_of(read_notebook(typed))}
+    assert list(parameters) == ["run", "steps", "lr", "lora", "suites", "limit", "weights", "free"]
+    assert parameters["steps"].default == 3 and parameters["steps"].help == "optimizer steps"
+    assert parameters["suites"].default == ["a", "b"] and parameters["suites"].help == "suites to use"
+    assert parameters["limit"].type == "int | None" and parameters["limit"].help == "rows (# of them)"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_text_values_become_typed(typed, text, value):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("stepz=7", "no parameter 'stepz'; did you mean steps?"),
         ("zzz=7", "no parameter 'zzz'; it takes run, steps"),
@@ -92,15 +92,15 @@ def test_text_values_become_typed(typed, text, value):
         ("weights={tool: x}", "takes dict[str, float]"),
     ],
 )
-def test_unknown_and_ill_typed_parameters_are_refused(typed, text, says):
+def test_unknown_and_ill_typed_parameters_are_refused(typed, text, message):
     name, _, raw = text.partition("=")
     with pytest.raises(InputError) as error:
         check_parameters(typed, {name: raw}, text=True)
-    assert says in str(error.value) and "typed.ipynb" in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "typed.ipynb" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_refusal_comes_before_a_kernel_and_leaves_nothing(typed, tmp_path, monkeypatch):
-    monkeypatch.setattr("mentorlib.lab.batch.notebook._execute", None)
+    monkeypatch.setattr("mentorlib.lab.batch.notebook.execute_notebook", None)
     for given in ({"steps": "3"}, {"nothing": 1}, {"run": "a/b"}):
         with pytest.raises(InputError):
             run_notebook(typed, given)
@@ -134,13 +134,13 @@ def test_a_report_streams_runs_here_and_opens_offline(tmp_path):
         "record.finish()",
     )
     before = source.read_bytes()
-    said = []
-    report = run_notebook(source, {"n": 3}, say=lambda line: said.append((line, time.monotonic())))
+    printed = []
+    report = run_notebook(source, {"n": 3}, on_line=lambda line: printed.append((line, time.monotonic())))
     assert report == tmp_path.relative_to(tmp_path) / "runs" / "r" / "report.html"
     assert source.read_bytes() == before
-    lines = [line for line, _ in said]
+    lines = [line for line, _ in printed]
     assert lines[:5] == ["step 0", "step 1", "step 2", str(tmp_path), sys.executable]
-    assert said[2][1] - said[0][1] > 1.0  # as they were printed, not at the end
+    assert printed[2][1] - printed[0][1] > 1.0  # as they were printed, not at the end
     html = report.read_text()
     page = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
     assert not LOADS.search(page) and not re.search(r"<script[^>]*src", html) and len(html) > 3_000_000
@@ -160,12 +160,12 @@ def test_a_report_streams_runs_here_and_opens_offline(tmp_path):
 
 def test_a_report_is_in_its_runs_folder_wherever_that_is(tmp_path):
     cells = ('run: str = "r"\nroot: str = "runs"', "from mentorlib import Run\nRun(run, root=root).finish()")
-    given = run_notebook(notebook(tmp_path / "n.ipynb", *cells), {"root": "elsewhere"}, say=lambda line: None)
+    given = run_notebook(notebook(tmp_path / "n.ipynb", *cells), {"root": "elsewhere"}, on_line=lambda line: None)
     assert {p.name for p in given.parent.iterdir()} >= {"report.html", "notebook.ipynb", "run.json"}
     assert str(given) == "elsewhere/r/report.html"
 
 
-def test_a_figure_of_ones_own_keeps_its_title():
+def test_a_custom_figure_keeps_its_title():
     dressed = figures.base.style_figure(go.Figure(), "What <it> says", 300)
     page = figure_html(json.loads(dressed.to_json()), "f")
     assert ">What &lt;it&gt; says</p>" in page and '"title": {"text": "<b>' not in page
@@ -256,7 +256,7 @@ def test_a_killed_notebook_takes_its_kernel_with_it(tmp_path):
 
 def test_the_notebook_metadata_is_json(tmp_path):
     source = notebook(tmp_path / "p.ipynb", "n: int = 1", "print(n)")
-    run_notebook(source, output=tmp_path / "out", say=lambda line: None)
+    run_notebook(source, output=tmp_path / "out", on_line=lambda line: None)
     assert (
         json.loads((tmp_path / "out" / "notebook.ipynb").read_text())["metadata"]["mentorlib"]["notebook"] == "p.ipynb"
     )

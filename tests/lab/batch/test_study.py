@@ -157,7 +157,7 @@ def test_bad_input_in_a_stage_is_bad_input_of_the_study(quick):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("[", "not YAML"),
         ("[]", "write keys and values"),
@@ -181,10 +181,10 @@ def test_bad_input_in_a_stage_is_bad_input_of_the_study(quick):
         ("stages: [{name: a, notebook: make.ipynb, grid: {seed: [0, 1]}, parameters: {run: x}}]", "fill one folder"),
     ],
 )
-def test_a_wrong_study_is_refused_before_anything_starts(text, says):
+def test_a_wrong_study_is_refused_before_anything_starts(text, message):
     with pytest.raises(InputError) as error:
         run_study(study(text))
-    assert says in str(error.value) and "small.yaml" in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "small.yaml" in str(error.value) and "\n" not in str(error.value)
     assert not Path("runs").exists() and not Path("reports").exists()
 
 
@@ -241,7 +241,7 @@ stages:
     assert Path("runs/small-two/kept").exists()
 
 
-def test_another_library_begins_anew_unless_told(quick, capfd, monkeypatch):
+def test_another_library_begins_anew_unless_any_is_accepted(quick, capfd, monkeypatch):
     file = study("stages: [{name: a, notebook: make.ipynb}, {name: b, notebook: make.ipynb, parameters: {data: $a/}}]")
     run_study(file)
     monkeypatch.setattr("mentorlib.lab.batch.plan._folder_hash", lambda *_, **__: "another")
@@ -292,7 +292,7 @@ def story(compare: str, foreign: str = "", execute: bool = False, **parameters: 
     stages = [Stage(run, BOOKS / "02_train.ipynb", {"run": run}, (), run, None) for run in made]
     stages.append(Stage("last", BOOKS / compare, parameters, tuple(s.name for s in stages), "last", None))
     if execute:
-        run_notebook(BOOKS / compare, {"run": "last", **parameters}, say=lambda line: None)
+        run_notebook(BOOKS / compare, {"run": "last", **parameters}, on_line=lambda line: None)
     else:
         Path("runs/last").mkdir(exist_ok=True)
         shutil.copy(BOOKS / compare, "runs/last/notebook.ipynb")

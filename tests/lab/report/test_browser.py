@@ -75,8 +75,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def serious(page: Any) -> list[str]:
     from axe_playwright_python.sync_playwright import Axe
 
-    found = Axe().run(page).response["violations"]
-    return [f"{v['id']}: {v['nodes'][0]['html'][:160]}" for v in found if v["impact"] in ("serious", "critical")]
+    violations = Axe().run(page).response["violations"]
+    return [f"{v['id']}: {v['nodes'][0]['html'][:160]}" for v in violations if v["impact"] in ("serious", "critical")]
 
 
 def wait_for_text(tab: Any, selector: str, text: Any) -> None:
@@ -89,8 +89,8 @@ def test_the_trajectories_page(tab: Any, root: Path, tmp_path: Path) -> None:
     assert file.stat().st_size < 2_000_000
     tab.goto(file.as_uri() + "#base/eval/longer.jsonl:1")
     tab.wait_for_selector("main h2")
-    said = tab.inner_text("main")
-    assert "<script>alert(1)</script>" in said and "\\u202e" in said and "more characters" in said
+    text = tab.inner_text("main")
+    assert "<script>alert(1)</script>" in text and "\\u202e" in text and "more characters" in text
     assert tab.inner_text("main h2").startswith("gave up") and not tab.query_selector("main script, main img")
     assert serious(tab) == []
     tab.select_option("select[name=method]", label="sft")
@@ -136,7 +136,7 @@ def test_a_report(tab: Any, root: Path, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(root.parent)
     report = root / "errors" / "report.html"
     if not report.exists():
-        run_notebook(NOTEBOOKS / "04_errors.ipynb", {"run": "errors"}, say=lambda line: None)
+        run_notebook(NOTEBOOKS / "04_errors.ipynb", {"run": "errors"}, on_line=lambda line: None)
     assert report.stat().st_size < 8_000_000
     tab.emulate_media(color_scheme=scheme)
     tab.goto(report.as_uri())
@@ -193,7 +193,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         runs = synthetic.make_runs(Path("runs"), 12, 3, ("base", "sft", "grpo-sparse", "grpo-exact"))
         info = Path("runs/grpo-sparse/run.json")
         info.write_text(info.read_text().replace('"sparse"', json.dumps(hostile)))
-        run_notebook(NOTEBOOKS / "05_compare.ipynb", {"run": "compare", "runs": runs}, say=lambda line: None)
+        run_notebook(NOTEBOOKS / "05_compare.ipynb", {"run": "compare", "runs": runs}, on_line=lambda line: None)
         stages = [Stage(run, NOTEBOOKS / "02_train.ipynb", {"run": run}, (), run, None) for run in runs]
         stages.append(Stage("bad", NOTEBOOKS / "02_train.ipynb", {"data": hostile}, (), "bad", None))
         stages.append(Stage("compare", NOTEBOOKS / "05_compare.ipynb", {"runs": runs}, tuple(runs), "compare", None))

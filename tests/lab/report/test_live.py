@@ -29,14 +29,14 @@ def test_an_interrupt_while_the_figure_is_drawn_ends_the_next_step(
     before = signal.getsignal(signal.SIGINT)
     run = Run("r")
     follow = live.Live(run)
-    said = []
+    stops = []
     try:
         for step in (1, 2):
             run.log(step, loss=1 / step)
-            said.append(follow(step, 9, {}))
+            stops.append(follow(step, 9, {}))
     finally:
         signal.signal(signal.SIGINT, before)
-    assert said == [False, True] and "Ended after step 2 of 9" in shown[-1]
+    assert stops == [False, True] and "Ended after step 2 of 9" in shown[-1]
     assert json.loads(Path("runs/r/results.json").read_text())["stopped_at_step"]["value"] == 2
 
 
@@ -49,7 +49,7 @@ def test_live_figure_in_batch_is_the_last_one(tmp_path: Path, monkeypatch: pytes
         "record = Run(run)\nfollow = live.Live(record, every=0)",
         "for step in range(1, 6):\n    record.log(step, loss=1 / step)\n    follow(step, 5, {})",
     )
-    run_notebook(source, say=lambda line: None)
+    run_notebook(source, on_line=lambda line: None)
     node = nbformat.read(tmp_path / "runs" / "r" / "notebook.ipynb", 4)
     figures = [
         o.data

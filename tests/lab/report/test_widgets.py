@@ -20,9 +20,9 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return analysis.load.evaluations(root=root)
 
 
-def found(widget: w.Widget, kind: type) -> list:
+def find(widget: w.Widget, kind: type) -> list:
     own = [widget] if isinstance(widget, kind) else []
-    return own + [hit for child in getattr(widget, "children", ()) for hit in found(child, kind)]
+    return own + [hit for child in getattr(widget, "children", ()) for hit in find(child, kind)]
 
 
 def test_examples_show_each_failure(rows: pd.DataFrame) -> None:
@@ -35,8 +35,8 @@ def test_examples_show_each_failure(rows: pd.DataFrame) -> None:
 
 def test_browser_filters(rows: pd.DataFrame) -> None:
     browser = widgets.trajectory_browser(rows)
-    menus = {menu.description: menu for menu in found(browser, w.Dropdown)}
-    count, page, number = found(browser, w.Label)[0], found(browser, w.HTML)[0], found(browser, w.BoundedIntText)[0]
+    menus = {menu.description: menu for menu in find(browser, w.Dropdown)}
+    count, page, number = find(browser, w.Label)[0], find(browser, w.HTML)[0], find(browser, w.BoundedIntText)[0]
     assert count.value.startswith(f"of {len(rows)} ")
     menus["outcome"].value, menus["method"].value = "malformed call", "base"
     wanted = rows[(rows["outcome"] == "malformed call") & (rows["method"] == "base")]
@@ -52,15 +52,15 @@ def test_browser_filters(rows: pd.DataFrame) -> None:
 def test_playground_reacts_to_an_edit() -> None:
     row = synthetic.row("right", Random(0), 1)
     play = widgets.playground(row)
-    editor, table = found(play, w.Textarea)[0], found(play, w.HTML)[-1]
+    editor, table = find(play, w.Textarea)[0], find(play, w.HTML)[-1]
     before = table.value
     assert "right answer" in before
-    assert before.count("width:120px") == len(REWARDS) and not found(
+    assert before.count("width:120px") == len(REWARDS) and not find(
         play, w.Output
     )  # the maximum under every reward, and no widget that hangs in batch
     editor.value = row["response"].replace(f"{{{row['answer']}}}", "{1}").replace("add", "<b>add")
     assert table.value != before and "wrong answer" in table.value and "<b>" not in table.value
-    found(play, w.Button)[0].click()
+    find(play, w.Button)[0].click()
     assert table.value == before
 
 

@@ -46,9 +46,7 @@ def _leader(table: pd.DataFrame, by: str) -> str:
 def forest(pairs: pd.DataFrame, by: str = "suite") -> go.Figure:
     """Forest plot of ``paired``: filled where Holm's p is under 0.05."""
     if pairs.empty:
-        return empty_figure(
-            "No paired differences: only one method here", "give runs of at least two methods on the same tasks"
-        )
+        return empty_figure("No paired differences: only one method here", "give runs of two methods on the same tasks")
     against = pairs["against"].iloc[0]
     significant = pairs["p_holm"] < 0.05
     better = int((significant & (pairs["difference"] > 0)).sum())
@@ -111,9 +109,7 @@ def similarity(scores: pd.DataFrame, distances: pd.DataFrame) -> go.Figure:
     """Accuracy over JSD to the teacher, of ``accuracy`` and ``tool_use.tool_jsd``: colour = method, mark = suite."""
     both = scores.merge(distances, on=["suite", "method"], suffixes=("", "_jsd")).dropna(subset=["accuracy", "jsd"])
     if both.empty:
-        return empty_figure(
-            "No similarity: no tool was called in these rows", "the JSD needs calls of the student and of the teacher"
-        )
+        return empty_figure("No similarity: no tool was called in these rows", "the JSD needs calls of both sides")
     means = common_suites(both).groupby("method", sort=False)["jsd"].mean()
     title = "Tools called, against the teacher's"
     if len(means) > 1 or both["method"].nunique() == 1:

@@ -59,9 +59,8 @@ def mean_rewards(scored: pd.DataFrame) -> go.Figure:
 def version_differences(differing: pd.DataFrame, rows: int, rewards: Sequence[str] = ()) -> go.Figure:
     """How often release and corrected reward differ, by outcome, of ``version_differences`` on ``rows`` rows."""
     if differing.empty:
-        return empty_figure(
-            f"Official and corrected rewards agree on all {rows} trajectories", "none of them shows what was corrected"
-        )
+        title = f"Official and corrected rewards agree on all {rows} trajectories"
+        return empty_figure(title, "none of them shows what was corrected")
     each = differing.groupby("reward").size() / rows
     names = list(rewards) or sorted(each.index)
     some = percent(differing["row"].nunique() / rows, 1)
@@ -131,9 +130,8 @@ def counterfactual(table: pd.DataFrame) -> go.Figure:
 def decomposition(parts: pd.DataFrame) -> go.Figure:
     """Each term's share of the advantage by step, a panel a method, of ``decomposition``."""
     if parts.empty:
-        return empty_figure(
-            "No advantages to decompose", "only GRPO runs keep rollouts.jsonl, and stored groups may have zero variance"
-        )
+        reason = "only GRPO runs keep rollouts.jsonl, and stored groups may have zero variance"
+        return empty_figure("No advantages to decompose", reason)
     means = parts.groupby(["method", "term"], sort=False).apply(
         lambda g: float(np.average(g["share"], weights=g["n"])), include_groups=False
     )

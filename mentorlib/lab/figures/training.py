@@ -19,9 +19,8 @@ def training_curves(table: pd.DataFrame) -> go.Figure:
     The band goes from the lowest to the highest seed.
     """
     if table.empty:
-        return empty_figure(
-            "No training curves: none of these runs has training rollouts", "base and sft sample nothing in training"
-        )
+        title = "No training curves: none of these runs has training rollouts"
+        return empty_figure(title, "base and sft sample nothing in training")
     window = max(1, int(table["step"].nunique() // 8))
     methods = {method: group.sort_values("step") for method, group in table.groupby("method", sort=False)}
     gains = {method: group["smooth"].iloc[-1] - group["smooth"].iloc[0] for method, group in methods.items()}

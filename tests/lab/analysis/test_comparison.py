@@ -43,10 +43,10 @@ def test_samples_of_a_task_do_not_count_as_tasks() -> None:
 
 def test_paired_counts_and_tests() -> None:
     before, after = [False] * 8 + [True] * 2 + [None], [True] * 8 + [False, True, True]
-    found = analysis.comparison.paired(synthetic.evaluated_rows({"base": before, "sft": after})).iloc[0]
-    assert (found["tasks"], found["fixed"], found["broke"]) == (10, 8, 1)
-    assert np.isclose(found["difference"], 0.7) and found["low"] < 0.7 < found["high"]
-    assert np.isclose(found["p"], 2 * (1 + 9) / 2**9)
+    result = analysis.comparison.paired(synthetic.evaluated_rows({"base": before, "sft": after})).iloc[0]
+    assert (result["tasks"], result["fixed"], result["broke"]) == (10, 8, 1)
+    assert np.isclose(result["difference"], 0.7) and result["low"] < 0.7 < result["high"]
+    assert np.isclose(result["p"], 2 * (1 + 9) / 2**9)
     with pytest.raises(InputError, match="against='grpo'"):
         analysis.comparison.paired(synthetic.evaluated_rows({"base": before}), against="grpo")
 
@@ -56,14 +56,14 @@ def seeded(shares: dict[str, list[float]], tasks: int = 100, seed: int = 0) -> p
     rng = np.random.default_rng(seed)
     runs = [
         synthetic.evaluated_rows({method: list(rng.random(tasks) < share)}).assign(run=f"{method}-{i}", seed=i)
-        for method, own in shares.items()
-        for i, share in enumerate(own)
+        for method, run_shares in shares.items()
+        for i, share in enumerate(run_shares)
     ]
     return pd.concat(runs, ignore_index=True)
 
 
 def test_variance_between_seeds_widens_the_interval() -> None:
-    """The same mean gain: sure if every seed has it, unsure if one of three has it all."""
+    """The same mean gain: significant if every seed has it, not if it comes from one seed of three."""
     even = analysis.comparison.paired(seeded({"base": [0.4] * 3, "sft": [0.6] * 3})).iloc[0]
     one = analysis.comparison.paired(seeded({"base": [0.4] * 3, "sft": [0.95, 0.45, 0.4]})).iloc[0]
     assert even["runs"] == 3 and even["p"] < 0.01 and even["low"] > 0
@@ -74,26 +74,26 @@ def test_variance_between_seeds_widens_the_interval() -> None:
 
 
 def test_the_interval_covers_the_true_difference() -> None:
-    """Five runs each, of skills that vary between runs: a 95% interval should hold the truth nearly that often."""
-    rng, held = np.random.default_rng(1), 0
+    """Five runs each, of skills that vary between runs: a 95% interval should cover the truth nearly that often."""
+    rng, covered = np.random.default_rng(1), 0
     for i in range(100):
         skills = {m: list(np.clip(rng.normal(mean, 0.08, 5), 0, 1)) for m, mean in (("base", 0.4), ("sft", 0.55))}
-        found = analysis.comparison.paired(seeded(skills, seed=i)).iloc[0]
-        held += found["low"] <= 0.15 <= found["high"]
-    assert held >= 90
+        result = analysis.comparison.paired(seeded(skills, seed=i)).iloc[0]
+        covered += result["low"] <= 0.15 <= result["high"]
+    assert covered >= 90
 
 
 def test_rewards_with_the_same_seeds_are_compared_seed_by_seed() -> None:
-    """What a seed does to both methods alike says nothing against their difference; imitation shares no sampling."""
+    """An effect of the seed on both methods does not widen the interval of their difference; SFT shares no sampling."""
     skills = [0.3, 0.4, 0.5, 0.6, 0.7]
     rows = seeded(
         {"grpo-sparse": skills, "grpo-exact": [s + 0.1 for s in skills], "sft": [s + 0.1 for s in skills]}, 400
     )
-    found = analysis.comparison.paired(rows, against="grpo-sparse").set_index("method")
-    alike, apart = found.loc["grpo-exact"], found.loc["sft"]
+    result = analysis.comparison.paired(rows, against="grpo-sparse").set_index("method")
+    alike, apart = result.loc["grpo-exact"], result.loc["sft"]
     assert alike["difference"] == pytest.approx(0.1, abs=0.03) and alike["low"] > 0.05 and alike["p"] < 0.001
     assert apart["low"] < -0.05 and apart["p"] > 0.1
-    others = rows.assign(seed=rows["seed"] + 5 * (rows["method"] == "grpo-exact"))  # seeds of its own
+    others = rows.assign(seed=rows["seed"] + 5 * (rows["method"] == "grpo-exact"))  # other seeds
     assert (
         analysis.comparison.paired(others, against="grpo-sparse").set_index("method").loc["grpo-exact", "low"] < -0.05
     )
@@ -106,8 +106,8 @@ def test_rewards_with_the_same_seeds_are_compared_seed_by_seed() -> None:
 def test_by_domain_where_the_baseline_can_be_compared(rows: pd.DataFrame) -> None:
     named = analysis.comparison.add_domain(rows, ["calculator"])
     even = analysis.comparison.comparable(named)
-    found = analysis.comparison.paired_domains(named, even["method"].iloc[0])
-    pd.testing.assert_frame_equal(found, analysis.comparison.paired(even, even["method"].iloc[0], by="domain"))
+    result = analysis.comparison.paired_domains(named, even["method"].iloc[0])
+    pd.testing.assert_frame_equal(result, analysis.comparison.paired(even, even["method"].iloc[0], by="domain"))
     assert analysis.comparison.paired_domains(named, "nobody").empty
 
 

@@ -12,9 +12,9 @@ from mentorlib.lab import analysis
 
 
 def test_methods_are_named_and_ordered(root: Path) -> None:
-    found = analysis.load.methods(root=root)
-    assert list(found["method"]) == ["base", "sft", "grpo-exact", "grpo-sparse", "grpo-strict"]
-    assert set(found["seconds"]) == {100.0}
+    result = analysis.load.methods(root=root)
+    assert list(result["method"]) == ["base", "sft", "grpo-exact", "grpo-sparse", "grpo-strict"]
+    assert set(result["seconds"]) == {100.0}
     assert list(analysis.load.methods(["sft", "base"], root)["run"]) == ["sft", "base"]
 
 
@@ -23,8 +23,8 @@ def test_runs_of_one_method_with_other_data_are_not_pooled(tmp_path: Path) -> No
         (tmp_path / name).mkdir()
         parameters = {"method": "sft", "reward": "exact", "data": data, "seed": seed, "run": name}
         (tmp_path / name / "run.json").write_text(json.dumps({"parameters": parameters}))
-    found = analysis.load.methods(["a", "b", "c"], tmp_path)
-    assert list(found["method"]) == ["sft data=calc", "sft data=gsm8k", "sft data=gsm8k"]
+    result = analysis.load.methods(["a", "b", "c"], tmp_path)
+    assert list(result["method"]) == ["sft data=calc", "sft data=gsm8k", "sft data=gsm8k"]
 
 
 def test_a_run_that_continues_another_is_labelled_so(tmp_path: Path) -> None:
@@ -35,8 +35,8 @@ def test_a_run_that_continues_another_is_labelled_so(tmp_path: Path) -> None:
                 parameters["student"] = str(tmp_path / f"half{seed}" / "model")
             (tmp_path / f"{name}{seed}").mkdir()
             (tmp_path / f"{name}{seed}" / "run.json").write_text(json.dumps({"parameters": parameters}))
-    found = analysis.load.methods(["half0", "half1", "whole0", "whole1", "plain0"], tmp_path)
-    assert list(found["method"]) == ["sft", "sft", "sft+grpo-exact", "sft+grpo-exact", "grpo-exact"]
+    result = analysis.load.methods(["half0", "half1", "whole0", "whole1", "plain0"], tmp_path)
+    assert list(result["method"]) == ["sft", "sft", "sft+grpo-exact", "sft+grpo-exact", "grpo-exact"]
 
 
 def test_runs_with_other_starting_points_are_not_pooled(tmp_path: Path) -> None:
@@ -46,8 +46,8 @@ def test_runs_with_other_starting_points_are_not_pooled(tmp_path: Path) -> None:
         for run, parameters in ((name, before), (f"{name}-on", after)):
             (tmp_path / run).mkdir()
             (tmp_path / run / "run.json").write_text(json.dumps({"parameters": parameters}))
-    found = list(analysis.load.methods(["short-on", "long-on"], tmp_path)["method"])
-    assert found == ["sft+grpo-exact before_steps=12", "sft+grpo-exact before_steps=480"]
+    result = list(analysis.load.methods(["short-on", "long-on"], tmp_path)["method"])
+    assert result == ["sft+grpo-exact before_steps=12", "sft+grpo-exact before_steps=480"]
 
 
 def test_bad_run_folders_give_one_line(tmp_path: Path, root: Path) -> None:

@@ -34,10 +34,10 @@ def test_the_type_i_error_rate_is_near_its_level(runs: int, spread: float) -> No
 
 def test_two_way_clustering_by_hand() -> None:
     """Two tasks; of two runs one scores 0.1, against none: variance of tasks 0, of runs 1/400; t = 1 at 1 degree."""
-    found = analysis.stats.two_way_clustered(np.array([[0.1, 0.0], [0.1, 0.0]]), np.zeros((2, 1)))
-    assert found["difference"] == found["low_tasks"] == found["high_tasks"] == 0.05
-    assert np.isclose(found["high_runs"], 0.05 + 12.7062 * 0.05) and np.isclose(found["high"], found["high_runs"])
-    assert np.isclose(found["p"], 0.5)
+    result = analysis.stats.two_way_clustered(np.array([[0.1, 0.0], [0.1, 0.0]]), np.zeros((2, 1)))
+    assert result["difference"] == result["low_tasks"] == result["high_tasks"] == 0.05
+    assert np.isclose(result["high_runs"], 0.05 + 12.7062 * 0.05) and np.isclose(result["high"], result["high_runs"])
+    assert np.isclose(result["p"], 0.5)
     wide = analysis.stats.two_way_clustered(np.array([[1.0, 0.0], [1.0, 0.0]]), np.zeros((2, 1)))
     assert (wide["low"], wide["high"], wide["low_runs"], wide["high_runs"]) == (-1, 1, -1, 1)
 
@@ -63,11 +63,11 @@ def test_mcnemar_and_holm() -> None:
 @given(st.lists(st.integers(0, 9), min_size=3, max_size=3), st.lists(st.integers(0, 9), min_size=3, max_size=3))
 def test_jsd_is_a_symmetric_bounded_divergence(p: list[int], q: list[int]) -> None:
     a, b = np.array(p, float), np.array(q, float)
-    found = analysis.stats.jsd(a, b)
+    result = analysis.stats.jsd(a, b)
     if not a.sum() or not b.sum():
-        assert np.isnan(found)
+        assert np.isnan(result)
     else:
-        assert 0 <= found <= 1 and np.isclose(found, analysis.stats.jsd(b, a))
+        assert 0 <= result <= 1 and np.isclose(result, analysis.stats.jsd(b, a))
         assert np.isclose(analysis.stats.jsd(a, 3 * a), 0)
 
 

@@ -12,8 +12,8 @@ from mentorlib.lab import analysis, figures
 def test_kinds_of_tokens() -> None:
     said = ["So ", "<tool_", "call>\n{}", "</tool_call>", "\n5\n", "It is \\bo", "xed{", "{4}", "}", "."]
     row = {"tokens": said, "logprobs": [-0.1] * 4 + [None] + [-0.2] * 5, "response": "".join(said)}
-    found = [kind for _, kind, _ in analysis.token_credit.token_kinds(row)]
-    assert found == ["other", "call", "call", "call", "other", "answer", "answer", "answer", "other"]
+    result = [kind for _, kind, _ in analysis.token_credit.token_kinds(row)]
+    assert result == ["other", "call", "call", "call", "other", "answer", "answer", "answer", "other"]
     bare = analysis.token_credit.token_kinds(
         {"response": "<tool_call>x<|im_end|>\n<|im_start|>user\nhidden<|im_end|>\n"}
     )
@@ -29,7 +29,9 @@ def test_gradient_shares_add_up(tmp_path: Path) -> None:
     assert sums.to_numpy() == pytest.approx(1.0) and table["gradient"].isna().all()
     kept = rows.assign(tokens=[list(r) for r in rows["response"]], logprobs=[[-0.5] * len(r) for r in rows["response"]])
     even = analysis.token_credit.advantage_by_token_kind(kept, analysis.reward_effects.rescore(kept))
-    assert even["gradient"].to_numpy() == pytest.approx(even["share"].to_numpy())  # every token equally sure
+    assert even["gradient"].to_numpy() == pytest.approx(
+        even["share"].to_numpy()
+    )  # equal probabilities
     assert (
         figures.token_credit.advantage_by_token_kind(table).data
         and not figures.token_credit.advantage_by_token_kind(table.head(0)).data

@@ -22,12 +22,12 @@ def test_off_reference_by_hand() -> None:
             [],
         ],
     )
-    (found,) = analysis.tool_use.off_reference(rows).to_dict("records")
-    assert found == {"method": "sft", "n": 4, "other_tools": 0.25, "other_calls": 0.5}
+    (result,) = analysis.tool_use.off_reference(rows).to_dict("records")
+    assert result == {"method": "sft", "n": 4, "other_tools": 0.25, "other_calls": 0.5}
     assert analysis.tool_use.off_reference(rows.iloc[4:]).empty
     assert analysis.tool_use.off_reference(
         rows.drop(columns="teacher_calls", errors="ignore")
-    ).empty  # of an older library
+    ).empty  # rows of an older library
 
 
 def test_tool_use(rows: pd.DataFrame) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from mentorlib.core import Execution, InputError
@@ -565,11 +566,13 @@ def test_every_attack_is_contained_by_each_layer(chosen: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="the tests run as an unprivileged user anyway")
-def test_every_attack_is_contained_without_root() -> None:
-    # An interpreter that others than root may run; the library's validation needs jsonschema.
+def test_every_attack_is_contained_without_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    # An interpreter that others than root may run. Besides the standard library, the caller's side needs jsonschema.
+    monkeypatch.setenv("PYTHONPATH", str(Path(jsonschema.__file__).parents[1]))
+    check = "import jsonschema, sys; sys.exit(sys.version_info < (3, 11))"
     for python in (sys.executable, "/usr/bin/python3"):
         as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c"]
-        tried = subprocess.run([*as_nobody, f"{python} -c 'import jsonschema, sys; sys.exit(sys.version_info < (3, 11))'"])
+        tried = subprocess.run([*as_nobody, f"{python} -c '{check}'"])
         if tried.returncode == 0:
             return _attacks("--nobody", "--limit", "0.3", python=python)
     warnings.warn("the attacks were NOT run without root: no Python that nobody may run", stacklevel=1)

@@ -26,18 +26,18 @@ _ABSENT = object()
 
 
 class Run:
-    """Create ``root/name``, or reopen it when its parameters agree with ``params``.
+    """Create ``root/run``, or reopen it when its parameters agree with ``params``.
 
     Parameters are stored as JSON. Those that name an existing file are hashed into run.json's ``data``. Reopening a run
     that ended removes its results, which are then recorded again.
 
     Raises:
-        InputError: ``name`` cannot be a folder's name, a run of that name has other parameters (each is named), or a
+        InputError: ``run`` cannot be a folder's name, a run of that name has other parameters (each is named), or a
             parameter is an address that holds credentials.
     """
 
-    def __init__(self, name: str, root: str | Path = "runs", **params: Any):
-        self.name, self.path = check_name(name), Path(root) / name
+    def __init__(self, run: str, root: str | Path = "runs", **params: Any):
+        self.name, self.path = check_name(run), Path(root) / run
         params = jsonable(params)
         for value in params.values():
             reject_credentials(value)
@@ -48,7 +48,7 @@ class Run:
             raise InputError(f"{self.path} is a file, not a run; choose another run name")
         else:
             self.info = {
-                "name": name,
+                "name": run,
                 "parameters": params,
                 "seed": params.get("seed"),
                 "status": "running",

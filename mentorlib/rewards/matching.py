@@ -50,10 +50,16 @@ def call_key(call: Call) -> tuple[str, str]:
 def canonical_json(value: Any) -> str:
     """A JSON value as text that is equal exactly when the values are (True is not 1, but 8.0 is 8)."""
     try:
-        return json.dumps(json.loads(json.dumps(value), parse_float=_whole_as_int), sort_keys=True)
+        return _canonical(value)
     except (RecursionError, ValueError):  # nested about as deep as JSON can be read, or an integer too long to print
         return f"not comparable: {id(value)}"
 
 
-def _whole_as_int(text: str) -> int | float:
-    return int(number) if (number := float(text)).is_integer() else number
+def _canonical(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ",".join(sorted(json.dumps(key) + ":" + _canonical(item) for key, item in value.items())) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(_canonical(item) for item in value) + "]"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return json.dumps(value)

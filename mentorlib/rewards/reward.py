@@ -61,14 +61,14 @@ class Reward:
         if reference is None and self.needs:
             raise InputError(f"the reward {self.name} compares with a teacher: give a reference, or use sparse or none")
         known = reference or Reference(trajectory.task_id, [], [], answer)
-        return self.in_group([Score.weigh(self.weights, self.terms(trajectory, known, answer, valid_tools))])[0]
+        score = Score.weigh(self.weights, self.terms(trajectory, known, answer, valid_tools))
+        return self.in_group([score])[0] if self.group_weights else score
 
     def in_group(self, scores: Sequence[Score]) -> list[Score]:
         """The scores of one group's rollouts under the group's weights."""
-        judged = [score for score in scores if score.judged]
-        if self.group_weights is None or not judged:
+        if self.group_weights is None or not any(score.judged for score in scores):
             return list(scores)
-        weights = self.group_weights(self.weights, judged)
+        weights = self.group_weights(self.weights, [score for score in scores if score.judged])
         return [Score.weigh(weights, Terms(score.terms, score.reason, score.judged)) for score in scores]
 
     def missing(self, reference: Reference) -> str:

@@ -34,5 +34,5 @@ class Score:
     def weigh(cls, weights: Mapping[str, float], terms: Terms) -> "Score":
         """The score of these terms; terms without a weight are dropped."""
         values = {name: terms.values.get(name, 0.0) for name in weights}
-        total = sum(values[name] * weight for name, weight in weights.items())
+        total = sum([values[name] * weight for name, weight in weights.items()])
         return cls(values, dict(weights), total, terms.reason, terms.judged)

@@ -16,10 +16,11 @@ def toolrl_terms(trajectory: Trajectory, reference: Reference, answer: str, vali
     """
     attempt = read_attempt(trajectory, valid_tools)
     well_formed = trajectory.ended and attempt.answer is not None and not attempt.malformed
-    used, wanted = tool_names(trajectory.calls), tool_names(reference.calls)
+    student, teacher = trajectory.calls, reference.calls
+    used, wanted = tool_names(student), tool_names(teacher)
     names = len(used & wanted) / len(used | wanted) if used | wanted else 1.0
-    largest = 1 + len(reference.calls) + sum(len(call.arguments) for call in reference.calls)
-    parameters, values = _match_arguments(trajectory.calls, reference.calls)
+    largest = 1 + len(teacher) + sum(len(call.arguments) for call in teacher)
+    parameters, values = _match_arguments([call for call in student if call.name in wanted], teacher)
     terms = {"format": float(well_formed), "offset": 1.0}
     terms |= {"names": names / largest, "parameters": parameters / largest, "values": values / largest}
     return Terms(terms, attempt.describe(compare_tools(attempt, reference)))
@@ -29,10 +30,10 @@ def _match_arguments(student: list[Call], teacher: list[Call]) -> tuple[float, f
     """ToolRL's two sums over the calls matched one to one, same tool only, so that the sum of both is largest."""
     from scipy.optimize import linear_sum_assignment  # here: it takes half a second to import
 
-    golds = [_comparable(call) for call in teacher]
-    candidates = [_comparable(call) for call in student if call.name in tool_names(teacher)]
-    if not candidates:
+    if not student:
         return 0.0, 0.0
+    golds = [_comparable(call) for call in teacher]
+    candidates = [_comparable(call) for call in student]
     pairs = [[_compare(gold, candidate) for candidate in candidates] for gold in golds]
     rows, columns = linear_sum_assignment([[sum(pair) for pair in row] for row in pairs], maximize=True)
     matched = [pairs[row][column] for row, column in zip(rows, columns, strict=True)]

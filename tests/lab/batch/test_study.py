@@ -14,7 +14,7 @@ from tiny import notebook
 
 from mentorlib.core import InputError
 from mentorlib.lab.batch.notebook import run_notebook
-from mentorlib.lab.batch.plan import Stage, StageStatus, plan, stage_keys
+from mentorlib.lab.batch.plan import FILES_WITHOUT_EFFECT, Stage, StageStatus, plan, stage_keys
 from mentorlib.lab.batch.study import StudyFailed, run_study
 from mentorlib.lab.batch.study_page import write_study_page
 from mentorlib.runs.run import Run
@@ -359,6 +359,11 @@ def test_the_page_sets_budgets_side_by_side_and_never_pools_what_differs():
     assert re.search(r"sft learning_rate=0.0001</th>\s*<td class=.number.>24 × 64</td><td class=.number.>0.0001<", page)
     assert "24 × 64, then 24 × 64" in page and "beta 0.001" in page
     assert "best for" in page  # the figure of learning rates
+
+
+def test_files_left_out_of_stage_keys_exist():
+    library = Path(run_notebook.__code__.co_filename).parents[2]
+    assert [name for name in FILES_WITHOUT_EFFECT if not (library / name).exists()] == []
 
 
 def test_a_seed_more_leaves_the_other_seeds_done():

@@ -29,9 +29,7 @@ def test_gradient_shares_add_up(tmp_path: Path) -> None:
     assert sums.to_numpy() == pytest.approx(1.0) and table["gradient"].isna().all()
     kept = rows.assign(tokens=[list(r) for r in rows["response"]], logprobs=[[-0.5] * len(r) for r in rows["response"]])
     even = analysis.token_credit.advantage_by_token_kind(kept, analysis.reward_effects.rescore(kept))
-    assert even["gradient"].to_numpy() == pytest.approx(
-        even["share"].to_numpy()
-    )  # equal probabilities
+    assert even["gradient"].to_numpy() == pytest.approx(even["share"].to_numpy())  # equal probabilities
     assert (
         figures.token_credit.advantage_by_token_kind(table).data
         and not figures.token_credit.advantage_by_token_kind(table.head(0)).data

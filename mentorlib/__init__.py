@@ -12,7 +12,7 @@ _WHERE = {  # name -> module
     "InputError": "core",
     "Task": "task",
     "REWARDS": "rewards.reward",
-    "Score": "rewards.table",
+    "Score": "rewards.score",
     "as_trl": "rewards.trl",
     "Sandbox": "sandbox.pool",
     "Toolbox": "sandbox.toolbox",

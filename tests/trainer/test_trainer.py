@@ -29,8 +29,8 @@ from mentorlib.runs.run import Run
 from mentorlib.sandbox.pool import Sandbox
 from mentorlib.trainer import grpo as trainer_module
 from mentorlib.trainer import launch
-from mentorlib.trainer.setup import save_model
 from mentorlib.trainer.grpo import train_grpo
+from mentorlib.trainer.setup import save_model
 from mentorlib.trainer.sft import train_sft
 
 

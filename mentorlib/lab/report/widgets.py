@@ -106,7 +106,7 @@ def trajectory_browser(rows: pd.DataFrame) -> w.Widget:
 
 
 def playground(row: Mapping[str, Any] | pd.Series, version: str = "corrected") -> w.Widget:
-    """Edit a response and see at once how every reward scores it: the numbers of ``figures.reward_effects.reward_terms``.
+    """Edit a response and see at once how every reward scores it, with the numbers of ``reward_effects.reward_terms``.
 
     Args:
         row: a stored row, for its question, gold answer, teacher and tools.

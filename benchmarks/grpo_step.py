@@ -48,7 +48,7 @@ class Clock(TrainerCallback):
         self.steps.append(time.perf_counter() - self.began)
 
 
-def ours(pairs: list[Pair], sandbox: Sandbox, folder: str) -> tuple[list[float], int]:
+def mentorlib_steps(pairs: list[Pair], sandbox: Sandbox, folder: str) -> tuple[list[float], int]:
     model, tokenizer = load_model("nano")
     began = [time.perf_counter()]
     run = Run("bench", root=folder)
@@ -99,22 +99,22 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     pairs = problems(200, split="train")
     grpo.run_rollouts = timed(grpo.run_rollouts)  # type: ignore[attr-defined]
-    whole: dict[str, list[float]] = {"ours": [], "stock": []}
-    training: dict[str, list[float]] = {"ours": [], "stock": []}
+    whole: dict[str, list[float]] = {"mentorlib": [], "stock": []}
+    training: dict[str, list[float]] = {"mentorlib": [], "stock": []}
     print(f"{'round':>5} {'':>6} {'step s':>7} {'rollout s':>10} {'the rest s':>11}")
     with Sandbox() as sandbox:
         for i in range(1, rounds + 1):
             for name in whole:
                 with tempfile.TemporaryDirectory() as folder:
                     generating.clear()
-                    steps, _ = ours(pairs, sandbox, folder) if name == "ours" else stock(pairs, folder)
+                    steps, _ = mentorlib_steps(pairs, sandbox, folder) if name == "mentorlib" else stock(pairs, folder)
                 step, sampling = statistics.median(steps), statistics.median(generating[1:])
                 rest = statistics.median(a - b for a, b in zip(steps, generating[1:], strict=True))
                 whole[name].append(step)
                 training[name].append(rest)
                 print(f"{i:>5} {name:>6} {step:>7.2f} {sampling:>10.2f} {rest:>11.2f}", flush=True)
-    ratios = sorted(b / a for a, b in zip(whole["ours"], whole["stock"], strict=True))
-    parts = sorted(b / a for a, b in zip(training["ours"], training["stock"], strict=True))
+    ratios = sorted(b / a for a, b in zip(whole["mentorlib"], whole["stock"], strict=True))
+    parts = sorted(b / a for a, b in zip(training["mentorlib"], training["stock"], strict=True))
     figures = {
         "low": round(ratios[0], 2),
         "high": round(ratios[-1], 2),

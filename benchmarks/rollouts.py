@@ -96,7 +96,7 @@ def main() -> None:
         rows = [{"prompt": task.prompt()} for task in tasks]
         sampling = stock_trainer(model, tokenizer, rows, len, folder)
         greedy = stock_trainer(model, tokenizer, rows, len, folder, top_k=1)
-        ours = functools.partial(
+        local_rollouts = functools.partial(
             run_rollouts,
             TorchEngine(model, tokenizer),
             sandbox=sandbox,
@@ -106,14 +106,16 @@ def main() -> None:
         )
         prompts, completions, _ = stock_rollout(greedy, tasks)
         same = compared = 0
-        for t, prompt, completion in zip(ours(tasks=tasks, temperature=0.0), prompts, completions, strict=True):
+        for t, prompt, completion in zip(
+            local_rollouts(tasks=tasks, temperature=0.0), prompts, completions, strict=True
+        ):
             assert t.prompt_ids == prompt, "not the same prompt"
             if "error:" not in t.response and t.stop == "answered":
                 compared += 1
                 same += t.token_ids == completion
         print(f"greedy: {same} of {compared} trajectories without a failed call agree token for token")
         assert same == compared, "not the same work"
-        speeds: dict[str, list[float]] = {"ours": [], "stock": []}
+        speeds: dict[str, list[float]] = {"mentorlib": [], "stock": []}
         print(f"{'round':>5} {'':>6} {'tokens':>7} {'longest':>8} {'calls':>6} {'seconds':>8} {'tokens/s':>9}")
         for i in range(rounds + 1):  # the first warms up
             batch = [task for task in tasks[GROUPS * i : GROUPS * (i + 1)] for _ in range(GROUP_SIZE)]
@@ -122,7 +124,7 @@ def main() -> None:
                 if name == "stock":
                     _, ids, masks = stock_rollout(sampling, batch)
                 else:
-                    trajectories = ours(tasks=batch)
+                    trajectories = local_rollouts(tasks=batch)
                     ids, masks = [t.token_ids for t in trajectories], [t.mask for t in trajectories]
                 seconds = time.perf_counter() - began
                 if i:
@@ -135,7 +137,7 @@ def main() -> None:
                         f"{i:>5} {name:>6} {sampled:>7} {max(map(len, ids)):>8} {calls:>6} {seconds:>8.2f}"
                         f" {sampled / seconds:>9.0f}"
                     )
-        ratios = sorted(a / b for a, b in zip(speeds["ours"], speeds["stock"], strict=True))
+        ratios = sorted(a / b for a, b in zip(speeds["mentorlib"], speeds["stock"], strict=True))
     figures = {
         "low": round(ratios[0], 2),
         "high": round(ratios[-1], 2),

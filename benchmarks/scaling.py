@@ -1,8 +1,8 @@
 """Claim: the cost of rollouts and of the training pass grows no worse than linearly with what a study may enlarge.
 
-No peer. Students of Qwen3's shape with random weights sample a scripted load, so that a row costs what it is told to:
-every turn has TURN sampled and TURN heard tokens. One thing is doubled at a time, three times; the exponent of the cost
-in it (a straight line in log-log) must not exceed 1. The last table is the share of this machine's measured
+No peer. Students of Qwen3's shape with random weights sample a scripted load, so that the cost of a row is known:
+every turn has TURN sampled tokens and TURN tool result tokens. One thing is doubled at a time, three times; the exponent of
+the cost in it (a straight line in log-log) must not exceed 1. The last table is the share of this machine's measured
 matrix-multiply speed that each pass reaches; ``--html FILE`` draws it as a roofline.
 """
 
@@ -27,7 +27,7 @@ from mentorlib.rollout.chat import prompt_ids
 from mentorlib.rollout.engine import TorchEngine
 from mentorlib.sandbox.toolbox import Toolbox
 
-TURN = 16  # tokens that a row says, and hears, in a turn
+TURN = 16  # tokens sampled, and tool result tokens, in a turn
 SHAPES = {"2M": (192, 5, 6, 2, 32), "8M": (320, 8, 8, 2, 40), "30M": (576, 10, 12, 4, 48)}  # hidden, layers, heads, …
 
 

@@ -86,7 +86,7 @@ def batch_sizes(batch: int, micro_batch: int, group_size: int = 1) -> dict[str, 
 def trl_settings(run: Run, report_to: str) -> dict[str, Any]:
     """Settings of every TRL trainer; on a GPU, float32 weights are computed with in bfloat16."""
     check_training(report_to=report_to)
-    if report_to == "tensorboard":  # transformers reads the folder from nowhere else
+    if report_to == "tensorboard":  # the only place where transformers reads the folder
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.path / "tensorboard")
     return {
         "output_dir": str(run.path / "checkpoints"),

@@ -1,9 +1,9 @@
 """Claim: the cost of rollouts and of the training pass grows no worse than linearly with what a study may enlarge.
 
 No peer. Students of Qwen3's shape with random weights sample a scripted load, so that the cost of a row is known:
-every turn has TURN sampled tokens and TURN tool result tokens. One thing is doubled at a time, three times; the exponent of
-the cost in it (a straight line in log-log) must not exceed 1. The last table is the share of this machine's measured
-matrix-multiply speed that each pass reaches; ``--html FILE`` draws it as a roofline.
+every turn has TURN sampled tokens and TURN tool result tokens. One thing is doubled at a time, three times; the
+exponent of the cost in it (a straight line in log-log) must not exceed 1. The last table is the share of this machine's
+measured matrix-multiply speed that each pass reaches; ``--html FILE`` draws it as a roofline.
 """
 
 import argparse

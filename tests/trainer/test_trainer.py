@@ -162,7 +162,7 @@ def test_launched_training_ends_with_who_launched_it(tmp_path, pairs):
         "settings |= {'batch_size': 64}\n"
         "launched(root, load_tasks(root / 'data'), 'long', method='sft', **settings)"
     )
-    path = {"PYTHONPATH": os.pathsep.join(sys.path), **os.environ}
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     kernel = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=path, stdout=subprocess.DEVNULL)
     while not (tmp_path / "long/metrics.jsonl").exists():
         assert kernel.poll() is None

@@ -15,7 +15,7 @@ import shutil
 import warnings
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from accelerate.utils import gather_object
@@ -23,7 +23,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from ..core import InputError
+from ..core import InputError, Stop
 from ..rewards.reward import Reward, get_reward, score_groups
 from ..rewards.score import Score
 from ..rollout.attention import is_packed, packed_attention
@@ -37,7 +37,7 @@ from ..task import SYSTEM, Pair
 from .packed_logps import packed_logps
 from .setup import StepLogger, batch_sizes, lora_config, trained_model, trl_settings, world_size
 
-STOPS = ("answered", "gave_up", "turn_limit", "length", "malformed", "infrastructure")
+STOPS: tuple[str, ...] = get_args(Stop)
 
 
 def train_grpo(

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import re
@@ -142,12 +143,17 @@ def test_hard_links_damaged_and_too_large_archives_are_refused(run, monkeypatch)
     with pytest.raises(InputError, match="is a link"):
         load_archive(tar_file({"x/run.json": INFO, "x/link": "x/run.json"}, tarfile.LNKTYPE), "in")
     complete = save_archive(run, "mine.tar.gz").read_bytes()
-    middle = len(complete) // 2
-    changed = complete[:middle] + bytes([complete[middle] ^ 1]) + complete[middle + 1 :]
-    for broken in (b"", complete[:20], complete[:middle], complete[:-4], changed):
+    checksum = len(complete) - 8  # gzip ends with a checksum and the size, of four bytes each
+    changed = complete[:checksum] + bytes([complete[checksum] ^ 1]) + complete[checksum + 1 :]
+    for broken in (b"", complete[:20], complete[: len(complete) // 2], complete[:-4], changed):
         Path("cut.tar.gz").write_bytes(broken)
         with pytest.raises(InputError, match=r"cut\.tar\.gz: no archive of a run, or a damaged one"):
             load_archive("cut.tar.gz", "in")
+    for place in range(0, len(complete), 29):  # some flipped bits change nothing (a repeat of another zero)
+        Path("cut.tar.gz").write_bytes(complete[:place] + bytes([complete[place] ^ 1]) + complete[place + 1 :])
+        with contextlib.suppress(InputError):
+            assert content(load_archive("cut.tar.gz", "flipped").path) == content(run.path)
+            shutil.rmtree("flipped")
     monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 10))
     with pytest.raises(InputError, match="has room for"):
         load_archive("mine.tar.gz", "in")

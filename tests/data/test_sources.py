@@ -10,7 +10,7 @@ from source_rows import BFCL, HOTPOT, PARQUET, POSSIBLE, TOOLS
 
 from mentorlib.core import InputError
 from mentorlib.data.check_references import verify_references
-from mentorlib.data.sources import bfcl, gsm8k, math500, mentor, multihop, own, read_sources
+from mentorlib.data.sources import bfcl, gsm8k, math500, mentor, multihop, own, read_sources, word_problems
 from mentorlib.data.sources.rows import UnusableRow, convert_rows
 from mentorlib.sandbox.toolbox import Toolbox
 
@@ -18,6 +18,14 @@ BOX = Toolbox.from_source("own", TOOLS)
 CONVERTERS = {
     "gsm8k": ({"question": "Two, twice?", "answer": "<<2*2=4>>4\n#### 4"}, gsm8k.gsm8k_pair),
     "math500": ({"problem": "1+1?", "solution": "So \\boxed{2}.", "answer": "2"}, math500.math500_pair),
+    "svamp": (
+        {"Body": "Ida had 3 cups", "Question": "How many are 4 more?", "Equation": "( 3.0 + 4.0 )", "Answer": 7.0},
+        word_problems.svamp_pair,
+    ),
+    "mawps": (
+        {"Question": "number0 of number1 ?", "Numbers": "2.0 8.0", "Equation": "/ number1 number0", "Answer": "4.0"},
+        lambda row, where: word_problems.mawps_pair(row, where, "mawps", "train"),
+    ),
     "bfcl": (BFCL, lambda row, where: bfcl.bfcl_pair(row, where, "bfcl_simple", {"simple_0": POSSIBLE})),
     "hotpotqa": (HOTPOT, multihop.hotpotqa_pair),
     "bamboogle": ({"Question": "Who?", "Answer": "Ida"}, multihop.bamboogle_pair),

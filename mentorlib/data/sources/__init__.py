@@ -11,7 +11,7 @@ from typing import Any
 from ...core import InputError
 from ...task import Pair
 from ..check_references import RejectedRow
-from . import bfcl, gsm8k, math500, mentor, multihop, own
+from . import bfcl, gsm8k, math500, mentor, multihop, own, word_problems
 from .rows import hold_out
 
 Reader = Callable[[Path], tuple[list[Pair], list[RejectedRow]]]
@@ -20,6 +20,9 @@ Reader = Callable[[Path], tuple[list[Pair], list[RejectedRow]]]
 SOURCES: dict[str, tuple[Reader, dict[str, str]]] = {
     "gsm8k": (gsm8k.read_gsm8k, gsm8k.ABOUT),
     "gsm8k_test": (gsm8k.read_gsm8k_test, gsm8k.ABOUT_TEST),
+    "mawps": (word_problems.read_mawps, word_problems.ABOUT_MAWPS),
+    "mawps_test": (word_problems.read_mawps_test, word_problems.ABOUT_MAWPS),
+    "svamp": (word_problems.read_svamp, word_problems.ABOUT_SVAMP),
     "math500": (math500.read_math500, math500.ABOUT),
     "bfcl": (bfcl.read_bfcl, bfcl.ABOUT),
     "hotpotqa": (multihop.read_hotpotqa, multihop.ABOUT_HOTPOTQA),
@@ -36,7 +39,7 @@ def read_sources(
 
     Args:
         sources: names in SOURCES with the file or folder to read.
-        n_eval: rows to hold out of each source with training rows (gsm8k, mentor, own), at most a fifth.
+        n_eval: rows to hold out of each source with training rows (gsm8k, mawps, mentor, own), at most a fifth.
         downloads: folder for files from the hub.
 
     Returns:

@@ -1,19 +1,17 @@
 """GSM8K (arXiv 2110.14168): the ``<<48/2=24>>`` of its human solutions become calls of the calculator tools."""
 
-import ast
 import math
-import operator
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...core import Execution, InputError, Reference, display_number
+from ...core import Execution, InputError, Reference
 from ...task import Pair, Task
 from ..check_references import RejectedRow, parse_number, same_number
 from ..problem import ExecutedCall, reference_from_calls
 from ..suites.calculator import CALCULATOR
+from .arithmetic import expression_calls
 from .rows import Row, UnusableRow, convert_file, read_json_lines, required_text
 
 ABOUT = {
@@ -25,51 +23,6 @@ ABOUT_TEST = ABOUT | {
     "origin": "openai/grade-school-math, test.jsonl",
     "simplified": "an annotation becomes binary calls; if these do not end in the answer there is no reference",
 }
-
-MAX_ANNOTATION = 200  # characters: no number in it is too large for a float, no nesting too deep
-
-_OPERATORS: dict[type[ast.operator], tuple[str, Callable[[Any, Any], Any]]] = {
-    ast.Add: ("add", operator.add),
-    ast.Sub: ("subtract", operator.sub),
-    ast.Mult: ("multiply", operator.mul),
-    ast.Div: ("divide", operator.truediv),
-}
-
-
-def _calls(expression: str) -> tuple[list[ExecutedCall], Any]:
-    """Turn ``(5+3)*2`` into binary calls in order of evaluation, with results as a policy reads them, and a value."""
-    calls: list[ExecutedCall] = []
-    text = re.sub(r"(?<=\d),(?=\d{3})", "", expression)  # 1,200
-    text = re.sub(r"(\d+(?:\.\d+)?|\.\d+)%", r"(\1/100)", text)  # 20% is a division
-    text = re.sub(r"(?<![\d.])0+(?=\d)", "", text)  # 05
-    text = re.sub(r"[$\s]", "", text).replace("x", "*").replace("^", "**")
-    try:
-        if len(text) > MAX_ANNOTATION:
-            raise ValueError("too long")
-        tree = ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
-        raise UnusableRow("an annotation is not arithmetic", expression) from e
-
-    def walk(node: ast.expr) -> Any:
-        match node:
-            case ast.Constant(value=int() | float() as value):
-                return display_number(float(value)) if isinstance(value, float) else value
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return -walk(operand)
-            case ast.UnaryOp(op=ast.UAdd(), operand=operand):
-                return walk(operand)
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-                name, compute = _OPERATORS[type(op)]
-                a, b = walk(left), walk(right)
-                try:
-                    value = display_number(compute(a, b))
-                except (ZeroDivisionError, OverflowError) as e:
-                    raise UnusableRow("an annotation cannot be computed", expression) from e
-                calls.append((name, {"a": a, "b": b}, value))
-                return value
-        raise UnusableRow("an annotation is not arithmetic", expression)
-
-    return calls, walk(tree)
 
 
 def gsm8k_pair(row: Row, where: str) -> Pair:
@@ -115,7 +68,7 @@ def _reference(solution: str, task: Task) -> Reference:
             stated = parse_number(claimed.replace("$", "").replace("%", "").strip())
         except ValueError as e:
             raise UnusableRow("an annotation has no value", annotation) from e
-        made, value = _calls(expression.split("=")[0] if equals else expression)
+        made, value = expression_calls(expression.split("=")[0] if equals else expression, "an annotation")
         if not made:
             raise UnusableRow("an annotation makes no call", annotation)
         if not math.isclose(float(value), stated, rel_tol=0.01, abs_tol=0.01):

@@ -5,6 +5,7 @@ scored); 2 the input is wrong (one line on stderr names the file, row or key, an
 """
 
 import json
+import math
 import os
 import platform
 import shlex
@@ -84,11 +85,10 @@ def _run(
     """Execute a notebook and write its HTML report."""
     from .lab.batch.notebook import NotebookFailed, run_notebook
     from .lab.batch.parameters import check_parameters
-    from .runs.processes import die_with_parent, lock_folder
+    from .runs.processes import die_with_parent
 
     if attached:
         die_with_parent()
-        lock = lock_folder(Path(output)) if output else None  # noqa: F841  held until the end
     given: dict[str, str] = {}
     for word in parameters or ():
         name, equals, value = word.partition("=")
@@ -98,7 +98,8 @@ def _run(
             raise InputError(f"{name!r} is given twice")
         given[name] = value
     try:
-        report = run_notebook(notebook, check_parameters(notebook, given, text=True), output or None)
+        checked = check_parameters(notebook, given, text=True)
+        report = run_notebook(notebook, checked, output or None, patience=math.inf if attached else 0.0)
     except NotebookFailed as error:
         return _report_error(str(error), 1)
     print(f"Report: {report}")

@@ -3,7 +3,8 @@
 ``runs/<name>/`` holds ``run.json`` (parameters, seed, versions, git revision, data hashes, status),
 ``metrics.jsonl``, rows as JSON Lines (``rollouts.jsonl``, ``eval/<suite>.jsonl``), ``results.json``, and what trainers
 and notebooks write: ``checkpoints/`` (until training is done), ``model/``, ``notebook.ipynb``, ``report.html``.
-``kill -9`` costs at most the row being written. One process writes a run at a time.
+``kill -9`` costs at most the row being written. One process writes a run at a time: another one that would create or
+reopen it is refused until the first has finished the run or ended (see `processes.claim_run`).
 """
 
 import json
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 
 from ..core import InputError
 from .files import Row, append_rows, dumps_json, file_hash, json_lines, jsonable, read_json, read_rows, write_text
+from .processes import claim_run, release_run
 from .provenance import git_revision, versions
 from .query import query_rows
 
@@ -33,7 +35,7 @@ class Run:
 
     Raises:
         InputError: ``run`` cannot be a folder's name, a run of that name has other parameters (each is named), or a
-            parameter is an address that holds credentials.
+            parameter is an address that holds credentials; or another process writes this run.
     """
 
     def __init__(self, run: str, root: str | Path = "runs", **params: Any):
@@ -41,14 +43,23 @@ class Run:
         params = jsonable(params)
         for value in params.values():
             reject_credentials(value)
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file, not a run; choose another run name")
+        self._writes = True
+        claim_run(self.path)
+        try:
+            self._begin(params)
+        except BaseException:
+            release_run(self.path)
+            raise
+
+    def _begin(self, params: dict[str, Any]) -> None:
         if (self.path / "run.json").exists():
             self.info: dict[str, Any] = read_json(self.path / "run.json")
             self._reopen(params)
-        elif self.path.exists() and not self.path.is_dir():
-            raise InputError(f"{self.path} is a file, not a run; choose another run name")
         else:
             self.info = {
-                "name": run,
+                "name": self.name,
                 "parameters": params,
                 "seed": params.get("seed"),
                 "status": "running",
@@ -83,6 +94,7 @@ class Run:
             raise InputError(f"no run {str(name)!r} under {root}/; there are: {', '.join(known) or 'none'}")
         run = cls.__new__(cls)
         run.name, run.path, run.info = path.resolve().name, path, read_json(path / "run.json")
+        run._writes = False
         return run
 
     @property
@@ -96,7 +108,10 @@ class Run:
         return self.info["status"]
 
     def finish(self, status: str = "done") -> None:
-        """Set the final status: "done" or "failed". The checkpoints of a run that is done are removed."""
+        """Set the final status, "done" or "failed", and let other processes write the run.
+
+        The checkpoints of a run that is done are removed.
+        """
         self.info |= {"status": status, "finished": _now()}
         self._save()
         checkpoints, obsolete = self.path / "checkpoints", self.path / "checkpoints.done"
@@ -104,6 +119,8 @@ class Run:
             shutil.rmtree(obsolete, ignore_errors=True)
             checkpoints.rename(obsolete)  # at once: training would resume from a half-removed folder
             shutil.rmtree(obsolete, ignore_errors=True)
+        if self._writes:
+            release_run(self.path)
 
     def uses(self, path: str | Path) -> Path:
         """Record an input file's SHA-256 in run.json's ``data``. Returns its path. InputError if it is missing."""
@@ -119,14 +136,17 @@ class Run:
 
     def write_json(self, name: str, value: Any) -> Path:
         """Replace a JSON file of the run as a whole. NaN and infinities become null."""
+        self._claim()
         return write_text(self.path / name, dumps_json(value, indent=1) + "\n")
 
     def append_rows(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to a JSON Lines file of the run, as `files.append_rows`."""
+        self._claim()
         append_rows(self.path / name, rows)
 
     def write_rows(self, name: str, rows: Iterable[Mapping[str, Any]]) -> Path:
         """Replace a JSON Lines file of the run as a whole: for rows that a resumed step would write again."""
+        self._claim()
         return write_text(self.path / name, json_lines(rows))
 
     def read_rows(self, name: str) -> list[Row]:
@@ -179,6 +199,10 @@ class Run:
         """results.json: key -> {value, ci, n, rows, query}; empty when nothing was recorded."""
         file = self.path / "results.json"
         return read_json(file) if file.exists() else {}
+
+    def _claim(self) -> None:
+        if self._writes:  # a cell that is executed again after the notebook has finished its run
+            claim_run(self.path)
 
     def _save(self) -> None:
         self.write_json("run.json", self.info)

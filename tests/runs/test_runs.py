@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from mentorlib.core import Call, InputError, parse_call
 from mentorlib.lab.analysis.recompute import verify_run
+from mentorlib.runs import processes
 from mentorlib.runs.files import read_rows
 from mentorlib.runs.query import query_rows
 from mentorlib.runs.run import Run
@@ -98,7 +100,7 @@ def test_json_converts_arrays_and_writes_non_finite_numbers_as_null(tmp_path):
     assert row == {"x": [0, 1, 2], "call": {"name": "add", "arguments": {"a": 1}}, "text": "é\u2028\ud800"}
     with pytest.raises(TypeError, match="object"):
         run.write_json("bad.json", {"x": object()})
-    assert not (run.path / "bad.json").exists() and not list(run.path.glob(".*"))
+    assert not (run.path / "bad.json").exists() and not list(run.path.glob(".bad*"))
 
 
 def test_an_incomplete_last_line_is_left_out_and_then_removed(tmp_path):
@@ -161,7 +163,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", broken)
     with pytest.raises(OSError, match="disk full"):
         run.write_json("x.json", {"v": 2})
-    assert json.loads((run.path / "x.json").read_text()) == {"v": 1} and not list(run.path.glob(".*"))
+    assert json.loads((run.path / "x.json").read_text()) == {"v": 1} and not list(run.path.glob(".bad*"))
 
 
 @pytest.mark.parametrize(
@@ -235,3 +237,59 @@ def test_calls_that_cannot_be_stored_are_not_parsed(tmp_path):
         assert (call is not None) is (depth < 99)
         run.append_rows("rows.jsonl", [{"call": call}])
     assert len(run.read_rows("rows.jsonl")) == 5
+
+
+WRITES = """
+import sys
+from mentorlib.core import InputError
+from mentorlib.runs.run import Run
+try:
+    run = Run("one", sys.argv[1])
+except InputError as error:
+    sys.exit(f"refused: {error}")
+for i in range(3):
+    run.append_rows("rollouts.jsonl", [{"i": i}])
+print("writing", flush=True)
+sys.stdin.read()
+run.finish()
+"""
+
+
+def other_process(root):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", WRITES, str(root)], text=True, **pipes)
+
+
+def test_a_run_has_one_writer_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "RUN_PATIENCE", 0.2)
+    first = other_process(tmp_path)
+    assert first.stdout.readline() == "writing\n"
+    with pytest.raises(InputError, match=rf"one is being written by process {first.pid} on ") as error:
+        Run("one", tmp_path)
+    assert "wait until it ends" in str(error.value) and "\n" not in str(error.value)
+    assert Run.open("one", tmp_path).read_rows("rollouts.jsonl") == [{"i": i} for i in range(3)]  # reading is free
+    first.communicate("")
+    run = Run("one", tmp_path)  # it has finished
+    run = Run("one", tmp_path)  # a cell that is executed again
+    second = other_process(tmp_path)
+    assert second.wait(30) == 1 and "refused: " in second.stderr.read()
+    run.finish()
+    assert not (tmp_path / "one" / ".writer").exists()
+    third = other_process(tmp_path)
+    assert third.stdout.readline() == "writing\n"
+    with pytest.raises(InputError, match="being written"):
+        run.append_rows("rollouts.jsonl", [{}])  # this process has finished it
+    third.kill()
+    third.wait()
+    Run("one", tmp_path).finish()  # a killed process writes no more
+
+
+def test_a_refused_run_is_not_claimed_and_a_removed_folder_is_claimed_again(tmp_path):
+    Run("one", tmp_path, seed=1).finish()
+    with pytest.raises(InputError, match="other parameters"):
+        Run("one", tmp_path, seed=2)
+    assert not (tmp_path / "one" / ".writer").exists()
+    Run("one", tmp_path, seed=1)
+    shutil.rmtree(tmp_path / "one")
+    Run("one", tmp_path, seed=2)
+    assert (tmp_path / "one" / ".writer").read_text().startswith(f"process {os.getpid()} ")

@@ -23,6 +23,7 @@ from jupyter_client.manager import AsyncKernelManager
 
 from ...core import InputError
 from ...runs.files import write_text
+from ...runs.processes import RUN_LOCK, claim_run, lock_folder, release_run, unlock_folder
 from ...runs.provenance import git_revision, versions
 from ...runs.run import Run, check_name
 from ..report.html import to_html
@@ -42,6 +43,7 @@ def run_notebook(
     parameters: Mapping[str, Any] | None = None,
     output: str | Path | None = None,
     on_line: Callable[[str], None] | None = None,
+    patience: float = 0.0,
 ) -> Path:
     """Execute a notebook in the current directory and return the path of its HTML report.
 
@@ -52,10 +54,12 @@ def run_notebook(
             folder (``<root>/<run>``; root is a parameter too, or "runs") if the notebook has a parameter ``run``, else
             ``reports/<notebook's name>``.
         on_line: is called with each line that a cell prints, while it runs; by default print.
+        patience: seconds to wait while another process fills the folder.
 
     Raises:
-        InputError: parameters do not fit (before a kernel starts), or a cell raised it; what an earlier execution left
-            in the folder is then untouched, unless the run had already begun.
+        InputError: parameters do not fit, or another process fills the folder or writes the run (before a kernel
+            starts); or a cell raised it. What an earlier execution left in the folder is then untouched, unless the
+            run had already begun.
         NotebookFailed: a cell raised anything else, or the kernel died; notebook and report show how far it came, and
             the run's status is "failed".
     """
@@ -70,27 +74,51 @@ def run_notebook(
     output = Path(output)
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is a file; name a folder for the report")
-    fresh = not output.exists()
-    output.mkdir(parents=True, exist_ok=True)
     record = Path(root) / values["run"] if "run" in values else output  # --output may be elsewhere
+    fresh = not output.exists()
+    lock = lock_folder(output, patience)
+    try:
+        if (record / RUN_LOCK).exists():  # refused here, before a kernel starts, if another process has it
+            claim_run(record)
+            release_run(record)
+        return _run_into(
+            output, record, notebook, node, given, values, on_line or (lambda line: print(line, flush=True))
+        )
+    finally:
+        unlock_folder(lock)
+        if fresh:  # and refused: an executed notebook leaves files
+            with contextlib.suppress(OSError):
+                output.rmdir()
+
+
+def _run_into(
+    output: Path,
+    record: Path,
+    notebook: Path,
+    node: nbformat.NotebookNode,
+    given: Mapping[str, Any],
+    values: Mapping[str, Any],
+    on_line: Callable[[str], None],
+) -> Path:
+    """Execute a notebook and write what it leaves into a folder that no other process writes; see run_notebook."""
     began = _modified(record / "run.json")
     running = output / "running.ipynb"
 
     start, error, failure = time.monotonic(), None, None
     try:
-        execute_notebook(node, running, given, on_line or (lambda line: print(line, flush=True)))
+        execute_notebook(node, running, given, on_line)
     except BaseException as caught:
         failure = caught
         error = _describe(caught)
     refused = getattr(failure, "ename", None) == "InputError"
     if refused and _modified(record / "run.json") == began:
         running.unlink(missing_ok=True)
-        if fresh:
-            with contextlib.suppress(OSError):
-                output.rmdir()
         raise InputError(failure.evalue) from None  # type: ignore[union-attr]
     if failure is not None and (record / "run.json").exists() and Run.open(record).status == "running":
-        Run.open(record).finish("failed")
+        with contextlib.suppress(InputError):  # it is another process that writes the run
+            claim_run(record)
+            Run.open(record).finish("failed")
+            release_run(record)
 
     executed = nbformat.read(running, as_version=4) if running.exists() else node
     executed.metadata["mentorlib"] = {
@@ -111,7 +139,7 @@ def run_notebook(
 
         with contextlib.suppress(InputError):  # a run that failed before it had rows
             runs = values.get("runs") or ([] if "runs" in values else [values.get("run", "")])
-            write_trajectories_of_runs(output / "trajectories.html", runs, root)
+            write_trajectories_of_runs(output / "trajectories.html", runs, values.get("root", "runs"))
     report = write_text(output / "report.html", page)
     if refused:
         raise InputError(failure.evalue) from None  # type: ignore[union-attr]

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from ...core import InputError
 from ...runs.files import write_text
+from ...runs.processes import RUN_LOCK, claim_run, release_run
 from ...runs.progress import format_duration
 from .plan import REPORTS, Stage, StageStatus, plan, stage_keys
 from .study_page import write_study_page
@@ -198,7 +199,12 @@ def _run_stages(
                 if {"failed", "skipped"} & set(needs):
                     status.state = "skipped"
                 elif all(state == "done" for state in needs) and (local is None or len(running) < workers):
-                    _prepare(status.stage, status.key)
+                    try:
+                        _prepare(status.stage, status.key)
+                    except InputError as error:  # another process writes its run
+                        status.state, status.exit_code, status.error = "failed", 2, str(error)
+                        log(f"{status.stage.name} cannot start: {error}")
+                        continue
                     status.state, started[status.stage.name] = "running", time.monotonic()
                     submit(status.stage)
                     log(f"{status.stage.name} starts")
@@ -256,13 +262,18 @@ def _prepare(stage: Stage, key: str) -> None:
     """Make the stage's folder: an interrupted stage's is kept, so that training resumes; another key empties it.
 
     A server's replies stay: they may have cost money and are looked up by the hash of their request.
+
+    Raises:
+        InputError: another process writes the run.
     """
     if _record(stage).get("key") not in (None, key):
-        for old in [p for p in stage.folder.iterdir() if p.name != "replies.jsonl"]:
+        claim_run(stage.folder)
+        for old in [p for p in stage.folder.iterdir() if p.name not in ("replies.jsonl", ".lock", RUN_LOCK)]:
             if old.is_dir() and not old.is_symlink():
                 shutil.rmtree(old)
             else:
                 old.unlink()
+        release_run(stage.folder)
     stage.folder.mkdir(parents=True, exist_ok=True)
     _write_record(stage, {"key": key})
 

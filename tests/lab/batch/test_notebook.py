@@ -260,3 +260,26 @@ def test_the_notebook_metadata_is_json(tmp_path):
     assert (
         json.loads((tmp_path / "out" / "notebook.ipynb").read_text())["metadata"]["mentorlib"]["notebook"] == "p.ipynb"
     )
+
+
+def test_two_executions_do_not_fill_one_run(tmp_path):
+    cells = """from mentorlib.runs.run import Run
+record = Run(run)
+record.append_rows('rows.jsonl', [{}])
+while not Path('go').exists(): time.sleep(0.05)
+record.finish()"""
+    one = notebook(tmp_path / "one.ipynb", 'run: str = "x"', "import time\nfrom pathlib import Path\n" + cells)
+    command = [sys.executable, "-m", "mentorlib", "run", str(one)]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    while not (tmp_path / "runs/x/rows.jsonl").exists():
+        assert first.poll() is None
+        time.sleep(0.05)
+    with pytest.raises(InputError, match="x is being written by process"):
+        run_notebook(one)
+    with pytest.raises(InputError, match="x is being written by process"):  # as one in JupyterLab would be
+        run_notebook(one, output="elsewhere")
+    assert Run.open("x").status == "running" and not (tmp_path / "elsewhere").exists()
+    (tmp_path / "go").touch()
+    assert first.wait(60) == 0
+    assert Run.open("x").status == "done" and len(Run.open("x").read_rows("rows.jsonl")) == 1
+    assert not {".lock", ".writer", "running.ipynb"} & set(os.listdir("runs/x"))

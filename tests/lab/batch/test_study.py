@@ -406,3 +406,19 @@ def test_a_stage_on_a_source_is_done_again_when_its_files_change(quick):
     before = stage_keys([stage])
     Path("mine/tasks.jsonl").write_text("{}")
     assert stage_keys([stage]) != before
+
+
+def test_a_stage_whose_run_another_process_writes_is_refused(quick, monkeypatch):
+    monkeypatch.setattr("mentorlib.runs.processes.RUN_PATIENCE", 0.1)
+    file = study("stages:\n- {name: one, notebook: make.ipynb}\n- {name: two, notebook: make.ipynb, needs: [one]}")
+    run_study(file)
+    study(file.read_text().replace("make.ipynb}", "make.ipynb, parameters: {seed: 4}}", 1))
+    script = "from mentorlib.runs.run import Run; Run('small-one'); print('writing', flush=True); input()"
+    other = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "writing\n"
+    with pytest.raises(InputError, match=f"one: runs/small-one is being written by process {other.pid}"):
+        run_study(file)
+    assert Run.open("small-one").status == "running"  # its folder was not emptied
+    other.kill()
+    other.wait()
+    run_study(file)

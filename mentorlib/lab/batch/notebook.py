@@ -1,12 +1,13 @@
 """Run a notebook with strict parameters and leave an HTML report that opens offline.
 
-papermill executes. Added here: parameters are checked against the annotations of the parameters cell before a kernel
-starts, what a cell prints appears while it runs, and ``notebook.ipynb`` and ``report.html`` are written to the run's
-folder, also when a cell fails.
+papermill executes. Added here: before a kernel starts, parameters are checked against the annotations of the parameters
+cell and by the cell tagged "check"; what a cell prints appears while it runs; and ``notebook.ipynb`` and
+``report.html`` are written to the run's folder, also when a cell fails.
 """
 
 import contextlib
 import copy
+import io
 import logging
 import os
 import sys
@@ -57,9 +58,9 @@ def run_notebook(
         patience: seconds to wait while another process fills the folder.
 
     Raises:
-        InputError: parameters do not fit, or another process fills the folder or writes the run (before a kernel
-            starts); or a cell raised it. What an earlier execution left in the folder is then untouched, unless the
-            run had already begun.
+        InputError: parameters do not fit, the cell tagged "check" refuses them, or another process fills the folder or
+            writes the run (before a kernel starts); or a cell raised it. What an earlier execution left in the folder
+            is then untouched, unless the run had already begun.
         NotebookFailed: a cell raised anything else, or the kernel died; notebook and report show how far it came, and
             the run's status is "failed".
     """
@@ -75,6 +76,7 @@ def run_notebook(
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is a file; name a folder for the report")
     record = Path(root) / values["run"] if "run" in values else output  # --output may be elsewhere
+    run_check_cell(node, given)
     fresh = not output.exists()
     lock = lock_folder(output, patience)
     try:
@@ -148,6 +150,31 @@ def _run_into(
     if failure is not None:
         raise failure
     return report
+
+
+def run_check_cell(node: nbformat.NotebookNode, parameters: Mapping[str, Any]) -> None:
+    """Execute a notebook's cell tagged "check" in this process, so that a refusal need not wait for a kernel.
+
+    The cell checks the notebook's parameters and does nothing else; it is executed again where the notebook is, so that
+    JupyterLab refuses in the same words. It has the names of the parameters cell only. An error other than InputError
+    is left to that execution, whose report shows it.
+
+    Raises:
+        InputError: what the cell raised.
+    """
+    cells = [[c.source for c in node.cells if tag in c.metadata.get("tags", ())] for tag in ("parameters", "check")]
+    if not cells[1]:
+        return
+    names: dict[str, Any] = {"__name__": "__main__"}
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            exec("\n".join(cells[0]), names)
+            names |= parameters
+            exec("\n".join(cells[1]), names)
+        except InputError:
+            raise
+        except Exception:
+            return
 
 
 class _ThisPython(AsyncKernelManager):

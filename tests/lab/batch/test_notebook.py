@@ -107,6 +107,25 @@ def test_refusal_comes_before_a_kernel_and_leaves_nothing(typed, tmp_path, monke
     assert os.listdir(tmp_path) == ["typed.ipynb"]
 
 
+def test_the_check_cell_refuses_before_a_kernel(tmp_path, monkeypatch):
+    check = """from mentorlib import InputError, notebook_parameters
+print(notebook_parameters(globals()))
+if steps > 3: raise InputError(f"steps={steps}: at most 3")
+if steps < 0: 1 / 0"""
+    file = notebook(tmp_path / "n.ipynb", PARAMETERS, check, "later = 1")
+    node = read_notebook(file)
+    node.cells[2].metadata["tags"] = ["check"]
+    nbformat.write(node, file)
+    started = []
+    monkeypatch.setattr("mentorlib.lab.batch.notebook.execute_notebook", lambda *_: started.append(1))
+    with pytest.raises(InputError, match="steps=4: at most 3"):
+        run_notebook(file, {"steps": 4})
+    assert not started and os.listdir(tmp_path) == ["n.ipynb"]
+    run_notebook(file, {"steps": 2})
+    run_notebook(file, {"steps": -1})  # any other error is the execution's
+    assert len(started) == 2
+
+
 def test_no_notebook_and_bad_notebooks(tmp_path, typed):
     with pytest.raises(InputError, match=r"did you mean .*typed\.ipynb"):
         run_notebook(tmp_path / "typd.ipynb")

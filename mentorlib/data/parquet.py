@@ -1,5 +1,6 @@
 """Reference data sets: parquet in a run, with a card. A row is a task, its toolbox and the teacher's trajectory."""
 
+import difflib
 import json
 import re
 from collections import Counter
@@ -147,8 +148,10 @@ def load_tasks(
     if split is not None:
         frame = frame[frame["split"] == split]
     if frame.empty:
+        near = difflib.get_close_matches(f"{suite}/{split}", parts, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
         raise InputError(
-            f"{path}: no rows of suite {suite!r}, split {split!r}: it holds {', '.join(parts) or 'nothing'}"
+            f"{path}: no rows of suite {suite!r}, split {split!r}: {hint}it holds {', '.join(parts) or 'nothing'}"
         )
     if n is not None:
         frame = frame.head(n)

@@ -9,7 +9,6 @@ shipped student of two million needs 1e-4). Several processes (``launch``) share
 rollouts and loss as one process, to rounding.
 """
 
-import importlib.util
 import math
 import shutil
 import warnings
@@ -34,8 +33,9 @@ from ..runs.progress import ProgressCallback
 from ..runs.run import Run
 from ..sandbox.pool import Sandbox
 from ..task import SYSTEM, Pair
+from .checks import batch_sizes, check_settings, check_tasks
 from .packed_logps import packed_logps
-from .setup import StepLogger, batch_sizes, lora_config, trained_model, trl_settings, world_size
+from .setup import StepLogger, lora_config, task_order, trained_model, trl_settings
 
 STOPS: tuple[str, ...] = get_args(Stop)
 
@@ -73,12 +73,12 @@ def train_grpo(
     Args:
         run: where metrics, rollouts and checkpoints go.
         model, tokenizer: the student; trained in place.
-        pairs: tasks with references.
+        pairs: tasks with references, at least ``groups``; each comes once, in random order, before any comes again.
         sandbox: where the tools run.
         reward: a name in REWARDS or CONTROLS, or a Reward.
         steps: optimizer steps.
         groups, group_size: tasks a step, rollouts a task (the paper uses groups of 10).
-        learning_rate: of AdamW, constant after a short warm-up.
+        learning_rate: of AdamW, constant over the steps, as in train_sft.
         beta: weight of the KL term against the initial student.
         temperature, max_turns, max_tokens, system: see run_rollouts.
         lora_rank: 0 trains all weights.
@@ -91,35 +91,44 @@ def train_grpo(
         progress: called with (step, steps, metrics) after each step; training stops there if it returns True.
 
     Raises:
-        InputError: an unknown reward, a reference without what the reward compares, or sizes that do not divide.
+        InputError: an unknown reward, a reference without what the reward compares, fewer tasks than groups, a number
+            out of its range, or sizes that do not divide.
     """
-    reward = get_reward(reward) if isinstance(reward, str) else reward
-    if group_size < 2:
-        raise InputError(f"group_size={group_size}: a group needs at least 2 rollouts to compare")
-    sizes = batch_sizes(groups * group_size, micro_batch, group_size)
-    _check_vllm(vllm)
-    for task, reference in pairs:
-        if missing := reward.missing(reference):
-            fix = "use sparse or none, or have a teacher do its tasks (docs/teacher.md)"
-            raise InputError(f"reward={reward.name}: suite {task.suite!r} has {missing}: {fix}")
+    reward = get_reward(reward)
+    check_settings(
+        "grpo",
+        reward,
+        vllm=vllm,
+        report_to=report_to,
+        steps=steps,
+        groups=groups,
+        group_size=group_size,
+        learning_rate=learning_rate,
+        beta=beta,
+        temperature=temperature,
+        max_turns=max_turns,
+        max_tokens=max_tokens,
+        lora_rank=lora_rank,
+        micro_batch=micro_batch,
+        save_steps=save_steps,
+        seed=seed,
+    )
+    check_tasks(pairs, "grpo", reward, groups)
     data = Dataset.from_list(
         [{"prompt": [*t.prompt(system)[:-1], {**t.prompt(system)[-1], "task_id": t.id}]} for t, _ in pairs]
     )
-    settings = trl_settings(run, report_to)
+    order = task_order(len(pairs), groups, steps, seed)
+    settings = trl_settings(run, steps, learning_rate, seed, report_to)
     if save_steps:
         settings |= {"save_strategy": "steps", "save_steps": save_steps}
     arguments = GRPOConfig(
-        **sizes,
+        **batch_sizes(groups * group_size, micro_batch, group_size),
         num_generations=group_size,
         max_completion_length=max_tokens,
-        max_steps=steps,
-        learning_rate=learning_rate,
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=min(5, steps // 4),
+        shuffle_dataset=False,  # it is the whole training in its order: an epoch of TRL's would begin again
         beta=beta,
         temperature=temperature,
         loss_type="grpo",
-        seed=seed,
         use_vllm=bool(vllm),
         vllm_mode=vllm or "colocate",
         **settings,
@@ -130,7 +139,7 @@ def train_grpo(
         trainer = MentorTrainer(
             model=model,
             args=arguments,
-            train_dataset=data,
+            train_dataset=data.select([task for step in order for task in step]),
             processing_class=tokenizer,
             reward_funcs=CarriedReward(reward.name),
             rollout_func=RolloutFunction(tokenizer, {t.id: (t, r) for t, r in pairs}, sandbox, reward, limits, seed),
@@ -139,6 +148,7 @@ def train_grpo(
     trainer.run, trainer.reward = run, reward
     columns = {
         **{name: name for name in ("loss", "kl", "entropy", "grad_norm", "reward", "reward_std")},
+        "learning_rate": "lr",
         "frac_reward_zero_std": "zero_variance_groups",
         "completions/mean_length": "tokens",
         **{f"rollout/{name}": name for name in ("accuracy", "calls", *STOPS)},
@@ -150,15 +160,6 @@ def train_grpo(
     with packed_attention(*(m for m in (trainer.model, trainer.ref_model) if m is not None)):
         trainer.train(resume_from_checkpoint=bool(last) or None)
     return trained_model(trainer, run)
-
-
-def _check_vllm(vllm: str) -> None:
-    if vllm not in ("", "colocate", "server"):
-        raise InputError(f'vllm={vllm!r}: choose "colocate", "server", or "" for none')
-    if vllm == "server" and world_size() > 1:  # TRL's client waits for every process at every turn
-        raise InputError("vllm=server serves one training process, since turns differ in number: use vllm=colocate")
-    if vllm and importlib.util.find_spec("vllm") is None:
-        raise InputError(f"vllm={vllm!r} needs vLLM: pip install 'trl[vllm]'")
 
 
 def _prepare_resume(trainer: GRPOTrainer, run: Run) -> int:

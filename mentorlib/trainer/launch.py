@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,8 +27,9 @@ from ..runs.progress import ProgressCallback
 from ..runs.run import Run
 from ..sandbox.pool import Sandbox
 from ..task import Pair
+from .checks import check_settings
 from .grpo import train_grpo
-from .setup import check_training, save_model
+from .setup import save_model
 from .sft import train_sft
 
 _STEP, _ERROR = "mentor step ", "mentor: "  # how a launched process's progress and error lines begin
@@ -67,13 +67,8 @@ def train(
         InputError: an unknown method or launcher, a missing file, a teacher with another vocabulary, or an error that a
             launched process reported.
     """
-    launcher, config = run.params.get("launcher", ""), run.params.get("accelerate_config", "")
-    check_training(**run.params)
-    if launcher not in ("", "accelerate"):
-        raise InputError(f'launcher={launcher!r}: choose "accelerate", or "" to train in this process')
-    if config and not Path(config).is_file():
-        raise InputError(f"accelerate_config={config}: no such file; `accelerate config` writes one")
-    if run.params.get("method", "none") != "none" and launcher:
+    check_settings(**{"method": "none"} | run.params)
+    if run.params.get("method", "none") != "none" and run.params.get("launcher"):
         torch.nn.Module.cpu(model)  # the launched processes need the GPU
         torch.cuda.empty_cache()
         return _launch(run, progress)

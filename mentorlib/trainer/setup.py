@@ -1,6 +1,5 @@
-"""What the trainers share: checks made before anything is loaded, TRL settings, progress, and the trained model."""
+"""What the trainers share: the order of tasks, TRL settings, progress, and the trained model."""
 
-import importlib.util
 import os
 import shutil
 import time
@@ -20,7 +19,6 @@ from transformers import (
 )
 
 from ..core import InputError
-from ..rewards.reward import get_reward
 from ..runs.progress import ProgressCallback
 from ..runs.run import Run
 
@@ -29,66 +27,34 @@ from ..runs.run import Run
 constants.HF_HUB_DISABLE_TELEMETRY = True
 
 
-def check_training(
-    method: str = "grpo", reward: str = "exact", student: str = "", teacher: str = "", report_to: str = "", **_: Any
-) -> None:
-    """Check training parameters before a model is loaded; parameters of other kinds are ignored.
+def task_order(tasks: int, a_step: int, steps: int, seed: int) -> list[list[int]]:
+    """Which of ``tasks`` each step of a whole training takes: ``steps`` lists of ``a_step`` indices.
 
-    Raises:
-        InputError: an unknown method, reward or report_to, a model behind a server to train, or gkd without a teacher.
+    Each task comes once, in random order, before any comes again; a step's are different ones if there are enough. The
+    order follows from the arguments alone, so that a resumed training goes on with it and every method has the same.
     """
-    if method not in ("none", "sft", "gkd", "grpo"):
-        raise InputError(f"unknown method {method!r}: choose none, sft, gkd or grpo")
-    if "://" in student and method != "none":
-        raise InputError(
-            f"student={student}: a model behind a server can be evaluated (method=none) but not trained: "
-            f"for method={method} give 'nano', a model folder or a hub name"
-        )
-    get_reward(reward)
-    if method == "gkd" and not teacher:
-        raise InputError("method=gkd learns from a model's probabilities: give teacher=FOLDER")
-    if method != "gkd" and teacher:
-        raise InputError(f"teacher={teacher} is for method=gkd; method={method} uses the stored references only")
-    if report_to not in ("", "tensorboard", "trackio", "wandb"):
-        raise InputError(f'report_to={report_to!r}: choose "tensorboard", "trackio", "wandb", or "" for none')
-    if report_to and importlib.util.find_spec(report_to) is None:
-        raise InputError(f"report_to={report_to!r} needs {report_to}: pip install {report_to}")
+    generator = torch.Generator().manual_seed(seed)
+    order: list[int] = []
+    while len(order) < steps * a_step:
+        again = torch.randperm(tasks, generator=generator).tolist()
+        open_step = set(order[len(order) // a_step * a_step :])  # what the step at the border has already
+        order += [i for i in again if i not in open_step] + [i for i in again if i in open_step]
+    return [order[step * a_step :][:a_step] for step in range(steps)]
 
 
-def world_size() -> int:
-    """How many processes train together (set by torchrun and accelerate launch)."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+def trl_settings(run: Run, steps: int, learning_rate: float, seed: int, report_to: str) -> dict[str, Any]:
+    """Settings of every TRL trainer; on a GPU, float32 weights are computed with in bfloat16.
 
-
-def batch_sizes(batch: int, micro_batch: int, group_size: int = 1) -> dict[str, Any]:
-    """Split a step's batch over processes and backward passes; groups stay whole within a process.
-
-    Args:
-        batch: rollouts or references a step, over all processes.
-        micro_batch: how many of them a backward pass; 0 takes a process's share at once.
-        group_size: rollouts a group.
-
-    Raises:
-        InputError: sizes that do not divide.
+    One schedule for all methods: the learning rate is constant from the first step to the last, so that its mean over
+    the steps is ``learning_rate`` and methods of equal steps and rates are equal in both (verl's default, too).
     """
-    processes = world_size()
-    if batch % (processes * group_size):
-        raise InputError(
-            f"{processes} processes cannot share a step's {batch // group_size} groups or references evenly"
-        )
-    share = batch // processes
-    micro = micro_batch or share
-    if share < 1 or micro < 1 or share % micro:
-        raise InputError(f"micro_batch={micro_batch} must divide the batch of {share} (groups x group_size, a process)")
-    return {"per_device_train_batch_size": micro, "gradient_accumulation_steps": share // micro}
-
-
-def trl_settings(run: Run, report_to: str) -> dict[str, Any]:
-    """Settings of every TRL trainer; on a GPU, float32 weights are computed with in bfloat16."""
-    check_training(report_to=report_to)
     if report_to == "tensorboard":  # the only place where transformers reads the folder
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.path / "tensorboard")
     return {
+        "max_steps": steps,
+        "learning_rate": learning_rate,
+        "lr_scheduler_type": "constant",
+        "seed": seed,
         "output_dir": str(run.path / "checkpoints"),
         "run_name": run.name,
         "project": "mentorlib",
@@ -138,7 +104,13 @@ class StepLogger(TrainerCallback):
 
 
 def trained_model(trainer: Trainer, run: Run) -> PreTrainedModel:
-    """The trainer's model, adapters merged. All processes save, which gathers shards; the first loads the result."""
+    """The trainer's model, adapters merged. All processes save, which gathers shards; the first loads the result.
+
+    Raises:
+        InputError: no step was made, so that the model is what it was.
+    """
+    if not trainer.state.global_step:
+        raise InputError(f"{run.path}: training made no optimizer step; nothing is saved as trained")
     model: Any = trainer.model
     if trainer.args.world_size > 1:
         whole = run.path / "checkpoints" / "whole"

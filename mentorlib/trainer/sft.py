@@ -1,13 +1,11 @@
 """Supervised fine-tuning on references (TRL's SFTTrainer) and distillation of a teacher's logits (GKDTrainer)."""
 
+import os
 import warnings
 from typing import Any
 
-import torch
 from datasets import Dataset
-from torch.utils.data import Sampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -16,29 +14,15 @@ from ..rollout.chat import encode_chat
 from ..runs.progress import ProgressCallback
 from ..runs.run import Run
 from ..task import SYSTEM, Pair
-from .setup import StepLogger, batch_sizes, lora_config, trained_model, trl_settings
+from .checks import batch_sizes, check_settings, check_tasks, world_size
+from .setup import StepLogger, lora_config, task_order, trained_model, trl_settings
 
 with warnings.catch_warnings():  # TRL warns that this module may change; the pinned version does not
     warnings.simplefilter("ignore")
     from trl.experimental.gkd import GKDConfig, GKDTrainer
 
 
-class _LengthGrouped(Trainer):
-    """Batches of references of similar length, the same batches however many processes share a step."""
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
-        return LengthGroupedSampler(
-            self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
-            lengths=[len(ids) for ids in self.train_dataset["input_ids"]],  # type: ignore[index, call-overload]
-            generator=torch.Generator().manual_seed(self.args.seed),
-        )
-
-
-class _Sft(_LengthGrouped, SFTTrainer):
-    pass
-
-
-class _Gkd(_LengthGrouped, GKDTrainer):
+class _Gkd(GKDTrainer):
     """GKDTrainer with its loss corrected for gradients that are averaged over processes."""
 
     def compute_loss(
@@ -58,7 +42,7 @@ def train_sft(
     batch_size: int = 32,
     learning_rate: float = 5e-5,
     lora_rank: int = 0,
-    max_length: int = 1024,
+    max_length: int = 4096,
     micro_batch: int = 0,
     teacher: PreTrainedModel | None = None,
     report_to: str = "",
@@ -74,9 +58,12 @@ def train_sft(
     Args:
         run: where metrics go.
         model, tokenizer: the student; trained in place.
-        pairs: tasks with references. Those of more than max_length tokens are left out and counted in the results.
-        steps, batch_size, learning_rate: of the optimizer (AdamW, linear decay).
+        pairs: tasks with references. Every reference comes once, in random order, before any comes again.
+        steps, batch_size: optimizer steps (AdamW), references a step.
+        learning_rate: constant over the steps, as in train_grpo.
         lora_rank: 0 trains all weights.
+        max_length: most tokens of a prompt and its reference together; longer ones (and those longer than the student's
+            context) are left out, named in references_too_long.jsonl and counted in the results.
         micro_batch: references a backward pass (of each process); 0 takes all of a step at once.
         teacher: a model with the student's tokenizer.
         report_to: see train_grpo.
@@ -85,38 +72,48 @@ def train_sft(
         progress: called with (step, steps, metrics) after each step; training stops there if it returns True.
 
     Raises:
-        InputError: no reference is short enough, a reference without turns, or sizes that do not divide.
+        InputError: no reference is short enough, a reference without turns, a number out of its range, or sizes that do
+            not divide.
     """
-    sizes = batch_sizes(batch_size, micro_batch)
-    if not all(reference.messages for _, reference in pairs):
-        raise InputError(f"suite {pairs[0][0].suite!r} has no teacher turns to imitate: train with method=grpo")
+    check_settings(
+        "sft",
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        lora_rank=lora_rank,
+        max_length=max_length,
+        micro_batch=micro_batch,
+        report_to=report_to,
+        seed=seed,
+    )
+    check_tasks(pairs, "sft")
     encoded = [encode_chat(tokenizer, t.prompt(system), r.messages, list(t.toolbox.schemas)) for t, r in pairs]
-    encoded = [(ids, mask) for ids, mask in encoded if len(ids) <= max_length]
-    if not encoded:
-        raise InputError(f"none of the {len(pairs)} references fits into max_length={max_length} tokens")
+    fitting = _fitting(run, pairs, [len(ids) for ids, _ in encoded], max_length, model)
+    encoded = [encoded[i] for i in fitting]
     data = Dataset.from_dict(
         {
             "input_ids": [ids for ids, _ in encoded],
             "labels": [[i if m else -100 for i, m in zip(ids, mask, strict=True)] for ids, mask in encoded],
         }
     )
+    # Similar lengths in a backward pass save padding; which references a step has stays random.
+    order = [
+        sorted(step, key=lambda i: len(encoded[i][0])) for step in task_order(len(encoded), batch_size, steps, seed)
+    ]
     settings: dict[str, Any] = {
-        **sizes,
-        "max_steps": steps,
-        "learning_rate": learning_rate,
+        **batch_sizes(batch_size, micro_batch),
         "max_length": None,
-        "dataloader_drop_last": len(encoded) >= batch_size,  # every step has a full batch
-        "seed": seed,
-        **trl_settings(run, report_to),
+        "train_sampling_strategy": "sequential",
+        **trl_settings(run, steps, learning_rate, seed, report_to),
     }
     parts: dict[str, Any] = {
         "model": model,
-        "train_dataset": data,
+        "train_dataset": data.select([i for step in order for i in step]),
         "processing_class": tokenizer,
         "peft_config": lora_config(lora_rank),
     }
     if teacher is None:
-        trainer: _LengthGrouped = _Sft(args=SFTConfig(**settings), **parts)
+        trainer: SFTTrainer = SFTTrainer(args=SFTConfig(**settings), **parts)
     else:
         trainer = _Gkd(
             args=GKDConfig(**settings, lmbda=0.0, beta=0.0, temperature=1.0),
@@ -128,7 +125,27 @@ def train_sft(
     trainer.remove_callback(PrinterCallback)  # StepLogger prints the same in one line
     trainer.add_callback(StepLogger(run, progress, columns))
     if trainer.is_world_process_zero():
-        run.record("references_too_long", len(pairs) - len(encoded), n=len(pairs))
         run.write_rows("metrics.jsonl", [])
     trainer.train()
     return trained_model(trainer, run)
+
+
+def _fitting(run: Run, pairs: list[Pair], lengths: list[int], max_length: int, model: PreTrainedModel) -> list[int]:
+    """Indices of the references that fit; the others are named and counted in the run, and told in a line."""
+    context = int(getattr(model.config.get_text_config(), "max_position_embeddings", max_length))
+    most = min(max_length, context)
+    limit = f"max_length={max_length}" if max_length <= context else f"the student's context of {context:,}"
+    long = [(task.id, n) for (task, _), n in zip(pairs, lengths, strict=True) if n > most]
+    if len(long) == len(pairs):
+        fix = f"set max_length={max(lengths)}" if max(lengths) <= context else "take a student with a longer context"
+        raise InputError(
+            f"none of the {len(pairs)} references fits into {limit} tokens: with their prompts and tools they have "
+            f"{min(lengths):,} to {max(lengths):,}; {fix}, or use shorter tasks or fewer tools"
+        )
+    if world_size() == 1 or os.environ.get("RANK") == "0":
+        run.record("references_too_long", len(long), n=len(pairs))
+        run.write_rows("references_too_long.jsonl", [{"task_id": name, "tokens": n} for name, n in long])
+        if long:
+            named = ", ".join(f"{name} ({n:,} tokens)" for name, n in long[:3]) + (", …" if len(long) > 3 else "")
+            print(f"left out, longer than {limit} tokens: {len(long)} of {len(pairs)} references: {named}", flush=True)
+    return [i for i, n in enumerate(lengths) if n <= most]

@@ -30,7 +30,7 @@ from mentorlib.rollout.model import load_model
 from mentorlib.rollout.replies import message_to_resend, parse_reply, turn_text
 from mentorlib.runs.run import Run
 from mentorlib.sandbox.toolbox import Toolbox
-from mentorlib.trainer.setup import check_training
+from mentorlib.trainer.checks import check_settings
 
 CANARY = "sk-canary-5f2b91"
 
@@ -376,10 +376,10 @@ def test_a_served_model_is_evaluated_like_a_local_one(server, pairs, sandbox, tm
 
 
 def test_a_served_model_cannot_be_trained():
-    check_training("none", student="http://localhost:8000/v1")
+    check_settings("none", student="http://localhost:8000/v1")
     for method in ("sft", "grpo"):
         with pytest.raises(InputError, match="evaluated \\(method=none\\) but not trained"):
-            check_training(method, student="http://localhost:8000/v1")
+            check_settings(method, student="http://localhost:8000/v1")
 
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"

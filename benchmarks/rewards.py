@@ -25,7 +25,7 @@ from typing import Any
 
 from mentorlib.core import END, Call, Reference, Trajectory
 from mentorlib.data.suites import generate
-from mentorlib.rewards import answers, official
+from mentorlib.rewards import answers, grader, official
 from mentorlib.rewards.reward import OFFICIAL, REWARDS
 
 REPO = Path(__file__).resolve().parents[1]
@@ -89,11 +89,11 @@ def score_rows(rows: list[Row]) -> Scores:
 
 def clear_caches() -> None:
     """Empty caches and a new helper process, already started (the peer's imports are not timed either)."""
-    answers._fast.cache_clear()
+    answers._official.cache_clear()
     answers._slow.cache_clear()
     official._read_response.cache_clear()
-    answers._helper.stop()
-    answers.judge("$x+1$", "1+x")
+    grader.helper.stop()
+    answers.judge("$x+1$", "$1+x$")
 
 
 def released(folder: Path) -> Callable[[list[Row]], Scores]:

@@ -13,6 +13,9 @@ Trajectory       what a policy did on a task: messages, token ids with their mas
 Stop             how a trajectory ended: ``answered`` (a boxed answer), ``gave_up`` (neither call nor answer),
                  ``turn_limit``, ``length`` (token limit), ``malformed`` (a call that cannot be run),
                  ``infrastructure`` (the sandbox or server failed: never a reward)
+Metric           what of a task is compared, and how: ``math`` (a number or mathematics), ``text`` (exactly), ``words``
+                 (SQuAD's exact match), ``calls`` (BFCL's match), or ``answer``, the default: mathematics where the gold
+                 answer is a number or LaTeX, otherwise text (rewards/answers.py)
 Score            a reward's terms, weights and total for one trajectory (rewards/)
 Group            the rollouts of one task in one GRPO step; with equal rewards it is a zero-variance group
 ===============  ====================================================================================================
@@ -26,6 +29,7 @@ from typing import Any, Literal
 
 Message = dict[str, Any]
 Stop = Literal["answered", "gave_up", "turn_limit", "length", "malformed", "infrastructure"]
+Metric = Literal["answer", "math", "text", "words", "calls"]
 
 END = "<|im_end|>"  # ChatML's end-of-turn token
 MAX_CALL = 65_536  # characters of JSON in one call

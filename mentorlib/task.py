@@ -1,12 +1,9 @@
 """The part of the vocabulary that needs a toolbox: Task, and Pair (a task with its reference)."""
 
 from dataclasses import dataclass
-from typing import Literal
 
-from .core import Message, Reference
+from .core import Message, Metric, Reference
 from .sandbox.toolbox import Toolbox
-
-Metric = Literal["answer", "words", "calls"]
 
 SYSTEM = "Solve the problem with the tools. Give the final answer in \\boxed{}."
 
@@ -20,7 +17,7 @@ def chat_prompt(question: str, system: str = SYSTEM) -> list[Message]:
 class Task:
     """A question with a checkable answer, and the tools that may be used on it.
 
-    ``metric`` says how it is graded (rollout/grading.py): by its final answer, by the answer's words, or by the calls.
+    ``metric`` says what is compared and how (core.py's glossary), in grading and in every reward alike.
     """
 
     id: str

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..core import Call, Execution, Reference, format_tool_result
+from ..rewards.answer_text import normalized, same_answer, same_text
 from ..rewards.answers import boxed, judge
 from ..rollout.bfcl_match import mismatch
-from ..rollout.grading import holds, normalized
+from ..rollout.grading import holds
 from ..sandbox.pool import Job, Sandbox
 from ..sandbox.toolbox import call_many
 from ..task import Pair, Task
@@ -59,9 +60,16 @@ def verify_references(pairs: Iterable[Pair], sandbox: Sandbox) -> tuple[list[Pai
 
 
 def same_number(a: str, b: str) -> bool:
-    """Equal texts, or numbers equal to 1e-5: a policy reads six decimals, so 1/3 times 27 becomes 8.999991."""
+    """Equal texts, or numbers equal to 1e-5: a policy reads six decimals, so 1/3 times 27 becomes 8.999991.
+
+    Two integers must be equal: nothing was rounded.
+    """
+    if a == b:
+        return True
     try:
-        return a == b or math.isclose(parse_number(a), parse_number(b), rel_tol=1e-5)
+        left, right = parse_number(a), parse_number(b)
+        integers = isinstance(left, int) and isinstance(right, int)
+        return left == right if integers else math.isclose(left, right, rel_tol=1e-5)
     except (ValueError, OverflowError):
         return False
 
@@ -107,16 +115,21 @@ def _rejection(task: Task, reference: Reference, results: list[Execution]) -> tu
             return "a call returns another value", f"{call.name}: {result.text}, not {text}"
     if not results:
         answer = boxed(str(reference.messages[-1].get("content") or ""))
-        if answer is None or not (same_number(answer, task.answer) or judge(answer, task.answer).correct):
+        if answer is None or not (_is_value(answer, task) or judge(answer, task.answer, task.metric).correct):
             return "wrong answer", f"{answer}, not {task.answer}"
     elif task.metric == "words":
         if normalized(task.answer) not in ("yes", "no") and not any(holds(r.text, task.answer) for r in results):
             return "no result contains the answer", task.answer
-    elif not same_number(results[-1].text, task.answer) and not _is_found(
-        results[-1], reference.calls[-1], task.answer
-    ):
+    elif not _is_value(results[-1].text, task) and not _is_found(results[-1], reference.calls[-1], task.answer):
         return "the last value is not the answer", f"{results[-1].text}, not {task.answer}"
     return None
+
+
+def _is_value(text: str, task: Task) -> bool:
+    """Whether a whole text is the answer; a number may differ by what the rounding of earlier results explains."""
+    if task.metric == "text":
+        return same_text(text, task.answer)
+    return same_number(text, task.answer) or same_answer(text, task.answer)
 
 
 def _is_found(result: Execution, call: Call, answer: str) -> bool:

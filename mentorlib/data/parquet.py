@@ -10,10 +10,10 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from ..core import Call, InputError, Reference
+from ..core import Call, InputError, Metric, Reference
 from ..runs.run import Run
 from ..sandbox.toolbox import Toolbox
-from ..task import Metric, Pair, Task
+from ..task import Pair, Task
 from .check_references import RejectedRow
 
 TASK_COLUMNS = ["id", "suite", "split", "question", "answer", "metric"]

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ..core import Call, Execution, Message, Reference
+from ..core import Call, Execution, Message, Metric, Reference
 from ..sandbox.toolbox import Toolbox
 
 # Buckets of the key's hash, of 100.
@@ -27,6 +27,16 @@ class Problem:
     answer: Any
     toolbox: Toolbox
     key: Any
+
+    @property
+    def metric(self) -> Metric:
+        """What answers are compared as, by the type of this one: numbers, texts to the letter, or what it looks like.
+
+        To leave "plum jar" as it stands is not to write it in capitals, backwards or twice.
+        """
+        if isinstance(self.answer, str):
+            return "text"
+        return "math" if isinstance(self.answer, int | float) and not isinstance(self.answer, bool) else "answer"
 
     @property
     def split(self) -> str:

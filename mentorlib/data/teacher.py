@@ -11,7 +11,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from ..core import InputError, Reference, Trajectory
+from ..core import InputError, Metric, Reference, Trajectory
 from ..rewards.answers import judge
 from ..rewards.corrected import final_answer
 from ..rollout.endpoint import Endpoint
@@ -165,7 +165,7 @@ def select_references(
                 "unfinished": len(group) - len(finished),
                 "right": len(ranked) / len(finished) if finished else None,
                 "tool_sets": len({frozenset(call.name for call in t.calls) for t in finished}),
-                "answers": _count_different([final_answer(t) for t in finished]),
+                "answers": _count_different([final_answer(t) for t in finished], group[0][1].metric),
             }
         )
     return kept, [rejections[name] for name in names if name in rejections], rows
@@ -207,12 +207,10 @@ def _rejection(task: Task, trajectory: Trajectory) -> tuple[str, str] | None:
     return None if correct else ("wrong answer", str(final_answer(trajectory))[:80])
 
 
-def _count_different(answers: list[str | None]) -> int:
+def _count_different(answers: list[str | None], metric: Metric) -> int:
     """How many answers differ; no answer counts as one of them."""
     different: list[str | None] = []
     for answer in answers:
-        if not any(
-            a == answer or (a is not None and answer is not None and judge(answer, a).correct) for a in different
-        ):
+        if not any(a == answer or (a and answer and judge(answer, a, metric).correct) for a in different):
             different.append(answer)
     return len(different)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..core import Call, Reference, Trajectory
+from ..core import Call, Metric, Reference, Trajectory
 from .answers import boxed, judge
 from .matching import WRONG_SHARE, Match, tool_names
 from .score import Terms
@@ -82,20 +82,23 @@ def outcome_terms(
     reference: Reference,
     answer: str,
     valid_tools: Sequence[str],
+    metric: Metric = "answer",
     tools: Match | None = None,
     wrong_share: float = WRONG_SHARE,
 ) -> Terms:
     """``correct``, ``answered``, ``clean``, ``gave_up`` and, with a matching rule in ``tools``, ``tools``.
 
-    A trajectory without an answer has no other term than ``gave_up``; a cut one has none. A wrong answer keeps
-    ``wrong_share`` of its match.
+    ``metric`` is how the task compares answers. A trajectory without an answer has no other term than ``gave_up``; a
+    cut one has none. A wrong answer keeps ``wrong_share`` of its match.
     """
+    if metric == "calls":
+        return Terms({}, "graded by its calls, not by an answer", judged=False)
     if not trajectory.ended:
         return Terms({}, "cut off before the end token")
     attempt = read_attempt(trajectory, valid_tools)
     if attempt.answer is None:
         return Terms({"gave_up": 1.0}, "no answer in a box")
-    verdict = judge(attempt.answer, answer)
+    verdict = judge(attempt.answer, answer, metric)
     right = verdict.correct is True
     terms = {"correct": float(right), "answered": 1.0, "clean": float(not attempt.invented and not attempt.malformed)}
     parts = [verdict.reason]
@@ -111,13 +114,15 @@ def compare_tools(attempt: Attempt, reference: Reference) -> str:
     return f"used {used}; the teacher {wanted}"
 
 
-def progress_terms(trajectory: Trajectory, reference: Reference, answer: str, valid_tools: Sequence[str]) -> Terms:
+def progress_terms(
+    trajectory: Trajectory, reference: Reference, answer: str, valid_tools: Sequence[str], metric: Metric = "answer"
+) -> Terms:
     """The outcome's terms and ``progress``: 1 for a right answer, else the share of the teacher's results reached.
 
     It counts the teacher's tool results that the student's calls gave too, by whatever tools. A student with more
     results than the teacher is measured against its own number, so that trying everything does not help.
     """
-    outcome = outcome_terms(trajectory, reference, answer, valid_tools)
+    outcome = outcome_terms(trajectory, reference, answer, valid_tools, metric)
     if "correct" in outcome.values:
         results, wanted = read_attempt(trajectory, valid_tools).results, Counter(reference.results)
         reached = (Counter(results) & wanted).total() / max(len(results), wanted.total(), 1)
@@ -125,7 +130,9 @@ def progress_terms(trajectory: Trajectory, reference: Reference, answer: str, va
     return outcome
 
 
-def noise_terms(trajectory: Trajectory, reference: Reference, answer: str, valid_tools: Sequence[str]) -> Terms:
+def noise_terms(
+    trajectory: Trajectory, reference: Reference, answer: str, valid_tools: Sequence[str], metric: Metric = "answer"
+) -> Terms:
     """``noise``: a hash of the response, in [0, 1), which nothing can be learnt from."""
     digest = hashlib.sha256(trajectory.response.encode("utf-8", "replace")).digest()
     return Terms({"noise": int.from_bytes(digest[:6], "big") / 2**48}, "a hash of the response")

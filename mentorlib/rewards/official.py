@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from ..core import END, Call, Reference, Trajectory, raw_calls
+from ..core import END, Call, Metric, Reference, Trajectory, raw_calls
 from .answers import judge
 from .matching import WRONG_SHARE, Match
 from .score import Terms
@@ -18,9 +18,17 @@ FALLBACK = 0.1  # the release's score of a transcript that ended and that it doe
 
 
 def official_terms(
-    trajectory: Trajectory, reference: Reference, answer: str, valid_tools: Sequence[str], tools: Match | None = None
+    trajectory: Trajectory,
+    reference: Reference,
+    answer: str,
+    valid_tools: Sequence[str],
+    metric: Metric = "answer",
+    tools: Match | None = None,
 ) -> Terms:
-    """What the release computes from the text, in the order of its early exits; ``valid_tools`` are ignored."""
+    """What the release computes from the text, in the order of its early exits.
+
+    ``valid_tools`` and ``metric`` are ignored: it knows one set of tools and one way to compare answers.
+    """
     prediction, called = _read_response(trajectory.response)
     if prediction is None:
         return Terms({}, "cut off before the end token")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from ..core import InputError, Reference, Trajectory
+from ..core import InputError, Metric, Reference, Trajectory
 from .corrected import noise_terms, outcome_terms, progress_terms
 from .matching import any_tool, as_many_calls, f1_tools, same_calls, same_tools
 from .official import CALCULATOR_TOOLS, FALLBACK, official_terms
@@ -27,7 +27,7 @@ class Reward:
 
     name: as in ``reward=…``, metrics and stored rows.
     weights: the weight of each term in the total.
-    terms: computes the terms from (trajectory, reference, gold answer, names of the tools offered).
+    terms: computes the terms from (trajectory, reference, gold answer, names of the tools offered, the task's metric).
     maximum: the highest total, which the teacher's own trajectory gets.
     needs: what the terms read of the teacher: nothing, the names of its tools, its calls with arguments, its results.
     group_weights: (weights, judged scores of a group) -> the group's weights; None if a group changes nothing.
@@ -35,7 +35,7 @@ class Reward:
 
     name: str
     weights: dict[str, float]
-    terms: Callable[[Trajectory, Reference, str, Sequence[str]], Terms]
+    terms: Callable[[Trajectory, Reference, str, Sequence[str], Metric], Terms]
     maximum: float
     needs: Literal["", "tools", "calls", "results"] = ""
     group_weights: Callable[[dict[str, float], list[Score]], dict[str, float]] | None = None
@@ -47,11 +47,12 @@ class Reward:
         *,
         answer: str,
         valid_tools: Sequence[str] = CALCULATOR_TOOLS,
+        metric: Metric = "answer",
     ) -> Score:
         """Score one trajectory, as a group of one.
 
         ``reference`` is what the teacher did, ``answer`` the gold answer, ``valid_tools`` the names of the tools that
-        the task offers (the official rewards know the calculator's only).
+        the task offers (the official rewards know the calculator's only), ``metric`` how it compares answers (judge).
 
         Raises:
             InputError: ``reference`` is None, and this reward compares with a teacher.
@@ -61,7 +62,7 @@ class Reward:
         if reference is None and self.needs:
             raise InputError(f"the reward {self.name} compares with a teacher: give a reference, or use sparse or none")
         known = reference or Reference(trajectory.task_id, [], [], answer)
-        score = Score.weigh(self.weights, self.terms(trajectory, known, answer, valid_tools))
+        score = Score.weigh(self.weights, self.terms(trajectory, known, answer, valid_tools, metric))
         return self.in_group([score])[0] if self.group_weights else score
 
     def in_group(self, scores: Sequence[Score]) -> list[Score]:
@@ -93,11 +94,11 @@ def score_groups(
 ) -> list[Score]:
     """Score each rollout once, with the weights of its group.
 
-    All arguments after the first have one entry a rollout; a task has ``answer`` and ``toolbox.names``; rollouts of
-    equal ``groups`` ids are a group, wherever they stand.
+    All arguments after the first have one entry a rollout; a task has ``answer``, ``metric`` and
+    ``toolbox.names``; rollouts of equal ``groups`` ids are a group, wherever they stand.
     """
     scores = [
-        reward(trajectory, reference, answer=task.answer, valid_tools=task.toolbox.names)
+        reward(trajectory, reference, answer=task.answer, valid_tools=task.toolbox.names, metric=task.metric)
         for trajectory, reference, task in zip(trajectories, references, tasks, strict=True)
     ]
     members: dict[Hashable, list[int]] = defaultdict(list)

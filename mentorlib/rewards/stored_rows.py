@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
-from ..core import Call, InputError, Reference, Trajectory, tool_messages
+from ..core import Call, InputError, Metric, Reference, Trajectory, tool_messages
 from .official import CALCULATOR_TOOLS
 from .reward import OFFICIAL, REWARDS, Reward, get_reward
 from .score import Score
@@ -112,8 +112,10 @@ def _score_row(
             if all_of_them:
                 raise InputError(f"reward {reward.name}: the row has {missing}: give it teacher_{reward.needs}")
         else:
-            offered = row.get("tools", valid_tools)
-            scores[reward.name] = reward(trajectory, reference, answer=row["answer"], valid_tools=offered)
+            offered, metric = row.get("tools", valid_tools), row.get("metric", "answer")
+            scores[reward.name] = reward(
+                trajectory, reference, answer=row["answer"], valid_tools=offered, metric=metric
+            )
     row["scores"] = {
         name: {
             # The release counts as wrong what it cannot judge, so that its total stands.
@@ -150,6 +152,7 @@ _CHECKS = {  # key: (check, what it must be); jsonschema takes a millisecond a r
     "teacher_calls": (_is_calls, 'a list of {"name", "arguments"}'),
     "teacher_results": (_is_texts, "a list of strings"),
     "tools": (_is_texts, "a list of strings"),
+    "metric": (lambda value: value in get_args(Metric), f"one of {', '.join(get_args(Metric))}"),
     "prompt": (lambda value: isinstance(value, str | list), "a string"),  # a chat is not read
 }
 

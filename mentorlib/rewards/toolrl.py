@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
-from ..core import Call, Reference, Trajectory
+from ..core import Call, Metric, Reference, Trajectory
 from .corrected import compare_tools, read_attempt
 from .matching import canonical_json, tool_names
 from .score import Terms
 
 
-def toolrl_terms(trajectory: Trajectory, reference: Reference, answer: str, valid_tools: Sequence[str]) -> Terms:
+def toolrl_terms(
+    trajectory: Trajectory, reference: Reference, answer: str, valid_tools: Sequence[str], metric: Metric = "answer"
+) -> Terms:
     """``format``, ``offset`` (always 1), and ``names``, ``parameters``, ``values`` over ToolRL's S_max.
 
     The last three add up to R_max / S_max, which is 1 for the teacher's own calls in any order. All calls of the

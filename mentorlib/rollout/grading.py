@@ -1,18 +1,17 @@
 """Grading a trajectory by its task's metric:
 
-- ``answer``: whether the last box is equivalent to the gold answer (``answers.judge``).
-- ``words``: exact match of the last box after SQuAD's normalisation, and token F1, as HotpotQA's official evaluation
+- ``answer``, ``math``, ``text``: whether ``answers.judge`` accepts the last box, as in the rewards.
+- ``words``: the same, by exact match after SQuAD's normalisation, and token F1, as HotpotQA's official evaluation
   computes them (a ``yes`` or ``no`` is right or wrong as a whole).
 - ``calls``: BFCL's AST match (``bfcl_match``); the task's answer is then the JSON of the allowed calls.
 """
 
 import json
-import re
-import string
 from collections import Counter
 from typing import Any
 
 from ..core import Trajectory
+from ..rewards.answer_text import normalized
 from ..rewards.answers import judge
 from ..rewards.corrected import final_answer
 from ..task import Task
@@ -29,9 +28,10 @@ def grade(task: Task, trajectory: Trajectory) -> dict[str, Any]:
     if task.metric == "calls":
         return {"correct": _calls_match(task, trajectory)}
     answer = final_answer(trajectory)
+    correct = False if answer is None else judge(answer, task.answer, task.metric).correct
     if task.metric == "words":
-        return {"correct": exact_match(answer or "", task.answer), "word_f1": word_f1(answer or "", task.answer)}
-    return {"correct": False if answer is None else judge(answer, task.answer).correct}
+        return {"correct": correct, "word_f1": word_f1(answer or "", task.answer)}
+    return {"correct": correct}
 
 
 def _calls_match(task: Task, trajectory: Trajectory) -> bool:
@@ -40,17 +40,6 @@ def _calls_match(task: Task, trajectory: Trajectory) -> bool:
     if not turns or any("<tool_call>" in text for text in turns):
         return False
     return mismatch(trajectory.calls, json.loads(task.answer), task.toolbox.schemas) is None
-
-
-def normalized(text: str) -> str:
-    """SQuAD's normalisation: lower case, no ASCII punctuation, no a, an or the, single spaces."""
-    bare = text.lower().translate(str.maketrans("", "", string.punctuation))
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
-
-
-def exact_match(answer: str, gold: str) -> bool:
-    """Whether two texts are equal once normalised."""
-    return normalized(answer) == normalized(gold)
 
 
 def word_f1(answer: str, gold: str) -> float:

@@ -23,6 +23,7 @@ def trajectory_row(task: Task, reference: Reference, trajectory: Trajectory, **m
         "split": task.split,
         "question": task.question,
         "answer": task.answer,
+        "metric": task.metric,
         "teacher_tools": reference.tools,
         "teacher_calls": [vars(c) for c in reference.calls],
         "teacher_results": reference.results,

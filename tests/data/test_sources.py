@@ -256,6 +256,8 @@ def test_own_tasks(tmp_path, sandbox):
     rows = [{"question": f"How large is {i}?", "answer": i * 2, "tools": ["area"]} for i in range(10)]
     bad = ["{", "[]", *map(json.dumps, [{"question": "q"}, {"question": "q", "anwser": 1}, rows[0]])]
     bad.append(json.dumps({"question": "q", "answer": "1", "tools": ["nope"]}))
+    bad.append(json.dumps({"question": "q", "answer": "1", "metric": "calls"}))
+    rows[9] |= {"metric": "text"}
     (folder / "tasks.jsonl").write_text("\n".join([*map(json.dumps, rows), *bad]))
     with pytest.raises(InputError, match=r"tools\.py: cannot be read"):
         own.read_own(folder)
@@ -273,7 +275,9 @@ def test_own_tasks(tmp_path, sandbox):
         "an unknown key",
         "duplicate",
         "a tool that is not in tools.py",
+        "an unknown metric",
     ]
+    assert [t.metric for t, _ in pairs] == ["answer"] * 9 + ["text"]
     assert len(verify_references(pairs, sandbox)[0]) == 10
 
 

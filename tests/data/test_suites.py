@@ -29,6 +29,7 @@ from mentorlib.data.suites.calculator import (
 from mentorlib.data.suites.retrieval import RETRIEVAL
 from mentorlib.data.suites.unseen import UNSEEN
 from mentorlib.data.tools.retrieval import best, scores
+from mentorlib.rewards.answers import judge
 from mentorlib.sandbox.toolbox import Toolbox
 from mentorlib.students.corpus import pretraining_examples
 from mentorlib.task import Task
@@ -162,6 +163,29 @@ def test_a_wrong_variant_is_no_right_path():
     problem.steps[-1].variants.append([("add", {"a": 1, "b": 1})])
     assert right_paths(problem.steps, problem.answer) == before and len(before) > 1
     assert all(set(path) <= set(problem.toolbox.names) for path in before)
+
+
+# --- unseen ---
+
+
+def test_no_unseen_task_is_right_when_left_undone():
+    """What the question gives, alone or together, is no answer unless it is the gold one."""
+    tools, metrics = set(), set()
+    for task, reference in generate("unseen", 600, seed=2, split="eval"):
+        (call,) = reference.calls
+        values = [
+            value for given in call.arguments.values() for value in (given if isinstance(given, list) else [given])
+        ]
+        undone = [*map(str, values), str(values), json.dumps(values), task.question]
+        undone += [mark.join(map(str, values)) for mark in (" ", ", ", " and ", "")]
+        undone += [f"{values[0]} " * n for n in (2, 3, 4, 5) if task.metric == "text"]
+        for text in undone:
+            if text.strip() != task.answer:
+                assert judge(text, task.answer, task.metric).correct is False, (task.question, text)
+        assert judge(f"\\text{{{task.answer}}}", task.answer, task.metric).correct is True
+        tools.add(call.name)
+        metrics.add(task.metric)
+    assert len(tools) == 14 and metrics == {"math", "text"}
 
 
 # --- retrieval ---

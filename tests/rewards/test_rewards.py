@@ -83,7 +83,11 @@ LEDGER: dict[str, tuple[str, str, list[str], str, dict[str, Any]]] = {
         {},
     ),
     "odd-name": ("none", call().replace('"add"', '["add"]') + NEXT + ANSWER, ["add"], "5", {}),
-    "unjudged": ("sparse", f"\\boxed{{9**9**9**9}}{END}", ["add"], "3", {}),
+    "text": ("sparse", f"\\boxed{{2031-05-02}}{END}", ["add"], "2031-02-05", {}),
+    "small": ("sparse", f"\\boxed{{1.6e-18}}{END}", ["add"], "1.6e-19", {}),
+    "several": ("sparse", f"\\boxed{{1331 and 1728}}{END}", ["add"], "1728", {}),
+    "part": ("sparse", f"\\boxed{{9^{{10}}}}{END}", ["add"], "9", {}),
+    "unjudged": ("sparse", f"\\boxed{{9**9**9**9}}{END}", ["add"], "x^2", {}),
 }
 
 
@@ -108,7 +112,7 @@ def test_ledger_row(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if key == "unjudged":
         judge = corrected.judge
         for module in (corrected, official):
-            monkeypatch.setattr(module, "judge", lambda p, g, official=False: judge(p, g, official, time_limit=1.0))
+            monkeypatch.setattr(module, "judge", lambda *a, **k: judge(*a, **k, time_limit=1.0))
     totals = ledger_totals(key)
     name, expected_official, expected_corrected = documented()[key]
     assert name == LEDGER[key][0]
@@ -136,7 +140,13 @@ def as_trajectory(reference: Reference) -> Trajectory:
 def test_the_reference_scores_the_maximum(suite: str) -> None:
     for task, reference in generate(suite, 200, seed=1):
         for name, reward in REWARDS.items():
-            result = reward(as_trajectory(reference), reference, answer=task.answer, valid_tools=task.toolbox.names)
+            result = reward(
+                as_trajectory(reference),
+                reference,
+                answer=task.answer,
+                valid_tools=task.toolbox.names,
+                metric=task.metric,
+            )
             assert result.total == pytest.approx(reward.maximum), (suite, name, result)
 
 
@@ -145,7 +155,13 @@ def test_the_reference_scores_the_maximum_on_gsm8k(shared: Path) -> None:
     assert len(pairs) > 5000
     for task, reference in pairs:
         for name, reward in REWARDS.items():
-            result = reward(as_trajectory(reference), reference, answer=task.answer, valid_tools=task.toolbox.names)
+            result = reward(
+                as_trajectory(reference),
+                reference,
+                answer=task.answer,
+                valid_tools=task.toolbox.names,
+                metric=task.metric,
+            )
             assert result.total == pytest.approx(reward.maximum), (task.id, name, result)
 
 
@@ -296,7 +312,7 @@ def test_fuzzed_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
     """10,000 outputs under every reward: no exception, every score in its bounds. benchmarks/rewards.py times them."""
     judge = corrected.judge
     for module in (corrected, official):
-        monkeypatch.setattr(module, "judge", lambda p, g, official=False: judge(p, g, official, time_limit=1.0))
+        monkeypatch.setattr(module, "judge", lambda *a, **k: judge(*a, **k, time_limit=1.0))
     rng = random.Random(7)
     scored = 0
     for _ in range(10_000):
@@ -322,7 +338,7 @@ def test_megabytes() -> None:
 
 
 def test_as_trl() -> None:
-    task = SimpleNamespace(id="t", answer="5", toolbox=SimpleNamespace(names=["add", "multiply"]))
+    task = SimpleNamespace(id="t", answer="5", metric="answer", toolbox=SimpleNamespace(names=["add", "multiply"]))
     right = Trajectory.from_response(call() + NEXT + ANSWER)
     wrong = Trajectory.from_response(call("guess") + NEXT + WRONG)
     broken = Trajectory.from_response(call() + NEXT + ANSWER)
@@ -351,7 +367,7 @@ def test_as_trl() -> None:
 
 
 def test_an_unjudged_answer_has_no_reward(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = SimpleNamespace(id="t", answer="5", toolbox=SimpleNamespace(names=["add"]))
+    task = SimpleNamespace(id="t", answer="5", metric="answer", toolbox=SimpleNamespace(names=["add"]))
     monkeypatch.setattr(corrected, "judge", lambda *_, **__: answers.Verdict(None, "timeout"))
     assert as_trl("exact")([""], [[]], [Trajectory.from_response(ANSWER)], [teacher("add")], [task]) == [None]
     assert "could not be judged (timeout)" in score("exact", ANSWER, "add").reason
@@ -435,7 +451,7 @@ def test_count_compares_the_number_of_calls() -> None:
 
 
 def test_groups_are_scored_as_groups() -> None:
-    tasks = [SimpleNamespace(id=i, answer="5", toolbox=SimpleNamespace(names=["add"])) for i in "aabb"]
+    tasks = [SimpleNamespace(id=i, answer="5", metric="answer", toolbox=SimpleNamespace(names=["add"])) for i in "aabb"]
     trajectories = [Trajectory.from_response(call() + NEXT + end) for end in (ANSWER, WRONG, WRONG, WRONG)]
     references = [teacher("add")] * 4
     totals = as_trl("anneal")([""] * 4, [[]] * 4, trajectories, references, tasks)
@@ -460,7 +476,7 @@ def test_a_custom_reward_is_one_object(tmp_path: Path) -> None:
     reward = Reward("recall", {"correct": 0.7, "tools": 0.3}, terms, maximum=1.0, needs="tools")
     assert get_reward(reward) is reward and pickle.loads(pickle.dumps(reward)).terms.keywords == {"tools": used_share}
     trajectory = Trajectory.from_response(call() + NEXT + ANSWER)
-    task = SimpleNamespace(id="t", answer="5", toolbox=SimpleNamespace(names=["add"]))
+    task = SimpleNamespace(id="t", answer="5", metric="answer", toolbox=SimpleNamespace(names=["add"]))
     assert as_trl(reward)([""], [[]], [trajectory], [teacher("add", "multiply")], [task]) == [pytest.approx(0.85)]
     row = {"response": trajectory.response, "answer": "5", "teacher_tools": ["add", "multiply"]}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row))

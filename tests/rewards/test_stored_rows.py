@@ -106,6 +106,19 @@ def test_score_file_takes_rollouts(tmp_path: Path) -> None:
         assert totals == pytest.approx({name: reward.maximum for name, reward in REWARDS.items()})
 
 
+def test_score_file_compares_as_the_row_says(tmp_path: Path) -> None:
+    """By default as the gold answer looks; the rows that a run stores carry their task's metric."""
+    dates = {"response": f"\\boxed{{2031-05-02}}{END}", "answer": "2031-02-05", "teacher_tools": []}
+    upper = {"response": f"\\boxed{{plum}}{END}", "answer": "\\text{PLUM}", "teacher_tools": []}
+    formula = {"response": f"\\boxed{{q+p}}{END}", "answer": "p + q", "teacher_tools": []}
+    rows = [dates, upper, formula, formula | {"metric": "math"}, formula | {"metric": "maths"}]
+    source, out = write(tmp_path / "rows.jsonl", rows), tmp_path / "out.jsonl"
+    assert score_file(source, out, ["sparse"])["rejected"] == 1
+    scored = [json.loads(line)["scores"]["sparse"]["total"] for line in out.read_text().splitlines()]
+    assert scored == pytest.approx([0.1, 0.1, 0.1, 1.0])
+    assert "metric: not one of answer, math" in (tmp_path / "out.jsonl.rejected.jsonl").read_text()
+
+
 def test_score_file_valid_tools(tmp_path: Path) -> None:
     row = {"response": call("convert") + NEXT + ANSWER, "answer": "5", "teacher_tools": ["convert"]}
     source, out = write(tmp_path / "rows.jsonl", [row]), tmp_path / "out.jsonl"

@@ -53,7 +53,7 @@ def _task(row: Row, where: str, suite: str, split: str) -> Task:
         answer = parse_number(answer_text)
     except ValueError as e:
         raise UnusableRow("the answer is not a number", answer_text) from e
-    return Task(where, question, Execution(value=answer).text, CALCULATOR, suite, split)
+    return Task(where, question, Execution(value=answer).text, CALCULATOR, suite, split, "math")
 
 
 def _reference(solution: str, task: Task) -> Reference:

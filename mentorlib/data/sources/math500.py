@@ -18,7 +18,7 @@ ABOUT = {
 def math500_pair(row: Row, where: str) -> Pair:
     """Turn a row ``{problem, solution, answer}`` into an evaluation task; raises UnusableRow."""
     problem, solution, answer = (required_text(row, key) for key in ("problem", "solution", "answer"))
-    task = Task(where, problem, answer, CALCULATOR, "math500", "eval")
+    task = Task(where, problem, answer, CALCULATOR, "math500", "eval", "math")
     return task, Reference(where, [{"role": "assistant", "content": solution}], [], answer)
 
 

@@ -7,7 +7,7 @@ import math
 from functools import partial
 from pathlib import Path
 
-from ...core import Execution, InputError, Reference
+from ...core import Execution, InputError, Metric, Reference
 from ...sandbox.toolbox import Toolbox
 from ...task import Pair, Task
 from ..check_references import RejectedRow
@@ -19,14 +19,16 @@ ABOUT = {
     "licence": "the user's own",
     "simplified": "there are no references: train by GRPO with the reward sparse or none, or sample a teacher model",
 }
-KEYS = {"question", "answer", "tools"}
+KEYS = {"question", "answer", "tools", "metric"}
+METRICS: tuple[Metric, ...] = ("answer", "math", "text", "words")
 
 
 def own_pair(row: Row, where: str, suite: str, toolbox: Toolbox) -> Pair:
-    """Turn a row ``{question, answer, tools?}`` into a task without a reference.
+    """Turn a row ``{question, answer, tools?, metric?}`` into a task without a reference.
 
     Args:
-        row: the answer is a text or a number; tools are names from tools.py, by default all of them.
+        row: the answer is a text or a number; tools are names from tools.py, by default all of them; metric says how
+            answers are compared (core.py's glossary), by default "answer".
         where: file and line.
         suite: of the task.
         toolbox: the tools of tools.py.
@@ -36,7 +38,7 @@ def own_pair(row: Row, where: str, suite: str, toolbox: Toolbox) -> Pair:
     """
     unknown = sorted(set(row) - KEYS)
     if unknown:
-        raise UnusableRow("an unknown key", f"{unknown[0]}: a row has question, answer and optionally tools")
+        raise UnusableRow("an unknown key", f"{unknown[0]}: a row has question, answer and optionally tools, metric")
     question = required_text(row, "question")
     answer = row.get("answer")
     if isinstance(answer, int | float) and not isinstance(answer, bool):
@@ -51,7 +53,10 @@ def own_pair(row: Row, where: str, suite: str, toolbox: Toolbox) -> Pair:
         chosen = toolbox if offered == toolbox.names else toolbox.subset(list(dict.fromkeys(offered)))
     except InputError as e:
         raise UnusableRow("a tool that is not in tools.py", e) from None
-    task = Task(f"{suite}-{where.rpartition(':')[2]}", question, answer, chosen, suite)
+    metric = row.get("metric", "answer")
+    if metric not in METRICS:
+        raise UnusableRow("an unknown metric", f"{metric}: give one of {', '.join(METRICS)}, or leave it out")
+    task = Task(f"{suite}-{where.rpartition(':')[2]}", question, answer, chosen, suite, metric=metric)
     return task, Reference(task.id, [], [], answer)
 
 

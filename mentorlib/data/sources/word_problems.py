@@ -80,7 +80,7 @@ def _pair(question: str, equation: str, stated: str, where: str, suite: str, spl
         raise UnusableRow("the equation makes no call", equation)
     if not same_number(Execution(value=value).text, answer):
         raise UnusableRow("the equation does not give the answer", f"{equation} is {value}, not {answer}")
-    return Task(where, question, answer, CALCULATOR, suite, split), reference_from_calls(where, calls, answer)
+    return Task(where, question, answer, CALCULATOR, suite, split, "math"), reference_from_calls(where, calls, answer)
 
 
 def read_svamp(path: Path) -> tuple[list[Pair], list[RejectedRow]]:

@@ -60,6 +60,6 @@ def generate(suite: str, n: int, seed: int = 0, split: str = "train", **options:
         misses = 0
         seen.add(problem.question)
         answer = Execution(value=problem.answer).text
-        task = Task(f"{name}-{len(pairs)}", problem.question, answer, problem.toolbox, suite, split)
+        task = Task(f"{name}-{len(pairs)}", problem.question, answer, problem.toolbox, suite, split, problem.metric)
         pairs.append((task, reference_from_calls(task.id, problem.calls, answer)))
     return pairs

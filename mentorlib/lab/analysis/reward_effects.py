@@ -39,7 +39,13 @@ def rescore(rows: pd.DataFrame, version: str = "corrected", rewards: Sequence[st
         members = [(index, row, *from_row(row)) for index, row in group]
         for reward in chosen:
             scores = [
-                reward(trajectory, reference, answer=str(row["answer"]), valid_tools=list(row["tools"]))
+                reward(
+                    trajectory,
+                    reference,
+                    answer=str(row["answer"]),
+                    valid_tools=list(row["tools"]),
+                    metric=row["metric"] if isinstance(row.get("metric"), str) else "answer",  # an older library's row
+                )
                 for _, row, trajectory, reference in members
             ]
             for (index, row, *_), score in zip(members, reward.in_group(scores), strict=True):

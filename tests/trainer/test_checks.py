@@ -1,0 +1,132 @@
+"""What training refuses before anything is loaded: every parameter of notebook 02, in one line that names it."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mentorlib.core import InputError
+from mentorlib.data.parquet import save_tasks
+from mentorlib.data.suites import generate
+from mentorlib.lab.batch import notebook
+from mentorlib.lab.batch.parameters import parameters_of, read_notebook
+from mentorlib.rollout.model import load_model
+from mentorlib.runs.run import Run
+from mentorlib.trainer.checks import check_settings, check_training
+from mentorlib.trainer.grpo import train_grpo
+from mentorlib.trainer.sft import train_sft
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks/02_train.ipynb"
+DEFAULTS = {p.name: p.default for p in parameters_of(read_notebook(NOTEBOOK))}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("root")
+    pairs = [*generate("calculator", 12, seed=1), *generate("calculator", 3, seed=1, split="eval")]
+    save_tasks(Run("data", root=root), [*pairs, *generate("retrieval", 3, seed=1, split="eval")])
+    return str(root / "data")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        *[({"temperature": t}, "temperature above 0") for t in (0.0, -1.0, math.nan, math.inf)],
+        *[({"learning_rate": r}, "give a number above 0") for r in (0.0, -1e-4, math.nan, math.inf)],
+        *[({"beta": b}, "give a number of at least 0") for b in (-0.001, math.nan, math.inf)],
+        *[({name: 0}, f"{name}=0: give a whole number of at least 1") for name in ("steps", "groups", "max_tokens")],
+        *[
+            ({name: 0}, f"{name}=0: give a whole number of at least 1")
+            for name in ("max_turns", "max_length", "n_eval")
+        ],
+        *[({name: -1}, f"{name}=-1: give a whole") for name in ("lora_rank", "micro_batch", "save_steps", "seed")],
+        ({"steps": 2.5}, r"steps=2\.5: give a whole number"),
+        ({"seed": 2**32}, "at most 4294967295"),
+        ({"group_size": 1}, "at least 2 rollouts"),
+        ({"group_size": 0, "method": "sft"}, "group_size=0"),
+        ({"temperature": 0.0, "method": "sft"}, ""),
+        ({"group_size": 1, "method": "sft"}, ""),
+        ({"group_size": 1, "method": "none"}, ""),
+        ({"micro_batch": 7}, "micro_batch=7 must divide the batch of 64"),
+        ({"launcher": "accelerate", "processes": 3}, "3 processes cannot share a step's 8 groups"),
+        ({"launcher": "accelerate", "processes": 0}, "processes=0"),
+        ({"launcher": "torchrun"}, 'choose "accelerate"'),
+        ({"accelerate_config": "none.yaml"}, "no such file"),
+        ({"vllm": "yes"}, 'choose "colocate"'),
+        ({"vllm": "server", "launcher": "accelerate", "processes": 2}, "serves one training process"),
+        ({"reward": "nice"}, "unknown reward 'nice'"),
+        ({"method": "dpo"}, "unknown method 'dpo'"),
+        ({"method": "gkd"}, "give teacher=FOLDER"),
+        ({"report_to": "mlflow"}, 'choose "tensorboard"'),
+        ({"concurrency": 0}, "concurrency=0"),
+        ({"timeout": 0.0}, "timeout=0"),
+    ],
+)
+def test_parameters_out_of_range_are_refused_by_name(settings, words):
+    if not words:
+        return check_settings(**DEFAULTS | settings)
+    with pytest.raises(InputError, match=words) as caught:
+        check_settings(**DEFAULTS | settings)
+    assert "\n" not in str(caught.value)
+    return None
+
+
+def test_the_functions_refuse_what_the_notebook_refuses(tmp_path, sandbox):
+    model, tokenizer = load_model("nano")
+    pairs, run = generate("calculator", 8, seed=1), Run("bad", root=tmp_path)
+    for settings in ({"temperature": 0.0}, {"learning_rate": 0.0}, {"max_tokens": 0}, {"beta": -1.0}, {"seed": -1}):
+        (name,) = settings
+        with pytest.raises(InputError, match=f"{name}="):
+            train_grpo(run, model, tokenizer, pairs, sandbox, **settings)
+    for settings in ({"learning_rate": math.nan}, {"steps": 0}, {"batch_size": 0}, {"max_length": 0}, {"seed": -1}):
+        (name,) = settings
+        with pytest.raises(InputError, match=f"{name}="):
+            train_sft(run, model, tokenizer, pairs, **settings)
+    assert sorted(os.listdir(run.path)) == [".writer", "run.json"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"eval_suites": ["calculator", "retreival"]}, "no rows of suite 'retreival'.*did you mean retrieval/eval"),
+        ({"eval_suites": []}, "name at least one suite"),
+        ({"eval_split": "evl"}, "did you mean calculator/eval"),
+        ({"eval_split": "validation"}, "it holds calculator/eval, calculator/train, retrieval/eval"),
+        ({"suite": "calculater"}, "did you mean calculator/train"),
+        ({"suite": "retrieval"}, "no rows of suite 'retrieval', split 'train'"),
+        ({"groups": 13, "group_size": 2}, "13: suite 'calculator' has 12 training tasks.*groups=12 or lower"),
+        ({"groups": 13, "method": "sft"}, ""),
+        ({"data": "nowhere"}, "run 01_build_data first"),
+    ],
+)
+def test_the_data_are_checked_before_training(data, settings, words):
+    parameters = DEFAULTS | {"data": data, "eval_suites": ["calculator", "retrieval"]} | settings
+    if not words:
+        return check_training(**parameters)
+    with pytest.raises(InputError, match=words):
+        check_training(**parameters)
+    return None
+
+
+def test_a_file_instead_of_the_folder_of_the_data_is_named(data):
+    with pytest.raises(InputError, match="give the run folder of 01_build_data"):
+        check_training(**DEFAULTS | {"data": f"{data}/tasks.parquet"})
+
+
+def test_notebook_02_refuses_before_its_kernel_starts_and_leaves_nothing(data, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(notebook, "execute_notebook", lambda *_: started.append(1))
+    given = {"data": data, "root": str(tmp_path), "run": "typo", "eval_suites": ["calculator", "retreival"]}
+    with pytest.raises(InputError, match="did you mean retrieval"):
+        notebook.run_notebook(NOTEBOOK, given)
+    with pytest.raises(InputError, match="temperature=0"):
+        notebook.run_notebook(NOTEBOOK, given | {"eval_suites": ["calculator"], "temperature": 0.0})
+    assert not started and not os.listdir(tmp_path)
+
+
+def test_checking_needs_neither_torch_nor_trl():
+    code = "import sys, mentorlib.trainer.checks; sys.exit(bool({'torch', 'trl', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -83,10 +83,7 @@ LEDGER: dict[str, tuple[str, str, list[str], str, dict[str, Any]]] = {
         {},
     ),
     "odd-name": ("none", call().replace('"add"', '["add"]') + NEXT + ANSWER, ["add"], "5", {}),
-    "text": ("sparse", f"\\boxed{{2031-05-02}}{END}", ["add"], "2031-02-05", {}),
-    "small": ("sparse", f"\\boxed{{1.6e-18}}{END}", ["add"], "1.6e-19", {}),
-    "several": ("sparse", f"\\boxed{{1331 and 1728}}{END}", ["add"], "1728", {}),
-    "part": ("sparse", f"\\boxed{{9^{{10}}}}{END}", ["add"], "9", {}),
+    "misread": ("sparse", f"\\boxed{{2031-05-02}}{END}", ["add"], "2031-02-05", {}),
     "unjudged": ("sparse", f"\\boxed{{9**9**9**9}}{END}", ["add"], "x^2", {}),
 }
 

@@ -99,7 +99,7 @@ def test_rescore_refuses_unknown_names(rollouts: pd.DataFrame) -> None:
 
 def test_what_cannot_be_judged_has_no_total(rollouts: pd.DataFrame) -> None:
     right = rollouts[rollouts["outcome"] == "correct"].head(1)
-    unclear = right.assign(answer="3", messages=[[{"role": "assistant", "content": "\\boxed{9**9**9**9}"}]])
+    unclear = right.assign(answer="x^2", messages=[[{"role": "assistant", "content": "\\boxed{9**9**9**9}"}]])
     assert analysis.reward_effects.rescore(unclear, rewards=["exact"])["total"].isna().all()
     assert analysis.reward_effects.rescore(unclear, "official", rewards=["exact"])["total"].notna().all()
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..core import InputError
-from .attention import Decoding, Prefill, common_prefix, forward, keep_rows, pack, packed_attention, supported
+from .attention import common_prefix, forward, pack, packed_attention
+from .check import check_model, context_length
+from .decoding import Decoding, Prefill, keep_rows
 
 OnTurns = Callable[[list[tuple[int, list[int]]]], list[list[int] | None]]
 
@@ -76,19 +77,16 @@ class TorchEngine:
     """An engine on a transformers model in this process, CPU or GPU; the model is used in place, never copied.
 
     Raises:
-        InputError: a model whose attention cannot share prompts.
+        InputError: a model that packed sequences do not compute as it is (see check_model).
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
-        if not supported(model):
-            raise InputError(
-                f"the attention of {type(model).__name__} is not plain full attention: take a model like Qwen3 or Llama"
-            )
+        check_model(model)
         self.model, self.tokenizer = model, tokenizer
         ends = getattr(model.generation_config, "eos_token_id", None)
         ends = ends if isinstance(ends, list) else [ends]
         self.end_ids = {i for i in [*ends, tokenizer.eos_token_id] if i is not None}
-        self.context = getattr(model.config, "max_position_embeddings", 1 << 30)
+        self.context = context_length(model)
 
     @torch.no_grad()
     def run(

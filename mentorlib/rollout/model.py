@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from ..core import InputError
 from .chat import tool_turn
+from .check import check_model
 
 NANO = Path(__file__).parents[1] / "students" / "nano"
 
@@ -28,7 +29,7 @@ def load_model(
         The model, on the GPU if there is one, and its tokenizer.
 
     Raises:
-        InputError: no such model, or one whose chat template cannot be used.
+        InputError: no such model, or one whose chat template or attention cannot be used (see check_model).
     """
     from trl.chat_template_utils import get_training_chat_template
 
@@ -60,4 +61,5 @@ def load_model(
             ) from None
     if torch.cuda.is_available():
         torch.nn.Module.cuda(model)
+    check_model(model, name)
     return model, tokenizer

@@ -193,10 +193,12 @@ def encode_example(tokenizer: PreTrainedTokenizerBase, example: PretrainingExamp
 class _FloatGroups(PackedGroups):
     """Packed attention in float32 also under autocast: on a CPU the backward pass of bfloat16 attention is slow."""
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None = None
+    ) -> Tensor:
         """See Layout.attend."""
         with torch.autocast(query.device.type, enabled=False):
-            return super().attend(layer, query.float(), key.float(), value.float(), scaling)
+            return super().attend(layer, query.float(), key.float(), value.float(), scaling, window)
 
 
 def _loss(model: Qwen3ForCausalLM, batch: list[EncodedExample], prompt_weight: float) -> Tensor:

@@ -26,6 +26,7 @@ from ..core import InputError, Stop
 from ..rewards.reward import Reward, get_reward, score_groups
 from ..rewards.score import Score
 from ..rollout.attention import is_packed, packed_attention
+from ..rollout.check import check_model, context_length
 from ..rollout.engine import Engine, TorchEngine, TurnEngine
 from ..rollout.loop import run_rollouts
 from ..rollout.record import trajectory_row
@@ -114,6 +115,7 @@ def train_grpo(
         seed=seed,
     )
     check_tasks(pairs, "grpo", reward, groups)
+    check_model(model)
     data = Dataset.from_list(
         [{"prompt": [*t.prompt(system)[:-1], {**t.prompt(system)[-1], "task_id": t.id}]} for t, _ in pairs]
     )
@@ -202,7 +204,7 @@ class RolloutFunction:
             _, ids, logprobs, _ = trainer.vllm_generation.generate(prompts=prompts, images=None, num_generations=1)
             return ids, [[best[0] for best in row] for row in logprobs]
 
-        return TurnEngine(complete, self.tokenizer, model.config.max_position_embeddings)
+        return TurnEngine(complete, self.tokenizer, context_length(model))
 
     def __call__(self, prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
         pairs = [self.pairs[prompt[-1]["task_id"]] for prompt in prompts]

@@ -10,11 +10,14 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from ..core import InputError
+from ..rollout.attention import packed_attention
 from ..rollout.chat import encode_chat
+from ..rollout.check import check_model
 from ..runs.progress import ProgressCallback
 from ..runs.run import Run
 from ..task import SYSTEM, Pair
 from .checks import batch_sizes, check_settings, check_tasks, world_size
+from .packed_sft import packed_batch
 from .setup import StepLogger, lora_config, task_order, trained_model, trl_settings
 
 with warnings.catch_warnings():  # TRL warns that this module may change; the pinned version does not
@@ -87,6 +90,7 @@ def train_sft(
         seed=seed,
     )
     check_tasks(pairs, "sft")
+    check_model(model)
     encoded = [encode_chat(tokenizer, t.prompt(system), r.messages, list(t.toolbox.schemas)) for t, r in pairs]
     fitting = _fitting(run, pairs, [len(ids) for ids, _ in encoded], max_length, model)
     encoded = [encoded[i] for i in fitting]
@@ -96,10 +100,8 @@ def train_sft(
             "labels": [[i if m else -100 for i, m in zip(ids, mask, strict=True)] for ids, mask in encoded],
         }
     )
-    # Similar lengths in a backward pass save padding; which references a step has stays random.
-    order = [
-        sorted(step, key=lambda i: len(encoded[i][0])) for step in task_order(len(encoded), batch_size, steps, seed)
-    ]
+    # References that begin alike share a backward pass; which references a step has stays random.
+    order = [sorted(step, key=lambda i: encoded[i][0]) for step in task_order(len(encoded), batch_size, steps, seed)]
     settings: dict[str, Any] = {
         **batch_sizes(batch_size, micro_batch),
         "max_length": None,
@@ -113,7 +115,7 @@ def train_sft(
         "peft_config": lora_config(lora_rank),
     }
     if teacher is None:
-        trainer: SFTTrainer = SFTTrainer(args=SFTConfig(**settings), **parts)
+        trainer: SFTTrainer = SFTTrainer(args=SFTConfig(**settings), data_collator=packed_batch, **parts)
     else:
         trainer = _Gkd(
             args=GKDConfig(**settings, lmbda=0.0, beta=0.0, temperature=1.0),
@@ -126,7 +128,8 @@ def train_sft(
     trainer.add_callback(StepLogger(run, progress, columns))
     if trainer.is_world_process_zero():
         run.write_rows("metrics.jsonl", [])
-    trainer.train()
+    with packed_attention(trainer.model):
+        trainer.train()
     return trained_model(trainer, run)
 
 

@@ -89,7 +89,7 @@ def test_sft_steps_are_random_in_the_number_of_calls(tmp_path, monkeypatch):
             train_sft(run, model, tokenizer, pairs, steps=20, batch_size=32, micro_batch=8, seed=seed)
     assert orders[0] == orders[1] != orders[2]
     steps = [orders[0][i * 32 :][:32] for i in range(20)]
-    assert all([len(ids) for ids in step] == sorted(len(ids) for ids in step) for step in steps)
+    assert all(step == sorted(step) for step in steps)  # those that begin alike share a backward pass
     calls_of = {tuple(encoded(tokenizer, *pair)[0]): len(pair[1].calls) for pair in pairs}
     calls = [[calls_of[tuple(ids)] for ids in step] for step in steps]
     every = [len(reference.calls) for _, reference in pairs]
@@ -100,7 +100,7 @@ def test_sft_steps_are_random_in_the_number_of_calls(tmp_path, monkeypatch):
 
 
 def test_sft_computes_the_stock_loss(tmp_path, pairs):
-    """Sorted, padded micro-batches give the mean over all of the step's tokens that the assistant wrote."""
+    """Packed micro-batches give the mean over all of the step's tokens that the assistant wrote."""
     model, tokenizer = load_model("nano")
     (step,) = task_order(len(pairs), 8, 1, seed=0)
     loss = tokens = 0.0

@@ -140,6 +140,12 @@ def _score(
     tools = None if valid_tools is None else [name.strip() for name in valid_tools.split(",") if name.strip()]
     counts = score_file(file, output or None, [*(reward or ()), *(rewards or ())], version, tools)
     print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
+    if counts["seem_cut"] and counts["seem_cut"] == counts["scored"]:
+        return _report_error(
+            f"{file}: all rows seem cut off, since none ends in an end token such as <|im_end|>, and are scored so: if "
+            'your server leaves it out, give each row finish_reason, "stop" or (where it was cut) "length"',
+            1,
+        )
     return 1 if counts["rejected"] else 0
 
 

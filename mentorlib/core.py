@@ -32,6 +32,13 @@ Stop = Literal["answered", "gave_up", "turn_limit", "length", "malformed", "infr
 Metric = Literal["answer", "math", "text", "words", "calls"]
 
 END = "<|im_end|>"  # ChatML's end-of-turn token
+# Those of other families, as stored rollouts have them: Llama, Mistral and Gemma, Phi, DeepSeek, Cohere, gpt-oss, GPT.
+END_TOKENS = (
+    END,
+    *("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "</s>", "<end_of_turn>", "<turn|>", "<eos>", "<|end|>"),
+    *("<｜end▁of▁sentence｜>", "<|END_OF_TURN_TOKEN|>", "<|return|>", "<|endoftext|>"),
+)
+_PADDING = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|dummy_85|>")
 MAX_CALL = 65_536  # characters of JSON in one call
 MAX_NESTED = 100  # depth of objects and lists in a call; deeper ones could be parsed but not stored
 RESULT_LIMIT = 2_000  # characters of one tool result that a policy reads
@@ -166,21 +173,33 @@ class Trajectory:
 
     @classmethod
     def from_response(cls, response: str, task_id: str = "") -> "Trajectory":
-        """Rebuild a trajectory from the text after the prompt (ChatML as Qwen3 writes it)."""
+        """Rebuild a trajectory from the text after the prompt (ChatML as Qwen3 writes it).
+
+        Blanks and padding after the end token do not count. A text without one was cut off (``stop`` is "length").
+        """
         messages: list[Message] = []
-        for i, turn in enumerate(re.split(r"<\|im_start\|>(?=assistant\n|user\n)", response)):
+        said = without_end(response)
+        for i, turn in enumerate(re.split(r"<\|im_start\|>(?=assistant\n|user\n)", response if said is None else said)):
             if i and turn.startswith("user\n"):  # the first turn is the policy's, however it begins
                 closed = turn[: turn.rfind("</tool_response>") + len("</tool_response>")]  # linear time, see raw_calls
                 results = re.findall(r"<tool_response>\n?(.*?)\n?</tool_response>", closed, re.DOTALL)
                 messages += tool_messages(results)
             else:
                 messages.append(parse_turn(turn.removeprefix("assistant\n")))
-        return cls(task_id, messages, response, _stop_of_response(response, messages[-1]))
+        return cls(task_id, messages, response, "length" if said is None else _stop_of_ended(messages[-1]))
 
 
-def _stop_of_response(response: str, last: Message) -> Stop:
-    if not response.endswith(END):
-        return "length"
+def without_end(response: str) -> str | None:
+    """A response without its end token, and without the blanks and padding after it; None if it has no end token."""
+    text, said = response.rstrip(), None
+    while token := next((token for token in (*END_TOKENS, *_PADDING) if text.endswith(token)), None):
+        text = text.removesuffix(token)
+        said = text if token in END_TOKENS else said
+        text = text.rstrip()
+    return said
+
+
+def _stop_of_ended(last: Message) -> Stop:
     if "<tool_call>" in str(last["content"]):
         return "malformed"
     if last["role"] == "tool" or last.get("tool_calls"):

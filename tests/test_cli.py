@@ -140,6 +140,11 @@ def test_score(capfd):
     assert "2 rows, 1 scored, 1 rejected" in capfd.readouterr().out
     assert json.loads(Path("out.jsonl.rejected.jsonl").read_text())["line"] == 2
     assert list(json.loads(Path("out.jsonl").read_text())["scores"]) == ["sparse", "f1", "exact"]
+    Path("rows.jsonl").write_text('{"response": "\\\\boxed{2}", "answer": "2", "teacher_tools": []}\n' * 3)
+    assert main(["score", "rows.jsonl", "--reward", "sparse", "-o", "out.jsonl"]) == 1
+    said = capfd.readouterr()
+    assert "3 seem cut" in said.out and "all rows seem cut off" in said.err and "finish_reason" in said.err
+    assert said.err.count("\n") == 1
 
 
 def test_help_and_version(capfd):

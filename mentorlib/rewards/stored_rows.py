@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
-from ..core import Call, InputError, Metric, Reference, Trajectory, tool_messages
+from ..core import END, Call, InputError, Metric, Reference, Stop, Trajectory, tool_messages, without_end
 from .official import CALCULATOR_TOOLS
 from .reward import OFFICIAL, REWARDS, Reward, get_reward
 from .score import Score
@@ -37,8 +37,9 @@ def score_file(
         valid_tools: names of the tools offered, for rows without ``tools``; by default the calculator's twelve.
 
     Returns:
-        Counts: "rows", "scored", "rejected" (in OUT.rejected.jsonl with line and reason), "unjudged", and
-        "in_part" (scored, but not by all rewards).
+        Counts: "rows", "scored", "rejected" (in OUT.rejected.jsonl with line and reason), "unjudged",
+        "in_part" (scored, but not by all rewards), and "seem_cut" (without an end token, and without a key that says
+        how they ended: scored as cut off).
 
     Raises:
         InputError: an argument is wrong, or a file cannot be read or written.
@@ -55,7 +56,7 @@ def score_file(
         raise InputError("valid_tools: the release knows only the calculator's twelve; leave it out, or use corrected")
     chosen = [get_reward(name, version) for name in rewards or (OFFICIAL if version == "official" else REWARDS)]
     offered = CALCULATOR_TOOLS if valid_tools is None else valid_tools
-    counts = {"rows": 0, "scored": 0, "rejected": 0, "unjudged": 0, "in_part": 0}
+    counts = {"rows": 0, "scored": 0, "rejected": 0, "unjudged": 0, "in_part": 0, "seem_cut": 0}
     started = reported = time.monotonic()
     try:
         lines = source.open("rb")
@@ -84,6 +85,7 @@ def score_file(
                 counts["scored"] += 1
                 counts["unjudged"] += any(not score.judged for score in scores)
                 counts["in_part"] += len(scores) < len(chosen)
+                counts["seem_cut"] += _ended(row) is None
                 if time.monotonic() - reported > 10:
                     reported = time.monotonic()
                     print(f"{source.name}: {counts['rows']} rows in {reported - started:.0f} s", file=sys.stderr)
@@ -101,11 +103,16 @@ def _score_row(
     row = _parse_row(line)
     reference = stored_reference(row)
     text = row["response"]
+    if ended := _ended(row):  # as the policy wrote it: nothing after the end token
+        said = without_end(text)
+        text = (text if said is None else said) + END
     if version == "official" and isinstance(row.get("prompt"), str):
         text = row["prompt"] + text
     trajectory = Trajectory.from_response(text, reference.task_id)
     if row.get("stop") == "infrastructure":
         trajectory.stop = "infrastructure"
+    elif not ended:
+        trajectory.stop = "length"
     scores = {}
     for reward in rewards:
         if missing := reward.missing(reference):
@@ -126,6 +133,16 @@ def _score_row(
         for name, score in scores.items()
     }
     return row, list(scores.values())
+
+
+def _ended(row: Mapping[str, Any]) -> bool | None:
+    """Whether a row's response ended by itself, by the keys that say so or by its end token; None if nothing does."""
+    for key in ("stop", "finish_reason"):
+        if row.get(key) in ("length", "max_tokens"):
+            return False
+        if row.get(key) in (*get_args(Stop), "stop", "eos", "end_turn", "tool_calls"):
+            return True
+    return True if without_end(row["response"]) is not None else None
 
 
 def _is_text(value: Any) -> bool:

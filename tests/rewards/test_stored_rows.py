@@ -60,7 +60,14 @@ def test_score_file(tmp_path: Path) -> None:
         good | {"stop": "infrastructure"},
     ]
     source, out = write(tmp_path / "rows.jsonl", rows), tmp_path / "out.jsonl"
-    assert score_file(source, out) == {"rows": 13, "scored": 3, "rejected": 10, "unjudged": 1, "in_part": 3}
+    assert score_file(source, out) == {
+        "rows": 13,
+        "scored": 3,
+        "rejected": 10,
+        "unjudged": 1,
+        "in_part": 3,
+        "seem_cut": 0,
+    }
     first, second, third = (json.loads(line) for line in out.read_text().splitlines())
     assert first["id"] == 7 and set(first["scores"]) == set(REWARDS) - {"strict", "toolrl", "count", "credit"}
     assert first["scores"]["exact"]["total"] == pytest.approx(1.1)
@@ -100,7 +107,14 @@ def test_score_file_takes_rollouts(tmp_path: Path) -> None:
         trajectory = Trajectory.from_response(f"{text}\\boxed{{{task.answer}}}{END}")
         rows.append(trajectory_row(task, reference, trajectory, step=1, total=0.0))
     source, out = write(tmp_path / "rollouts.jsonl", rows), tmp_path / "out.jsonl"
-    assert score_file(source, out) == {"rows": 5, "scored": 5, "rejected": 0, "unjudged": 0, "in_part": 0}
+    assert score_file(source, out) == {
+        "rows": 5,
+        "scored": 5,
+        "rejected": 0,
+        "unjudged": 0,
+        "in_part": 0,
+        "seem_cut": 0,
+    }
     for row in map(json.loads, out.read_text().splitlines()):
         totals = {name: result["total"] for name, result in row["scores"].items()}
         assert totals == pytest.approx({name: reward.maximum for name, reward in REWARDS.items()})
@@ -117,6 +131,29 @@ def test_score_file_compares_as_the_row_says(tmp_path: Path) -> None:
     scored = [json.loads(line)["scores"]["sparse"]["total"] for line in out.read_text().splitlines()]
     assert scored == pytest.approx([0.1, 0.1, 0.1, 1.0])
     assert "metric: not one of answer, math" in (tmp_path / "out.jsonl.rejected.jsonl").read_text()
+
+
+@pytest.mark.parametrize("version", ["corrected", "official"])
+def test_what_follows_the_end_token_does_not_count(tmp_path: Path, version: str) -> None:
+    """A newline of the template, padding, or another family's tokens; a server that leaves it out says why it ended."""
+    said = "The answer is \\boxed{5}."
+    row: dict[str, Any] = {"answer": "5", "teacher_tools": []}
+    ends = [END, f"{END}\n", f" {END}<|endoftext|><|endoftext|>", f"{END}\n<pad><pad>", "<|eot_id|>", "</s>\n"]
+    ends += ["<end_of_turn>\n<eos><pad>", "<｜end▁of▁sentence｜>", "<|end|><|endoftext|>"]
+    rows = [row | {"response": said + end} for end in ends]
+    rows += [row | {"response": said, **says} for says in ({"finish_reason": "stop"}, {"stop": "answered"})]
+    rows += [row | {"response": said + end, "finish_reason": "length"} for end in ("", "<|endoftext|>")]
+    rows += [row | {"response": said + end} for end in ("", "\n", "<pad>", f"{END} More")]
+    source, out = write(tmp_path / "rows.jsonl", rows), tmp_path / "out.jsonl"
+    assert score_file(source, out, ["sparse"], version=version)["seem_cut"] == 4
+    totals = [json.loads(line)["scores"]["sparse"]["total"] for line in out.read_text().splitlines()]
+    assert totals == [1.0] * 11 + [0.0] * 6
+    trajectory = Trajectory.from_response(said + f"{END}\n<|endoftext|>")
+    assert trajectory.stop == "answered" and trajectory.messages[-1]["content"] == said
+
+
+def test_padding_is_read_in_linear_time() -> None:
+    assert Trajectory.from_response("\\boxed{5}" + END + "<pad>" * 20_000).ended
 
 
 def test_score_file_valid_tools(tmp_path: Path) -> None:

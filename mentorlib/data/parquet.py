@@ -11,6 +11,7 @@ from typing import Any, get_args
 import pandas as pd
 
 from ..core import Call, InputError, Metric, Reference
+from ..runs.files import Row, read_parquet
 from ..runs.run import Run
 from ..sandbox.toolbox import Toolbox
 from ..task import Pair, Task
@@ -133,31 +134,26 @@ def load_tasks(
     path = Path(path)
     if path.is_dir():
         path = path / "tasks.parquet"
+    if not path.exists():
+        raise InputError(f"{path}: no such data set: run 01_build_data first, or give its run folder")
     try:
-        frame = pd.read_parquet(path)
-    except FileNotFoundError as e:
-        raise InputError(f"{path}: no such data set: run 01_build_data first, or give its run folder") from e
-    except (OSError, ValueError) as e:
-        raise InputError(f"{path}: no parquet file ({str(e).splitlines()[0][:120]}): run 01_build_data again") from e
-    missing = [c for c in COLUMNS if c not in frame.columns]
+        rows = read_parquet(path)
+    except InputError as e:
+        raise InputError(f"{e}: run 01_build_data again") from e
+    missing = [c for c in COLUMNS if rows and c not in rows[0]]
     if missing:
         raise InputError(f"{path}: lacks column {missing[0]!r}: a reference data set has {', '.join(COLUMNS)}")
-    parts = sorted({f"{s}/{p}" for s, p in zip(frame["suite"], frame["split"], strict=True)})
-    if suite is not None:
-        frame = frame[frame["suite"] == suite]
-    if split is not None:
-        frame = frame[frame["split"] == split]
-    if frame.empty:
+    parts = sorted({f"{row['suite']}/{row['split']}" for row in rows})
+    chosen = [(i, row) for i, row in enumerate(rows) if suite in (None, row["suite"]) and split in (None, row["split"])]
+    if not chosen:
         near = difflib.get_close_matches(f"{suite}/{split}", parts, 1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise InputError(
             f"{path}: no rows of suite {suite!r}, split {split!r}: {hint}it holds {', '.join(parts) or 'nothing'}"
         )
-    if n is not None:
-        frame = frame.head(n)
     toolboxes: dict[str, Toolbox] = {}
     pairs: list[Pair] = []
-    for i, row in zip(frame.index, frame.to_dict("records"), strict=True):
+    for i, row in chosen[:n]:
         try:
             pairs.append(_pair(row, toolboxes))
         except (ValueError, KeyError, TypeError) as e:
@@ -165,10 +161,10 @@ def load_tasks(
     return pairs
 
 
-def _pair(row: dict[Any, Any], toolboxes: dict[str, Toolbox]) -> Pair:
+def _pair(row: Row, toolboxes: dict[str, Toolbox]) -> Pair:
     """A row as a task and its reference; rows share toolboxes."""
     for column in ("question", "answer"):
-        if not isinstance(row[column], str) or not row[column].strip():  # a missing text is NaN
+        if not isinstance(row[column], str) or not row[column].strip():
             raise InputError(f"no {column}")
     if row["toolbox"] not in toolboxes:
         toolboxes[row["toolbox"]] = Toolbox.from_json(row["toolbox"])

@@ -1,6 +1,7 @@
 """JSON, JSON Lines and text files that survive a kill: replaced as a whole, or appended and synced to disk."""
 
 import dataclasses
+import decimal
 import gc
 import hashlib
 import json
@@ -54,9 +55,7 @@ def read_rows(file: str | Path) -> list[Row]:
     if not file.is_file():
         raise InputError(f"{file}: no such file")
     if file.suffix == ".parquet":
-        import pandas
-
-        return jsonable(pandas.read_parquet(file).to_dict("records"))
+        return jsonable(read_parquet(file))
     rows = []
     with open(file, "rb") as lines:
         for number, line in enumerate(lines, 1):
@@ -69,6 +68,26 @@ def read_rows(file: str | Path) -> list[Row]:
             if not isinstance(row, dict):
                 raise InputError(f"{file}, line {number}: not a JSON object; fix or remove the line")
             rows.append(row)
+    return rows
+
+
+def read_parquet(file: str | Path) -> list[Row]:
+    """The rows of a parquet file as Python's own values.
+
+    Not by pandas, which turns integers into floats where another row is null: 9007199254740993 would end in 992.
+
+    Raises:
+        InputError: the file is missing or not parquet.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(file) as table:
+            rows: list[Row] = table.read().to_pylist()
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        why = str(error).partition("\n")[0][:120]
+        raise InputError(f"{file}: cannot be read as parquet ({why})") from error
     return rows
 
 
@@ -120,6 +139,8 @@ def jsonable(value: Any) -> Any:
         return str(value)
     if isinstance(value, int):
         return int(value)
+    if isinstance(value, decimal.Decimal) and value.is_finite():
+        return int(value) if value == value.to_integral_value() else float(value)
     raise TypeError(f"{type(value).__name__} does not fit into JSON: {value!r:.80}")
 
 

@@ -56,7 +56,7 @@ def test_a_missing_malformed_or_empty_file_is_a_one_line_error(run, tmp_path):
     (tmp_path / "tasks.parquet").write_bytes(b"not parquet")
     for path, suite, says in [
         (tmp_path / "none", None, "no such data set"),
-        (tmp_path, None, "no parquet file"),
+        (tmp_path, None, "cannot be read as parquet"),
         (run.path, "nope", "it holds calculator/train, unseen/eval"),
     ]:
         with pytest.raises(InputError, match=says):

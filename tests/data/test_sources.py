@@ -3,6 +3,8 @@
 import json
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -248,6 +250,64 @@ def test_mentors_schemas_may_be_objects(tmp_path):
     listed = json.dumps([{"name": ["area"], "parameters": parameters}])
     with pytest.raises(UnusableRow, match="the tools cannot be read"):
         mentor.mentor_pair({**PARQUET, "extra_info": {"env": TOOLS, "func_schemas": listed}}, "row", {})
+
+
+MORE_TOOLS = f'''{TOOLS}
+
+def find(text: str, limit: int) -> str:
+    """Find.
+
+    Args:
+        text: a
+        limit: b
+    """
+    return text
+
+
+def now() -> str:
+    """Now."""
+    return "12:00"
+'''
+
+
+@pytest.mark.parametrize("as_pandas", [True, False])
+def test_mentors_objects_have_arrows_padding(tmp_path, sandbox, as_pandas):
+    """One struct type for all tools of a column: each has every tool's keys, null where they are another's."""
+    schemas = Toolbox.from_source("m", MORE_TOOLS).schemas
+    info = {"env": MORE_TOOLS, "func_schemas": schemas}
+    fewer = {"env": TOOLS, "func_schemas": schemas[:1], "index": 3}
+    rows = [{**PARQUET, "extra_info": info}, {**PARQUET, "question": "q", "extra_info": fewer}]
+    rows[1] |= {"tool_calls_used": [{"name": "area", "arguments": {"width": 3}}]}
+    rows[0] |= {"tool_calls_used": [{"name": "now", "arguments": {}}, {"name": "area", "arguments": {"width": 3}}]}
+    if as_pandas:
+        pd.DataFrame(rows).to_parquet(tmp_path / "train.parquet")
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
+    pairs, rejected = mentor.read_mentor(tmp_path / "train.parquet")
+    assert not rejected and [t.toolbox.schemas for t, _ in pairs] == [schemas, schemas[:1]]
+    assert [r.tools for _, r in pairs] == [["now", "area"], ["area"]]
+    assert pairs[0][0].toolbox.call('{"name": "now", "arguments": {}}', sandbox).text == "12:00"
+    refused = pairs[0][0].toolbox.call('{"name": "area", "arguments": {"width": 3, "text": null}}', sandbox)
+    assert refused.fault == "model"
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_mentors_integers_stay_integers(tmp_path, wrapped):
+    """Also beside a row without an answer, for which pandas makes the whole column floats."""
+    golds = [9007199254740993, None, 42, -7]
+    rows = [
+        {**PARQUET, "question": f"{i}?", "reward_model": {"style": "rule", "ground_truth": [g] if wrapped else g}}
+        for i, g in enumerate(golds)
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "train.parquet")
+    pairs, (rejected,) = mentor.read_mentor(tmp_path / "train.parquet")
+    assert [t.answer for t, _ in pairs] == ["9007199254740993", "42", "-7"]
+    assert (rejected.where, rejected.reason) == ("train.parquet:2", "no ground truth")
+    pq.write_table(
+        pa.Table.from_pylist([{**PARQUET, "reward_model": {"ground_truth": g}} for g in (42.0, 0.25)]),
+        tmp_path / "floats.parquet",
+    )
+    assert [t.answer for t, _ in mentor.read_mentor(tmp_path / "floats.parquet")[0]] == ["42", "0.25"]
 
 
 def test_own_tasks(tmp_path, sandbox):

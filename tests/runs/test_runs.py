@@ -6,8 +6,11 @@ import signal
 import subprocess
 import sys
 import textwrap
+from decimal import Decimal
 
 import numpy
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mentorlib.core import Call, InputError, parse_call
@@ -115,6 +118,21 @@ def test_an_incomplete_last_line_is_left_out_and_then_removed(tmp_path):
         handle.write(b'{"i": 4}')  # complete but for its newline
     run.append_rows("r.jsonl", [{"i": 5}])
     assert [r["i"] for r in run.read_rows("r.jsonl")] == [0, 1, 3, 4, 5]
+
+
+def test_parquet_rows_keep_their_values(tmp_path):
+    """Integers beside a null, decimals, nested lists; by pandas 2**53 + 1 would end in 992.0."""
+    rows = [
+        {"a": 2**53 + 1, "b": [1, None], "c": {"d": True}, "e": Decimal(7)},
+        {"a": None, "b": [], "c": None, "e": None},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    got = read_rows(tmp_path / "rows.parquet")
+    assert got == [rows[0] | {"e": 7}, rows[1]] and type(got[0]["a"]) is int
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 nothing")
+    with pytest.raises(InputError, match=r"bad\.parquet: cannot be read as parquet") as error:
+        read_rows(tmp_path / "bad.parquet")
+    assert "\n" not in str(error.value)
 
 
 def test_a_bad_line_is_named(tmp_path):

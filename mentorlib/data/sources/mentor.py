@@ -9,10 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from ...core import Call, InputError, Reference
-from ...runs.files import jsonable
+from ...core import Call, Execution, InputError, Reference
+from ...runs.files import jsonable, read_parquet
 from ...sandbox.toolbox import Toolbox
 from ...task import Pair, Task
 from ..check_references import RejectedRow
@@ -42,7 +40,7 @@ def mentor_pair(row: Row, where: str, toolboxes: dict[tuple[str, str], Toolbox])
     question = required_text(row, "question")
     match _parsed(row.get("reward_model")):
         case {"ground_truth": [gold, *_]} | {"ground_truth": gold} if _is_answer(gold):
-            answer = required_text({"ground truth": str(gold).strip()}, "ground truth")
+            answer = required_text({"ground truth": Execution(value=gold).text.strip()}, "ground truth")
         case other:
             raise UnusableRow("no ground truth", other)
     extra = _parsed(row.get("extra_info"))
@@ -79,12 +77,24 @@ def _is_answer(gold: Any) -> bool:
 
 
 def _parsed(value: Any) -> Any:
-    """A cell's value: arrays as lists, JSON texts parsed."""
+    """A cell's value: JSON texts parsed, objects without Arrow's padding."""
     try:
-        value = jsonable(value)
-        return json.loads(value) if isinstance(value, str) else value
+        return json.loads(value) if isinstance(value, str) else _unpadded(jsonable(value))
     except (TypeError, ValueError, RecursionError):  # bytes, or a text that is not JSON
         return None
+
+
+def _unpadded(value: Any) -> Any:
+    """Objects of a column without the keys that only other rows have, which Arrow gives the value null.
+
+    An object all of whose keys are null is padding too, except where a tool has no parameters.
+    """
+    if isinstance(value, list):
+        return [_unpadded(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: _unpadded(item) for key, item in value.items() if item is not None}
+    return {k: v for k, v in kept.items() if v != {} or not value[k] or k in ("properties", "parameters")}
 
 
 def read_mentor(path: Path) -> tuple[list[Pair], list[RejectedRow]]:
@@ -94,13 +104,11 @@ def read_mentor(path: Path) -> tuple[list[Pair], list[RejectedRow]]:
         InputError: no such file, not parquet, a column is missing, or no row is usable.
     """
     try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as e:
-        raise InputError(
-            f"{path}: cannot be read as parquet ({e.__class__.__name__}): give MENTOR's train.parquet"
-        ) from None
-    missing = [c for c in ("question", "reward_model", "extra_info", "tool_calls_used") if c not in frame.columns]
+        table = read_parquet(path)
+    except InputError as e:
+        raise InputError(f"{e}: give MENTOR's train.parquet") from None
+    missing = [c for c in ("question", "reward_model", "extra_info", "tool_calls_used") if table and c not in table[0]]
     if missing:
         raise InputError(f"{path}: lacks column {missing[0]!r}: give the parquet that MENTOR was trained on")
-    rows = [(f"{path.name}:{i}", row) for i, row in enumerate(frame.to_dict("records"), start=1)]
+    rows = [(f"{path.name}:{i}", row) for i, row in enumerate(table, start=1)]
     return convert_file(path, rows, partial(mentor_pair, toolboxes={}), "usable")

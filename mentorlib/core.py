@@ -138,6 +138,7 @@ class Trajectory:
     read. ``token_ids``, ``mask`` (1 = sampled, 0 = tool result or template) and ``logprobs`` (natural log; 0.0 where
     mask is 0) have one entry a token after the prompt, ``tokens`` is the text of each. All are empty for a trajectory
     rebuilt from text or sampled by a server, which reports only how many tokens it sampled (``sampled_by_server``).
+    ``failure`` says in one line what failed where the stop is ``infrastructure``, if that is known.
     """
 
     task_id: str
@@ -150,6 +151,7 @@ class Trajectory:
     logprobs: list[float] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
     sampled_by_server: int = 0
+    failure: str = ""
 
     @property
     def n_tokens(self) -> int:

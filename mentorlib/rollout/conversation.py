@@ -24,6 +24,7 @@ class Conversation:
     messages: list[Message] = field(default_factory=list)
     turns: int = 0
     stop: Stop | None = None
+    failure: str = ""  # of the sandbox, in one line
 
     def add_turn(self, text: str, cut: bool = False) -> list[str]:
         """Add an assistant turn.
@@ -55,8 +56,8 @@ class Conversation:
         If the sandbox failed on one of them, the conversation stops and there are none.
         """
         executions = list(executions)
-        if any(execution.fault == "sandbox" for execution in executions):
-            self.stop = "infrastructure"
+        if failed := [execution for execution in executions if execution.fault == "sandbox"]:
+            self.stop, self.failure = "infrastructure", failed[0].error or ""
             return []
         results = [format_tool_result(execution.text) for execution in executions]
         self.messages += [{"role": "tool", "content": text} for text in results]
@@ -69,7 +70,9 @@ class Conversation:
             response: the text after the prompt.
             tokens: token ids and what belongs to them (see Trajectory).
         """
-        return Trajectory(self.task.id, self.messages, response, self.stop or "infrastructure", **tokens)
+        return Trajectory(
+            self.task.id, self.messages, response, self.stop or "infrastructure", failure=self.failure, **tokens
+        )
 
 
 def run_calls(pending: list[tuple[Conversation, list[str]]], sandbox: Sandbox) -> list[list[str]]:

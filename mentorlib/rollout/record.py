@@ -11,7 +11,8 @@ def trajectory_row(task: Task, reference: Reference, trajectory: Trajectory, **m
     """A trajectory as one JSON object, readable without the objects it came from.
 
     ``tokens`` (their texts) and ``logprobs`` (natural log, to 3 decimals; null where the token was not sampled) have
-    one entry a token of the response; both are absent if the trajectory has no token ids. ``more`` is added as it is.
+    one entry a token of the response; both are absent if the trajectory has no token ids. ``failure`` is there only
+    where the infrastructure failed. ``more`` is added as it is.
     """
     tokens: dict[str, Any] = {}
     if trajectory.tokens:
@@ -33,6 +34,7 @@ def trajectory_row(task: Task, reference: Reference, trajectory: Trajectory, **m
         "calls": [vars(c) for c in trajectory.calls],
         "stop": trajectory.stop,
         "n_tokens": trajectory.n_tokens,
+        **({"failure": trajectory.failure} if trajectory.failure else {}),
         **grade(task, trajectory),
         **tokens,
         **more,

@@ -9,18 +9,23 @@ shipped student of two million needs 1e-4). Several processes (``launch``) share
 rollouts and loss as one process, to rounding.
 """
 
+import copy
+import logging
 import math
-import shutil
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
+import safetensors.torch
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
+from trl.models import prepare_deepspeed, prepare_fsdp
+from trl.trainer.utils import add_fused_lm_head
 
 from ..core import InputError, Stop
 from ..rewards.reward import Reward, get_reward, score_groups
@@ -36,9 +41,11 @@ from ..sandbox.pool import Sandbox
 from ..task import SYSTEM, Pair
 from .checks import batch_sizes, check_settings, check_tasks
 from .packed_logps import packed_logps
-from .setup import StepLogger, lora_config, task_order, trained_model, trl_settings
+from .setup import StepLogger, lora_config, prepare_resume, task_order, trained_model, trl_settings
 
 STOPS: tuple[str, ...] = get_args(Stop)
+# TRL prints the whole trajectory of a rollout without a reward; metrics and rollouts.jsonl say the same.
+logging.getLogger("trl.trainer.grpo_trainer").addFilter(lambda record: "returned None" not in record.getMessage())
 
 
 def train_grpo(
@@ -68,8 +75,9 @@ def train_grpo(
 ) -> PreTrainedModel:
     """Train with GRPO (arXiv 2402.03300); every rollout is kept in the run's rollouts.jsonl.
 
-    A step samples ``groups`` tasks ``group_size`` times each and makes one on-policy optimizer step. A trajectory that
-    ended in an infrastructure failure has no reward and an advantage of zero.
+    A step samples ``groups`` tasks ``group_size`` times each and makes one on-policy optimizer step. A trajectory
+    without a reward (an infrastructure failure, an answer that could not be judged) is no part of the loss; a step in
+    which no trajectory has one ends the training.
 
     Args:
         run: where metrics, rollouts and checkpoints go.
@@ -80,7 +88,8 @@ def train_grpo(
         steps: optimizer steps.
         groups, group_size: tasks a step, rollouts a task (the paper uses groups of 10).
         learning_rate: of AdamW, constant over the steps, as in train_sft.
-        beta: weight of the KL term against the initial student.
+        beta: weight of the KL term against the student as it is given, of which a copy stays in memory (and, with
+            save_steps, on disk until the run is done); LoRA needs no copy.
         temperature, max_turns, max_tokens, system: see run_rollouts.
         lora_rank: 0 trains all weights.
         micro_batch: rollouts a backward pass (of each process); 0 takes all of a step at once.
@@ -93,7 +102,8 @@ def train_grpo(
 
     Raises:
         InputError: an unknown reward, a reference without what the reward compares, fewer tasks than groups, a number
-            out of its range, or sizes that do not divide.
+            out of its range, sizes that do not divide, or a step without any reward; the steps before it are in a
+            checkpoint, from which the same call goes on.
     """
     reward = get_reward(reward)
     check_settings(
@@ -120,6 +130,8 @@ def train_grpo(
         [{"prompt": [*t.prompt(system)[:-1], {**t.prompt(system)[-1], "task_id": t.id}]} for t, _ in pairs]
     )
     order = task_order(len(pairs), groups, steps, seed)
+    full_kl = bool(beta) and not lora_rank  # with LoRA, the reference is the student without its adapter
+    reference = copy.deepcopy(model) if full_kl else None
     settings = trl_settings(run, steps, learning_rate, seed, report_to)
     if save_steps:
         settings |= {"save_strategy": "steps", "save_steps": save_steps}
@@ -128,7 +140,7 @@ def train_grpo(
         num_generations=group_size,
         max_completion_length=max_tokens,
         shuffle_dataset=False,  # it is the whole training in its order: an epoch of TRL's would begin again
-        beta=beta,
+        beta=0.0 if full_kl else beta,  # set_reference sets it: TRL would load a reference from the model's folder
         temperature=temperature,
         loss_type="grpo",
         use_vllm=bool(vllm),
@@ -151,33 +163,19 @@ def train_grpo(
     columns = {
         **{name: name for name in ("loss", "kl", "entropy", "grad_norm", "reward", "reward_std")},
         "learning_rate": "lr",
-        "frac_reward_zero_std": "zero_variance_groups",
         "completions/mean_length": "tokens",
-        **{f"rollout/{name}": name for name in ("accuracy", "calls", *STOPS)},
+        **{f"rollout/{name}": name for name in ("accuracy", "calls", "zero_variance_groups", *STOPS)},
         **{f"{reward.name}/{term}": f"term/{term}" for term in reward.weights},
     }
     trainer.remove_callback(PrinterCallback)  # StepLogger prints the same in one line
     trainer.add_callback(StepLogger(run, progress, columns))
-    last = _prepare_resume(trainer, run)
+    last = prepare_resume(trainer, run)
+    if reference is not None:
+        trainer.set_reference(reference, beta, bool(last))
+        arguments.beta = beta
     with packed_attention(*(m for m in (trainer.model, trainer.ref_model) if m is not None)):
         trainer.train(resume_from_checkpoint=bool(last) or None)
     return trained_model(trainer, run)
-
-
-def _prepare_resume(trainer: GRPOTrainer, run: Run) -> int:
-    """The step of the last whole checkpoint (0: none); incomplete checkpoints and rows of later steps are removed."""
-    first_process = trainer.is_world_process_zero()
-    checkpoints = run.path / "checkpoints"
-    if first_process:
-        for folder in checkpoints.glob("checkpoint-*"):
-            if not (folder / "trainer_state.json").exists():  # it is written last: the run was killed while saving
-                shutil.rmtree(folder)
-    trainer.accelerator.wait_for_everyone()
-    last = max((int(p.name.split("-")[-1]) for p in checkpoints.glob("checkpoint-*")), default=0)
-    for name in ("rollouts.jsonl", "metrics.jsonl"):
-        if first_process and (run.path / name).exists():
-            run.write_rows(name, [r for r in run.read_rows(name) if r["step"] <= last])
-    return last
 
 
 @dataclass
@@ -239,10 +237,45 @@ class CarriedReward:
 
 
 class MentorTrainer(GRPOTrainer):
-    """GRPOTrainer that records every rollout with its score and advantage, and computes a group's prompt once."""
+    """GRPOTrainer that records every rollout with its score and advantage, and computes a group's prompt once.
+
+    Rollouts without a reward are no part of the loss: neither its mean nor the KL term counts them.
+    """
 
     run: Run
     reward: Reward
+    judged_share = 1.0  # of the rollouts of the step at hand, those of all processes
+
+    def set_reference(self, reference: PreTrainedModel, beta: float, resumed: bool) -> None:
+        """Hold the KL term against ``reference``, a copy of the student as it was given.
+
+        It is kept beside the checkpoints: a training that is resumed takes it from there, since its student may be
+        another by then, such as one trained in place before the interruption.
+        """
+        vars(reference).pop("forward", None)  # if the student was trained before: TRL's forward of the student itself
+        reference.eval().requires_grad_(False)
+        file = self._reference_file
+        if resumed and file.exists():
+            safetensors.torch.load_model(reference, file)
+        elif self.args.save_strategy != "no" and self.is_world_process_zero():
+            self._save_reference(reference)
+        add_fused_lm_head(reference, temperature=self.temperature)
+        prepared: Any
+        if self.is_deepspeed_enabled:
+            prepared = prepare_deepspeed(reference, self.accelerator)
+        elif self.is_fsdp_enabled:
+            prepared = prepare_fsdp(reference, self.accelerator)
+        else:
+            prepared = self.accelerator.prepare_model(reference, evaluation_mode=True)
+        self.ref_model, self.beta = prepared, beta
+
+    @property
+    def _reference_file(self) -> Path:
+        return self.run.path / "checkpoints" / "reference.safetensors"
+
+    def _save_reference(self, reference: PreTrainedModel) -> None:
+        self._reference_file.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_model(reference, str(self._reference_file))
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -270,13 +303,36 @@ class MentorTrainer(GRPOTrainer):
         rows = gather_object([self._row(rollout, advantage) for rollout, advantage in rollouts])
         if self.accelerator.is_main_process:
             self.run.append_rows("rollouts.jsonl", rows)
+        self.judged_share = sum(row["total"] is not None for row in rows) / len(rows)
+        if not self.judged_share:
+            self._stop_without_rewards(rows)
+        judged = torch.tensor([rollout["score"].judged for rollout in inputs], device=output["tool_mask"].device)
+        output["tool_mask"] = output["tool_mask"] * judged[:, None]
         for name, value in self._rollout_metrics(rows).items():
             self._metrics["train"][name].append(value)
         return output
 
+    def _compute_loss(self, model: Any, inputs: Any) -> Any:
+        """The mean over the rollouts that have a reward. TRL's counts the others, too, whose tokens are masked."""
+        return super()._compute_loss(model, inputs) / self.judged_share
+
+    def _stop_without_rewards(self, rows: list[dict[str, Any]]) -> None:
+        """End a training whose infrastructure is gone: no rollout of a step has a reward. Its steps are kept."""
+        reasons = Counter(row.get("failure") or row["reason"] for row in rows)
+        said = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
+        done = self.state.global_step
+        if done and not (self._reference_file.parent / f"checkpoint-{done}").exists():
+            self._save_checkpoint(self.model, trial=None)
+            sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+            if self.ref_model and not sharded and self.is_world_process_zero() and not self._reference_file.exists():
+                self._save_reference(self.accelerator.unwrap_model(self.ref_model))
+        raise InputError(
+            f"{self.run.path}: none of the {len(rows)} rollouts of step {done + 1} has a reward ({said}): check the "
+            f"sandbox with `python -m mentorlib doctor`, then run it again; it goes on after step {done}"
+        )
+
     def _row(self, rollout: dict[str, Any], advantage: float) -> dict[str, Any]:
         score: Score = rollout["score"]
-        result = {"total": score.total, "reason": score.reason} if score.judged else {"total": None}
         return trajectory_row(
             rollout["task"],
             rollout["reference"],
@@ -285,7 +341,8 @@ class MentorTrainer(GRPOTrainer):
             group=rollout["group"],
             sample=rollout["sample"],
             reward=self.reward.name,
-            **result,
+            total=score.total if score.judged else None,
+            reason=score.reason,
             terms=score.terms,
             weights=score.weights,
             advantage=advantage,
@@ -296,7 +353,13 @@ class MentorTrainer(GRPOTrainer):
         graded = [row["correct"] for row in rows if row["correct"] is not None]
         judged = [row["terms"] for row in rows if row["total"] is not None]
         stops = Counter(row["stop"] for row in rows)
+        totals: dict[int, list[float]] = defaultdict(list)
+        for row in rows:
+            totals[row["group"]] += [row["total"]] if row["total"] is not None else []
+        # No advantage: fewer than two rewards, or equal ones.
+        flat = [group for group, rewards in totals.items() if not rewards or max(rewards) - min(rewards) < 1e-8]
         return {
+            "rollout/zero_variance_groups": len(flat) / len(totals),
             "rollout/accuracy": sum(graded) / len(graded) if graded else math.nan,
             "rollout/calls": sum(len(row["calls"]) for row in rows) / len(rows),
             **{f"rollout/{stop}": stops[stop] / len(rows) for stop in STOPS},

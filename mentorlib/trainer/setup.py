@@ -103,6 +103,22 @@ class StepLogger(TrainerCallback):
         control.should_save = control.should_save and state.global_step < state.max_steps
 
 
+def prepare_resume(trainer: Trainer, run: Run) -> int:
+    """The step of the last whole checkpoint (0: none); incomplete checkpoints and rows of later steps are removed."""
+    first_process = trainer.is_world_process_zero()
+    checkpoints = run.path / "checkpoints"
+    if first_process:
+        for folder in checkpoints.glob("checkpoint-*"):
+            if not (folder / "trainer_state.json").exists():  # it is written last: the run was killed while saving
+                shutil.rmtree(folder)
+    trainer.accelerator.wait_for_everyone()
+    last = max((int(p.name.split("-")[-1]) for p in checkpoints.glob("checkpoint-*")), default=0)
+    for name in ("rollouts.jsonl", "metrics.jsonl"):
+        if first_process and (run.path / name).exists():
+            run.write_rows(name, [r for r in run.read_rows(name) if r["step"] <= last])
+    return last
+
+
 def trained_model(trainer: Trainer, run: Run) -> PreTrainedModel:
     """The trainer's model, adapters merged. All processes save, which gathers shards; the first loads the result.
 

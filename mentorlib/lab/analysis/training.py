@@ -15,9 +15,9 @@ def training_curves(rows: pd.DataFrame) -> pd.DataFrame:
 
     Out, a row for each method and step (its seeds pooled): n (rollouts), accuracy, low, high (Wilson), reward (mean
     total of the reward trained with: not comparable between methods), zero_variance (share of groups whose rewards are
-    all equal: no advantage), calls, tokens (sampled; both a rollout), runs, rollouts (of one run, so far); and of the
-    running means over an eighth of the steps smooth (over all seeds), seed_low and seed_high (of the lowest and the
-    highest seed at that step).
+    all equal or fewer than two: no advantage), calls, tokens (sampled; both a rollout), runs, rollouts (of one run, so
+    far); and of the running means over an eighth of the steps smooth (over all seeds), seed_low and seed_high (of the
+    lowest and the highest seed at that step).
     """
     columns = ["n", "accuracy", "low", "high", "reward", "zero_variance", "calls", "tokens", "runs"]
     columns += ["smooth", "seed_low", "seed_high"]
@@ -29,7 +29,7 @@ def training_curves(rows: pd.DataFrame) -> pd.DataFrame:
     def summarise(group: pd.DataFrame) -> dict[str, Any]:
         right = group["correct"].dropna().astype(float)
         low, high = wilson(right.sum(), len(right))
-        spread = group.dropna(subset=["total"]).astype({"total": float}).groupby(["run", "group"])["total"].std()
+        spread = group.astype({"total": float}).groupby(["run", "group"])["total"].std().fillna(0.0)  # NaN: one reward
         around = smooth.loc[group["step"].iloc[0], group["method"].iloc[0]].dropna()
         return (
             {"n": len(group), "accuracy": right.mean(), "low": low, "high": high}

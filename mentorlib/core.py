@@ -4,7 +4,8 @@ Glossary (the types that need a toolbox, Task and Pair, are in task.py):
 
 ===============  ====================================================================================================
 Message          a chat message as TRL and OpenAI write it: ``{"role", "content"}``; an assistant's may hold
-                 ``tool_calls`` (``[{"type": "function", "function": {"name", "arguments"}}]``), a tool's its ``name``
+                 ``tool_calls`` (``[{"type": "function", "function": {"name", "arguments"}}]``) and, where it thought,
+                 ``reasoning_content``; a tool's may hold its ``name``
 Call             one tool call: a name, and arguments by name
 Execution        the result of one call: a value or an error, and whose fault the error is
 Task, Pair       a question with its answer and toolbox; a task together with its reference
@@ -43,6 +44,7 @@ MAX_CALL = 65_536  # characters of JSON in one call
 MAX_NESTED = 100  # depth of objects and lists in a call; deeper ones could be parsed but not stored
 RESULT_LIMIT = 2_000  # characters of one tool result that a policy reads
 _CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+_THINK = re.compile("</?think>")
 
 
 class InputError(ValueError):
@@ -244,10 +246,50 @@ def raw_calls(text: str) -> list[str]:
     return _CALL.findall(head + tag)
 
 
+def thought_spans(text: str) -> list[tuple[int, int]]:
+    """Where a turn thinks, tags included: from ``<think>`` to the next ``</think>``, or to the end if there is none.
+
+    Where ``</think>`` comes first, the thought was opened in the prompt, by the chat template: it begins with the turn.
+    Tags in the arguments of a well-formed call are text.
+    """
+    if not _THINK.search(text):
+        return []
+    head, tag, _ = text.rpartition("</tool_call>")  # see raw_calls
+    calls = [match.span() for match in _CALL.finditer(head + tag) if parse_call(match.group(1))]
+    spans: list[tuple[int, int]] = []
+    inside, opened = iter(calls), None
+    call = next(inside, None)
+    closable = True  # whether </think> without <think> closes the prompt's thought: only the first tag
+    for match in _THINK.finditer(text):
+        while call and call[1] <= match.start():
+            call = next(inside, None)
+        if call and call[0] < match.start():
+            continue
+        if match.group() == "<think>":
+            opened = match.start() if opened is None else opened
+        elif opened is not None or closable:
+            spans.append((opened or 0, match.end()))
+            opened = None
+        closable = False
+    return spans if opened is None else [*spans, (opened, len(text))]
+
+
+def split_thoughts(text: str) -> tuple[str, str]:
+    """What a turn says, without its thoughts, and what it thinks, without the tags (see thought_spans)."""
+    said, thoughts, at = [], [], 0
+    for start, end in thought_spans(text):
+        said.append(text[at:start])
+        thoughts.append(text[start:end].removeprefix("<think>").removesuffix("</think>").strip())
+        at = end
+    # A line break between, so that no call or box is made of what stood on both sides of a thought.
+    return "\n".join([*said, text[at:]]), "\n\n".join(filter(None, thoughts))
+
+
 def parse_turn(text: str) -> Message:
     """Parse the text of one assistant turn into a message.
 
-    Well-formed ``<tool_call>`` blocks become ``tool_calls``. Malformed and unclosed ones stay in ``content``, so that
+    Thoughts become ``reasoning_content``: a call or box within them was considered, not made. Of the rest, well-formed
+    ``<tool_call>`` blocks become ``tool_calls``. Malformed and unclosed ones stay in ``content``, so that
     ``"<tool_call>" in content`` means that the policy wrote a malformed call.
     """
     calls: list[dict[str, Any]] = []
@@ -259,8 +301,11 @@ def parse_turn(text: str) -> Message:
         calls.append(call.message)
         return ""
 
-    head, tag, tail = text.removesuffix("\n").removesuffix(END).rpartition("</tool_call>")  # see raw_calls
+    said, thought = split_thoughts(text.removesuffix("\n").removesuffix(END))
+    head, tag, tail = said.rpartition("</tool_call>")  # see raw_calls
     message: Message = {"role": "assistant", "content": (_CALL.sub(take, head + tag) + tail).strip()}
+    if thought:
+        message["reasoning_content"] = thought
     if calls:
         message["tool_calls"] = calls
     return message

@@ -53,6 +53,20 @@ def tool_turn(tokenizer: PreTrainedTokenizerBase, results: list[str]) -> str:
     return after.removeprefix(before)
 
 
+def opened_thought(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The ``<think>`` with which the template's opening of an assistant turn ends; "" if it opens no thought."""
+    text = render(tokenizer, [{"role": "user", "content": "q"}], [], opening=True)
+    return text[text.rindex("<think>") :] if text.rstrip().endswith("<think>") else ""
+
+
+def adds_empty_thought(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the template writes an empty thought into an assistant turn without one, and not into its opening."""
+    chat: list[Message] = [{"role": "user", "content": "q"}]
+    opening = render(tokenizer, chat, [], opening=True)
+    turn = render(tokenizer, [*chat, {"role": "assistant", "content": "a"}], [], opening=False).removeprefix(opening)
+    return turn.lstrip().removeprefix("<think>").lstrip().startswith("</think>")
+
+
 def encode_chat(
     tokenizer: PreTrainedTokenizerBase, prompt: list[Message], answer: list[Message], schemas: Schemas
 ) -> tuple[list[int], list[int]]:

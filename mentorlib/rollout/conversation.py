@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core import Execution, Message, Stop, Trajectory, format_tool_result, parse_turn, raw_calls
+from ..core import Execution, Message, Stop, Trajectory, format_tool_result, parse_turn, raw_calls, split_thoughts
 from ..sandbox.pool import Sandbox
 from ..sandbox.toolbox import call_many
 from ..task import Task
@@ -30,15 +30,16 @@ class Conversation:
         """Add an assistant turn.
 
         Args:
-            text: the turn without its end token.
+            text: the turn without its end token, with a ``<think>`` that the chat template opened for it.
             cut: whether a token limit ended it before the end token.
 
         Returns:
             The raw calls to run; none if the turn ended the conversation. Where the task's metric is ``calls``, the
-            calls are the answer and are not run.
+            calls are the answer and are not run. What the turn thinks is neither call nor answer.
         """
         self.messages.append(parse_turn(text))
         self.turns += 1
+        text, _ = split_thoughts(text)
         calls = raw_calls(text)
         if cut:
             self.stop = "length"

@@ -7,7 +7,7 @@ concatenated, never re-tokenised.
 from ..core import Trajectory
 from ..sandbox.pool import Sandbox
 from ..task import SYSTEM, Task
-from .chat import encode, prompt_ids, tool_turn
+from .chat import encode, opened_thought, prompt_ids, tool_turn
 from .conversation import Conversation, run_calls
 from .engine import Engine, Sampled
 
@@ -42,6 +42,7 @@ def run_rollouts(
     ids_of = {task.id: prompt_ids(tokenizer, task.prompt(system), list(task.toolbox.schemas)) for task in unique}
     prompts = [ids_of[task.id] for task in tasks]
     conversations = [Conversation(task, max_turns) for task in tasks]
+    thought = opened_thought(tokenizer)
     in_turns = [0] * len(tasks)  # sampled tokens in each row's closed turns
     # A prompt that fills the context leaves no room to sample. TRL's trainer needs at least one token a row: an end
     # token that counts as not sampled.
@@ -53,7 +54,7 @@ def run_rollouts(
         for i, ids in closed:
             in_turns[fits[i]] += len(ids)
             conversation = conversations[fits[i]]
-            pending.append((conversation, conversation.add_turn(str(tokenizer.decode(ids[:-1])))))
+            pending.append((conversation, conversation.add_turn(thought + str(tokenizer.decode(ids[:-1])))))
         results = run_calls(pending, sandbox)
         return [encode(tokenizer, tool_turn(tokenizer, texts)) if texts else None for texts in results]
 
@@ -66,7 +67,7 @@ def run_rollouts(
     texts: dict[int, str] = {}
     for conversation, prompt, closed_tokens, s in zip(conversations, prompts, in_turns, sampled, strict=True):
         if unclosed := sum(s.mask) - closed_tokens:  # the turn that the token limit cut
-            conversation.add_turn(str(tokenizer.decode(s.token_ids[-unclosed:])), cut=True)
+            conversation.add_turn(thought + str(tokenizer.decode(s.token_ids[-unclosed:])), cut=True)
         if s.cut:
             conversation.stop = "length"
         texts |= {i: str(tokenizer.decode([i])) for i in set(s.token_ids) - texts.keys()}

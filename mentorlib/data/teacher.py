@@ -23,13 +23,15 @@ from ..runs.files import Row
 from ..runs.progress import ProgressCallback
 from ..runs.run import Run
 from ..sandbox.pool import Sandbox
-from ..task import Pair, Task
+from ..task import SYSTEM, Pair, Task
 from .check_references import RejectedRow, verify_references
 from .parquet import check_ids
 from .suites import SUITES
 
 
-def load_teacher(name: str, run: Run, *, model: str = "", **endpoint: Any) -> Policy | None:
+def load_teacher(
+    name: str, run: Run, *, model: str = "", template_arguments: dict[str, Any] | None = None, **endpoint: Any
+) -> Policy | None:
     """A teacher by name.
 
     Args:
@@ -37,11 +39,14 @@ def load_teacher(name: str, run: Run, *, model: str = "", **endpoint: Any) -> Po
             a model folder or a hub name.
         run: stores an endpoint's replies.
         model: its name at the address.
+        template_arguments: see load_model and Endpoint.
         endpoint: see Endpoint.
     """
     if not name:
         return None
-    return Endpoint(name, model, run, **endpoint) if "://" in name else TorchEngine(*load_model(name))
+    if "://" in name:
+        return Endpoint(name, model, run, template_arguments=template_arguments, **endpoint)
+    return TorchEngine(*load_model(name, template_arguments=template_arguments))
 
 
 def distill(
@@ -55,6 +60,7 @@ def distill(
     temperature: float = 0.7,
     max_turns: int = 8,
     max_tokens: int = 2048,
+    system: str = SYSTEM,
     seed: int = 0,
     progress: ProgressCallback | None = None,
 ) -> tuple[list[Pair], list[RejectedRow], Row]:
@@ -70,7 +76,7 @@ def distill(
             came without a reference.
         run: where the agreement of each task is written (``teacher.jsonl``).
         samples: trajectories a task.
-        temperature, max_turns, max_tokens, seed, progress: see sample_tasks.
+        temperature, max_turns, max_tokens, system, seed, progress: see sample_tasks.
 
     Returns:
         The pairs, without the tasks that no sample solved; the samples not kept, by name; and ``agreement`` with an
@@ -98,6 +104,7 @@ def distill(
         temperature=temperature,
         max_turns=max_turns,
         max_tokens=max_tokens,
+        system=system,
         seed=seed,
         progress=progress,
     )

@@ -75,7 +75,8 @@ def encode_chat(
     Args:
         tokenizer: with a prefix-preserving chat template.
         prompt: messages up to the first assistant turn.
-        answer: assistant and tool messages in turn, ending with an assistant's.
+        answer: assistant and tool messages in turn, ending with an assistant's. Their thoughts are left out where the
+            template's arguments turn thinking off.
         schemas: JSON schemas of the tools offered.
 
     Raises:
@@ -84,6 +85,8 @@ def encode_chat(
     ids = prompt_ids(tokenizer, prompt, schemas)
     mask = [0] * len(ids)
     text = render(tokenizer, prompt, schemas, opening=True)
+    if text.rstrip().endswith("</think>"):  # thinking is off: the opening itself closes the thought
+        answer = [{k: v for k, v in message.items() if k != "reasoning_content"} for message in answer]
     chat = list(prompt)
     end = str(tokenizer.eos_token)
     for i, message in enumerate(answer):

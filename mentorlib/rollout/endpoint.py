@@ -38,6 +38,7 @@ class Endpoint:
         timeout: seconds that a reply may take.
         patience: seconds for which a request is retried.
         prices: of a million prompt tokens and a million completion tokens, for the cost; without them no cost is shown.
+        template_arguments: sent as ``chat_template_kwargs``, which vLLM, SGLang and llama.cpp hand to the template.
 
     Raises:
         InputError: an invalid address, one that contains a password, no model name, or prices that are not two.
@@ -54,6 +55,7 @@ class Endpoint:
         timeout: float = 120.0,
         patience: float = 300.0,
         prices: list[float] | None = None,
+        template_arguments: dict[str, Any] | None = None,
     ):
         self._log: dict[str, Row] = {}
         if (run.path / "replies.jsonl").exists():
@@ -73,6 +75,7 @@ class Endpoint:
                 f"prices={prices}: give two, of a million prompt tokens and a million completion tokens, or []"
             )
         self.url, self.model, self.run, self.concurrency, self.prices = url, model, run, concurrency, prices
+        self.template_arguments = template_arguments
         self._lock = threading.Lock()
         self._used: dict[str, Row] = {}  # the log's rows that went into trajectories
 
@@ -216,7 +219,9 @@ class ServedConversation:
 
     def request(self) -> dict[str, Any]:
         """The next turn's request; its hash is the key of the log, so its fields must not change."""
+        arguments = self.endpoint.template_arguments
         return {
+            **({"chat_template_kwargs": arguments} if arguments else {}),
             "model": self.endpoint.model,
             "messages": self.chat,
             "tools": self.tools,

@@ -76,7 +76,7 @@ def load_model(
     return model, tokenizer
 
 
-_FIXED = re.compile(r"\A\{#- Fixed arguments\. -#\}(\{%- set \w+ = .*? %\})*\n", re.DOTALL)
+_FIXED = re.compile(r"\A\{#- Fixed arguments\. -#\}(\{%- set \w+ = .*? -%\})*\n", re.DOTALL)
 _GIVEN = ("messages", "tools", "documents", "add_generation_prompt")  # by whoever renders the template
 
 
@@ -89,7 +89,9 @@ def fix_arguments(template: str, arguments: dict[str, Any]) -> str:
     template = _FIXED.sub("", template)
     for name in arguments:
         if name in _GIVEN or not re.search(rf"\b{re.escape(str(name))}\b", template):
-            known = "it reads enable_thinking" if "enable_thinking" in template else "the template has no thinking to set"
+            known = (
+                "it reads enable_thinking" if "enable_thinking" in template else "the template has no thinking to set"
+            )
             raise InputError(f"template_arguments: the chat template takes no {name!r}: leave it out ({known})")
     lines = "".join(f"{{%- set {name} = {value!r} -%}}" for name, value in arguments.items())
     return f"{{#- Fixed arguments. -#}}{lines}\n{template}"

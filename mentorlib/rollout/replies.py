@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..core import Message, parse_call, parse_turn
+from ..core import Message, parse_call, parse_turn, thought_spans
 from ..runs.files import Row
 from ..sandbox.validate import check_value
 
@@ -49,10 +49,13 @@ def turn_text(message: Message) -> str:
     tool_calls = message.get("tool_calls")
     if not tool_calls:
         return content  # a server without a tool parser leaves calls in the text; they count too
-    blocks = [content.replace("tool_call>", "tool_call >")] if content else []
+    content = content.replace("tool_call>", "tool_call >")
+    if any(end == len(content) for _, end in thought_spans(content)) and not content.endswith("</think>"):
+        content += "</think>"  # the calls are not part of a thought that the server left open
+    blocks = [content] if content else []
     for call in tool_calls:
         name, arguments = json.dumps(call["function"]["name"]), (call["function"].get("arguments") or "{}").strip()
-        if any(tag in name + arguments for tag in ("<|", "tool_call>", "tool_response>")):
+        if any(tag in name + arguments for tag in ("<|", "tool_call>", "tool_response>", "think>")):
             name, arguments = name.replace("<", "\\u003c"), arguments.replace("<", "\\u003c")
         blocks.append(f'<tool_call>\n{{"name": {name}, "arguments": {arguments}}}\n</tool_call>')
     return "\n".join(blocks)

@@ -19,7 +19,7 @@ _WHOLE = {
     **dict.fromkeys(("processes", "n_eval", "concurrency"), 1),
     **dict.fromkeys(("lora_rank", "micro_batch", "save_steps", "seed"), 0),
 }
-_REAL = {"beta": 0.0, "per_minute": 0.0}
+_REAL = {"beta": 0.0, "per_minute": 0.0, "eval_temperature": 0.0}
 _POSITIVE = ("learning_rate", "timeout")
 _LARGEST_SEED = 2**32 - 1  # NumPy's
 

@@ -11,7 +11,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from ..core import InputError
 from ..rollout.attention import packed_attention
-from ..rollout.chat import encode_chat
+from ..rollout.chat import adds_empty_thought, encode_chat
 from ..rollout.check import check_model
 from ..runs.progress import ProgressCallback
 from ..runs.run import Run
@@ -75,8 +75,8 @@ def train_sft(
         progress: called with (step, steps, metrics) after each step; training stops there if it returns True.
 
     Raises:
-        InputError: no reference is short enough, a reference without turns, a number out of its range, or sizes that do
-            not divide.
+        InputError: no reference is short enough, a reference without turns, references without the thoughts that the
+            template would add, a number out of its range, or sizes that do not divide.
     """
     check_settings(
         "sft",
@@ -91,6 +91,12 @@ def train_sft(
     )
     check_tasks(pairs, "sft")
     check_model(model)
+    if adds_empty_thought(tokenizer) and not any("reasoning_content" in m for _, r in pairs for m in r.messages):
+        raise InputError(
+            "the references hold no thoughts, but the student's chat template lets it think: SFT would teach empty "
+            'thoughts, unlike base and GRPO: give template_arguments={"enable_thinking": false} to all methods, '
+            "or have a teacher that thinks do the tasks (docs/model.md)"
+        )
     encoded = [encode_chat(tokenizer, t.prompt(system), r.messages, list(t.toolbox.schemas)) for t, r in pairs]
     fitting = _fitting(run, pairs, [len(ids) for ids, _ in encoded], max_length, model)
     encoded = [encoded[i] for i in fitting]

@@ -84,6 +84,7 @@ LEDGER: dict[str, tuple[str, str, list[str], str, dict[str, Any]]] = {
     ),
     "odd-name": ("none", call().replace('"add"', '["add"]') + NEXT + ANSWER, ["add"], "5", {}),
     "misread": ("sparse", f"\\boxed{{2031-05-02}}{END}", ["add"], "2031-02-05", {}),
+    "thought": ("exact", f"<think>{call('guess')}</think>{call()}{NEXT}{ANSWER}", ["add"], "5", {}),
     "unjudged": ("sparse", f"\\boxed{{9**9**9**9}}{END}", ["add"], "x^2", {}),
 }
 

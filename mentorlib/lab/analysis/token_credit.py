@@ -8,12 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from ...core import thought_spans
 from .reward_effects import advantages
 
 KINDS = {
     "call": "from <tool_call> to </tool_call>, or to the turn's end if it is never closed",
     "answer": "\\boxed{…}",
-    "other": "everything else that the policy sampled, end tokens included",
+    "other": "everything else that the policy sampled, thoughts and end tokens included",
 }
 _SPANS = re.compile(r"(?P<call><tool_call>.*?(?:</tool_call>|\Z))|\\boxed\s*(?P<box>\{)", re.DOTALL)
 
@@ -54,6 +55,11 @@ def token_kinds(row: Mapping[str, Any]) -> list[tuple[str, str, float]]:
 
 def _spans(text: str) -> Iterator[tuple[int, int, str]]:
     """(start, end, kind) of calls and boxes, in order; one that is never closed goes on to the end."""
+    pieces, at = [], 0
+    for start, end in thought_spans(text):  # a call or box in a thought is neither
+        pieces += [text[at:start], " " * (end - start)]
+        at = end
+    text = "".join([*pieces, text[at:]])
     for match in _SPANS.finditer(text):
         if match["call"]:
             yield *match.span(), "call"

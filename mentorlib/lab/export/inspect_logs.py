@@ -87,7 +87,7 @@ def _sample(row: Row, epoch: int, model: str) -> dict[str, Any]:
     replies = [m for m in messages if m["role"] == "assistant"]
     choices = [{"message": m, "stop_reason": _STOPS.get(row.get("stop", ""), "unknown")} for m in replies[-1:]]
     score = {True: "C", False: "I", None: "N"}[row.get("correct")]
-    answer = replies[-1]["content"] if replies else ""
+    answer = next((m["content"] or "" for m in reversed(row["messages"]) if m["role"] == "assistant"), "")
     return {
         "id": row["task_id"],
         "epoch": epoch,
@@ -107,7 +107,11 @@ def _inspect_message(message: dict[str, Any]) -> dict[str, Any]:
         {"id": c["id"], "function": c["function"]["name"], "arguments": c["function"]["arguments"], "type": "function"}
         for c in message["tool_calls"]
     ]
-    return message | {"tool_calls": calls}
+    thought = message.pop("reasoning_content", None)
+    content = message["content"]
+    if thought:
+        content = [{"type": "reasoning", "reasoning": thought}, {"type": "text", "text": content}]
+    return message | {"content": content, "tool_calls": calls}
 
 
 def messages_with_call_ids(row: Row) -> Iterator[dict[str, Any]]:
@@ -128,4 +132,5 @@ def messages_with_call_ids(row: Row) -> Iterator[dict[str, Any]]:
             function = {"name": name, "arguments": given if isinstance(given, dict) else {"arguments": given}}
             calls.append({"id": f"{turn}-{number}", "type": "function", "function": function})
         pending = [(call["id"], call["function"]["name"]) for call in calls]
-        yield {"role": "assistant", "content": message.get("content") or "", "tool_calls": calls}
+        thought = {k: message[k] for k in ("reasoning_content",) if message.get(k)}
+        yield {"role": "assistant", "content": message.get("content") or "", **thought, "tool_calls": calls}

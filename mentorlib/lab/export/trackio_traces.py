@@ -40,9 +40,12 @@ def save_trackio(run: Run, project: str = "mentorlib") -> int:
     return sum(len(rows) for step in traces.values() for rows in step.values())
 
 
+_KEPT = ("role", "content", "reasoning_content", "tool_call_id")
+
+
 def _openai_message(message: dict[str, Any]) -> dict[str, Any]:
     """The message as OpenAI's API writes it: arguments as JSON text, no empty fields."""
-    kept = {k: v for k, v in message.items() if k in ("role", "content", "tool_call_id") and v is not None}
+    kept = {k: v for k, v in message.items() if k in _KEPT and v is not None}
     if calls := message.get("tool_calls"):
         functions = [call["function"] | {"arguments": json.dumps(call["function"]["arguments"])} for call in calls]
         kept["tool_calls"] = [call | {"function": f} for call, f in zip(calls, functions, strict=True)]

@@ -28,14 +28,14 @@ _PRE = (
     "font:12.5px/1.45 ui-monospace,monospace;border:0;margin:2px 0;padding:0"
 )
 _COLUMNS = "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(20em,100%),1fr));gap:0 16px"
-_COLOURS = {"student": "#0072B2", "call": "#E69F00", "result": "#009E73", "error": "#D55E00"}
+_COLOURS = {"thought": "#7F7F7F", "student": "#0072B2", "call": "#E69F00", "result": "#009E73", "error": "#D55E00"}
 
 
 class Part(NamedTuple):
     """One piece of a transcript.
 
-    ``kind`` is facts, question, tools, student, call, result, error, answer, teacher or reward and picks place and
-    colour. ``segments`` is the text in pieces, each with a flag: the piece is an ungrounded argument. ``note`` is a
+    ``kind`` is facts, question, tools, thought, student, call, result, error, answer, teacher or reward and picks place
+    and colour. ``segments`` is the text in pieces, each with a flag: the piece is an ungrounded argument. ``note`` is a
     remark, favourable if ``good``. ``tokens`` are the turn's sampled tokens with their log-probabilities.
     """
 
@@ -174,6 +174,8 @@ def _turns(
         if tokens and len(tokens) > left:
             tokens = [*tokens[:left], (f"… {len(tokens) - left:,} more tokens", 0.0)]
         left -= min(left, len(tokens or ()))
+        if thought := message.get("reasoning_content"):
+            yield Part("thought", "student's thought", _plain(thought, limit))
         yield Part("student", "student", _plain(content, limit), tokens=tokens)
         for call in message.get("tool_calls") or ():
             marked = ungrounded.get(index, set())

@@ -3,6 +3,7 @@
 import json
 import time
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from mentorlib.core import END, Call, InputError, Reference, Trajectory, parse_turn, raw_calls, split_thoughts
 from mentorlib.data.suites import generate
+from mentorlib.lab.batch.parameters import parameters_of, read_notebook
 from mentorlib.rewards.corrected import final_answer
 from mentorlib.rollout.chat import adds_empty_thought, encode_chat, opened_thought, prompt_ids, render
 from mentorlib.rollout.conversation import Conversation
@@ -18,6 +20,7 @@ from mentorlib.rollout.loop import run_rollouts
 from mentorlib.rollout.model import fix_arguments, load_model
 from mentorlib.rollout.replies import turn_text
 from mentorlib.runs.run import Run
+from mentorlib.task import SYSTEM
 from mentorlib.trainer.sft import train_sft
 
 RAW = '{"name": "add", "arguments": {"a": 1, "b": 2}}'
@@ -162,6 +165,13 @@ def test_arguments_that_no_template_reads_are_refused(thinker, arguments):
         load_model(thinker, template_arguments=arguments)
     with pytest.raises(InputError, match="the chat template takes no"):
         load_model("nano", template_arguments={"enable_thinking": False})
+
+
+@pytest.mark.parametrize("notebook", ["01_build_data", "02_train"])
+def test_the_notebooks_system_message_is_the_librarys(notebook):
+    file = Path(__file__).parents[2] / "notebooks" / f"{notebook}.ipynb"
+    (system,) = (p for p in parameters_of(read_notebook(file)) if p.name == "system")
+    assert system.default == SYSTEM
 
 
 def test_fixed_arguments_are_replaced_not_piled_up():

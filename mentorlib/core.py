@@ -86,14 +86,15 @@ class Execution:
     """The result of one tool call.
 
     ``fault`` is None on success; "model" when the call or the tool's code was wrong (the policy reads ``error`` and may
-    correct itself); "sandbox" for an infrastructure failure, which is never punished and is left out of the loss.
+    correct itself); "sandbox" for an infrastructure failure, "tool" where the tool's own source fails whatever the
+    call: both are never punished and are left out of the loss.
     """
 
     value: Any = None  # JSON: finite numbers, bounded size and depth
     stdout: str = ""
     error: str | None = None  # one line
     seconds: float = 0.0
-    fault: Literal["model", "sandbox"] | None = None
+    fault: Literal["model", "tool", "sandbox"] | None = None
 
     @property
     def text(self) -> str:

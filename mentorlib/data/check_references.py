@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..core import Call, Execution, Reference, format_tool_result
@@ -12,7 +12,7 @@ from ..rewards.answers import boxed, judge
 from ..rollout.bfcl_match import mismatch
 from ..rollout.grading import holds
 from ..sandbox.pool import Job, Sandbox
-from ..sandbox.toolbox import call_many
+from ..sandbox.toolbox import Toolbox, call_many
 from ..task import Pair, Task
 
 BATCH = 2_000  # references whose calls are executed together
@@ -43,7 +43,8 @@ def verify_references(pairs: Iterable[Pair], sandbox: Sandbox) -> tuple[list[Pai
     pairs = list(pairs)
     kept: list[Pair] = []
     rejected: list[RejectedRow] = []
-    load_errors = _load_errors({task.toolbox.source for task, _ in pairs if task.toolbox.isolate}, sandbox)
+    foreign = {task.toolbox.source: task.toolbox for task, _ in pairs if task.toolbox.isolate}
+    load_errors = _load_errors(foreign, sandbox)
     for start in range(0, len(pairs), BATCH):
         batch = pairs[start : start + BATCH]
         calls = [(task.toolbox, json.dumps(vars(c))) for task, r in batch if _is_executable(task, r) for c in r.calls]
@@ -86,14 +87,20 @@ def _is_executable(task: Task, reference: Reference) -> bool:
     return bool(reference.messages) and task.metric != "calls"
 
 
-def _load_errors(sources: set[str], sandbox: Sandbox) -> dict[str, str]:
-    """The error of each source that fails to load, each loaded in its own process."""
-    ordered = sorted(sources)
-    executions = sandbox.run_many([Job(f"{source}\nresult = None\n") for source in ordered])
-    for execution in executions:
+def _load_errors(toolboxes: Mapping[str, Toolbox], sandbox: Sandbox) -> dict[str, str]:
+    """By source: the error of each that fails to load or lacks a tool, each loaded in its own process."""
+    ordered = sorted(toolboxes)
+    jobs = []
+    for source in ordered:
+        needed = "".join(f"    {name}\n" for name in toolboxes[source].names)
+        jobs.append(Job(f"{source}\n\ndef _load():\n{needed}    return None\n", "_load", {}, isolate=True))
+    errors = {}
+    for source, execution in zip(ordered, sandbox.run_many(jobs), strict=True):
         if execution.fault == "sandbox":
             raise RuntimeError(f"the sandbox failed on loading tools: {execution.error}")
-    return {source: execution.error for source, execution in zip(ordered, executions, strict=True) if execution.error}
+        if execution.error:
+            errors[source] = execution.error
+    return errors
 
 
 def _rejection(task: Task, reference: Reference, results: list[Execution]) -> tuple[str, str] | None:

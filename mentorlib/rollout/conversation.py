@@ -54,10 +54,10 @@ class Conversation:
     def add_results(self, executions: Iterable[Execution]) -> list[str]:
         """Add the executions of a turn's calls, in order; gives the tool results as the policy reads them.
 
-        If the sandbox failed on one of them, the conversation stops and there are none.
+        If the sandbox or the tool's own source failed on one of them, the conversation stops and there are none.
         """
         executions = list(executions)
-        if failed := [execution for execution in executions if execution.fault == "sandbox"]:
+        if failed := [execution for execution in executions if execution.fault in ("sandbox", "tool")]:
             self.stop, self.failure = "infrastructure", failed[0].error or ""
             return []
         results = [format_tool_result(execution.text) for execution in executions]

@@ -8,7 +8,7 @@ import sys
 import sysconfig
 from functools import cache
 
-from . import confinement, worker
+from . import confinement, values, worker
 
 REMEDIES = {  # by layer
     "seccomp": "it needs Linux on x86_64 or aarch64 with CONFIG_SECCOMP_FILTER",
@@ -17,6 +17,7 @@ REMEDIES = {  # by layer
 }
 WORKER = os.path.abspath(worker.__file__)
 CONFINEMENT = os.path.abspath(confinement.__file__)
+VALUES = os.path.abspath(values.__file__)
 
 
 @cache
@@ -50,6 +51,6 @@ def bubblewrap_command() -> list[str]:
     python.append(os.path.join(sys.base_prefix, "lib"))
     bwrap = str(shutil.which("bwrap"))  # an absolute path, since a worker's PATH is not the caller's
     command = [bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--dev", "/dev"]
-    for path in [*readable_paths()[:-1], *python, WORKER, CONFINEMENT]:  # all but /dev/null, which --dev brings
+    for path in [*readable_paths()[:-1], *python, WORKER, CONFINEMENT, VALUES]:  # all but /dev/null, which --dev brings
         command += ["--ro-bind-try", path, path]
     return [*command, "--chdir", "/"]

@@ -126,7 +126,8 @@ class Sandbox:
         """Run jobs at the same time, as many as there are workers; their executions in the order of the jobs.
 
         After an infrastructure failure (a process killed from outside, no memory to fork) a job is tried once more;
-        after a second, its execution has ``fault="sandbox"``.
+        after a second, its execution has ``fault="sandbox"``. That of a tool whose own source fails, whatever the call
+        (it does not load, or returns what has no JSON form), has ``fault="tool"``.
 
         Raises:
             InputError: the sandbox is closed, a process could not confine itself, or a job's arguments are not JSON.
@@ -148,7 +149,7 @@ class Sandbox:
                     i, body = waiting[fork].popleft()
                 except IndexError:  # another thread took the last one
                     return
-                executions[i] = self._execute(fork, body)
+                executions[i] = self._execute(fork, body, jobs[i].name is not None)
 
         # One thread for each worker that has something to do. This thread is one of them: a single job, which is
         # what most callers have, then needs no other.
@@ -167,24 +168,24 @@ class Sandbox:
                 left.clear()  # after an error, or an interrupt, the helpers stop, too
         return executions
 
-    def _execute(self, fork: bool, body: bytes) -> Execution:
+    def _execute(self, fork: bool, body: bytes, declared: bool) -> Execution:
         """Run a job on one worker, and after an infrastructure failure on another."""
         reason = ""
         for _ in range(2):
             try:
-                return self._attempt(fork, body)
+                return self._attempt(fork, body, declared)
             except InfrastructureFailure as e:
                 reason = str(e)
         return Execution(error=f"the sandbox failed: {reason}", fault="sandbox")
 
-    def _attempt(self, fork: bool, body: bytes) -> Execution:
+    def _attempt(self, fork: bool, body: bytes, declared: bool) -> Execution:
         with self._lock:
             self._freed[fork].wait_for(lambda: self._idle[fork])
             worker = self._idle[fork].pop()
         try:
             if worker is None:
                 worker = self._start(fork)
-            execution = worker.run(body)
+            execution = worker.run(body, declared)
             if self._closed and execution.error is not None:
                 raise InfrastructureFailure("it was closed")
             return execution

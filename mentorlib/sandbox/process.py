@@ -84,8 +84,8 @@ class WorkerProcess:
         self.pid = self.process.pid
         self.schedule = -1  # descriptor of /proc/PID/schedstat, where Linux keeps it
 
-    def run(self, job: bytes) -> Execution:
-        """Run one job (the body of a request, see worker.py).
+    def run(self, job: bytes, declared: bool) -> Execution:
+        """Run one job (the body of a request, see worker.py), of a declared tool or of free code.
 
         Raises:
             InfrastructureFailure: the process could not run it for a reason outside the job.
@@ -117,7 +117,7 @@ class WorkerProcess:
         self.reusable = kind != b"R" and self.calls < RECYCLE
         if kind == b"s":
             raise InfrastructureFailure(body.decode(errors="replace"))
-        return _execution(body, time.monotonic() - start)
+        return _execution(body, time.monotonic() - start, declared)
 
     def kill(self) -> None:
         """End the process and all processes of its group."""
@@ -284,8 +284,11 @@ def _refuse(text: str) -> Any:
 _decode = json.JSONDecoder(parse_constant=_refuse).decode
 
 
-def _execution(body: bytes, seconds: float) -> Execution:
-    """A reply's JSON as an Execution. A hostile job may have forged it, so everything is checked again."""
+def _execution(body: bytes, seconds: float, declared: bool) -> Execution:
+    """A reply's JSON as an Execution. A hostile job may have forged it, so everything is checked again.
+
+    Where a declared tool's own source failed, the fault is not the model's.
+    """
     try:
         reply = _decode(body.decode())
         value, stdout, error = reply["value"], reply["stdout"], reply["error"]
@@ -298,6 +301,8 @@ def _execution(body: bytes, seconds: float) -> Execution:
                 raise ValueError("it is too large")
             return Execution(value, stdout, None, seconds)
         error = " ".join(error.encode("utf-8", "replace").decode().split())[:500] or "error"
+        if declared and reply.get("tool") is True:
+            return Execution(None, stdout, error, seconds, "tool")
         return Execution(None, stdout, error, seconds, "model")
     except (ValueError, KeyError, TypeError, RecursionError) as e:
         return Execution(error=f"the result cannot be read: {e}", seconds=seconds, fault="model")

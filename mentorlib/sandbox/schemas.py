@@ -1,16 +1,22 @@
 """Schemas and self-contained source of Python functions."""
 
 import ast
+import builtins
+import contextlib
 import inspect
+import json
 import re
 import sys
 import textwrap
 import types
 import typing
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..core import InputError
+from .docstrings import parse_docstring
+from .hints import HintError, Scope, hint_schema, module_statements
 from .validate import Schema
 
 MAX_DOCSTRING = 10_000  # characters, of a tool that someone else wrote
@@ -21,20 +27,6 @@ def error_text(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def schema_from_function(function: Callable[..., Any]) -> Schema:
-    """A function's schema from its hints and docstring (transformers' ``get_json_schema``).
-
-    Raises:
-        InputError: a hint or a line of the docstring is missing, or of a form that has no schema.
-    """
-    from transformers.utils import get_json_schema  # heavy, and only needed here
-
-    try:
-        return get_json_schema(function)
-    except Exception as e:  # transformers raises its own types, one for each mistake
-        raise InputError(f"tool {function.__name__}: {error_text(e)}") from None
-
-
 def self_contained_source(functions: Sequence[Callable[..., Any]]) -> str:
     """The functions' source with the imports, helpers and constants of their modules that they use.
 
@@ -43,6 +35,9 @@ def self_contained_source(functions: Sequence[Callable[..., Any]]) -> str:
     """
     pieces: dict[str, str] = {}
     for function in functions:
+        if not isinstance(inspect.unwrap(function), types.FunctionType) or inspect.iscoroutinefunction(function):
+            name = getattr(function, "__name__", repr(function))
+            raise InputError(f"tool {name:.60}: a tool is a plain function: define it with `def` in a file or cell")
         _add_source(function.__name__, function, pieces)
     return "\n\n".join(pieces.values()) + "\n"
 
@@ -51,12 +46,15 @@ def _add_source(name: str, value: Any, pieces: dict[str, str]) -> None:
     """Add to ``pieces`` (source by name) what defines ``value`` as ``name``, after what that needs."""
     if name in pieces:
         return
+    value = inspect.unwrap(value) if callable(value) else value  # of a decorator, which is part of the source
     if isinstance(value, types.ModuleType):
         pieces[name] = f"import {value.__name__} as {name}" if value.__name__ != name else f"import {name}"
         return
     module = getattr(value, "__module__", None) or ""
     original = getattr(value, "__name__", None) or getattr(value, "_name", None)
-    if module.split(".")[0] in sys.stdlib_module_names and hasattr(sys.modules.get(module), str(original)):
+    if isinstance(value, types.GenericAlias | types.UnionType) or (module == "typing" and typing.get_args(value)):
+        _add_alias(name, repr(value), pieces)
+    elif _is_installed(module) and hasattr(sys.modules.get(module), str(original)):
         pieces[name] = f"from {module} import {original}" + (f" as {name}" if original != name else "")
     elif isinstance(value, types.FunctionType | type):
         try:
@@ -68,7 +66,7 @@ def _add_source(name: str, value: Any, pieces: dict[str, str]) -> None:
             raise InputError(f"{name}: a tool and what it uses must be plain functions under their own names")
         pieces[name] = ""  # stops recursion between functions that call each other
         scope = vars(sys.modules[module]) if module in sys.modules else getattr(value, "__globals__", {})
-        for used in sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}):
+        for used in sorted(_names_in(tree)):
             if used in scope and used != name:
                 _add_source(used, scope[used], pieces)
         del pieces[name]
@@ -86,66 +84,142 @@ def _add_source(name: str, value: Any, pieces: dict[str, str]) -> None:
         pieces[name] = f"{name} = {literal}"
 
 
-_HINTS: dict[str, Any] = {
-    **{t.__name__: t for t in (int, float, str, bool, list, dict, tuple)},
-    **{n: getattr(typing, n) for n in ("Any", "Optional", "Union", "Literal", "List", "Dict", "Tuple")},
-    "None": None,
-}
+def _is_installed(module: str) -> bool:
+    """Whether a module is Python's, or of a package that the sandbox can import too."""
+    top = module.split(".")[0]
+    folder = Path(getattr(sys.modules.get(module), "__file__", None) or "").parts
+    installed = top != __name__.split(".")[0] and not {"site-packages", "dist-packages"}.isdisjoint(folder)
+    return installed or top in sys.stdlib_module_names
 
 
-def _hint(node: ast.expr) -> Any:
-    """A type hint from its syntax, without running it; ValueError for any but the plain ones."""
-    if isinstance(node, ast.Constant):
-        return _hint(ast.parse(node.value, mode="eval").body) if isinstance(node.value, str) else node.value
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "typing":
-        return _HINTS[node.attr]
-    if isinstance(node, ast.Name):
-        return _HINTS[node.id]
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        return _hint(node.left) | _hint(node.right)
-    if isinstance(node, ast.Subscript):
-        inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-        outer = _hint(node.value)
-        arguments = tuple(ast.literal_eval(n) if outer is typing.Literal else _hint(n) for n in inner)
-        return outer[arguments if len(arguments) > 1 else arguments[0]]
-    raise ValueError(ast.unparse(node))
+def _add_alias(name: str, text: str, pieces: dict[str, str]) -> None:
+    names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)} if "<" not in text else {""}
+    if not names <= {"typing", *vars(builtins)}:
+        raise InputError(f"{name}: this alias of a type cannot be carried into the sandbox: write {text} in each hint")
+    if "typing" in names:
+        pieces["typing"] = "import typing"
+    pieces[name] = f"{name} = {text}"
 
 
-def schema_from_syntax(node: ast.FunctionDef) -> Schema:
-    """A function's schema without running its source: a stand-in gets its signature and docstring.
+def _names_in(tree: ast.AST) -> set[str]:
+    """The names that a definition uses, those in quoted hints included."""
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    for node in ast.walk(tree):
+        hint = getattr(node, "annotation", None)
+        if isinstance(hint, ast.Constant) and isinstance(hint.value, str):
+            with contextlib.suppress(SyntaxError, ValueError):
+                names |= _names_in(ast.parse(hint.value, mode="eval"))
+    return names
+
+
+def tool_definitions(tree: ast.Module) -> dict[str, ast.FunctionDef]:
+    """The functions that a source defines at its top level, also under ``if``, ``try`` and ``with``, by name.
 
     Raises:
-        InputError: as ``schema_from_function``, or hints and arguments other than the plain ones.
+        InputError: one name is defined twice with different arguments.
     """
+    found: dict[str, ast.FunctionDef] = {}
+    for node in module_statements(tree.body):
+        if not isinstance(node, ast.FunctionDef) or any("overload" in ast.unparse(d) for d in node.decorator_list):
+            continue
+        before = found.get(node.name)
+        if before and not node.name.startswith("_") and ast.dump(before.args) != ast.dump(node.args):
+            raise InputError(f"tool {node.name} is defined twice, with different arguments: keep one definition")
+        found[node.name] = node
+    return found
 
-    def stand_in() -> None: ...
 
+def check_public_names(tree: ast.Module) -> None:
+    """Check that nothing public looks like a tool and could be none.
+
+    Raises:
+        InputError: a coroutine, a lambda, another name of a function, or a class with documented methods.
+    """
+    functions = tool_definitions(tree)
+    for node in module_statements(tree.body):
+        if isinstance(node, ast.AsyncFunctionDef) and not node.name.startswith("_"):
+            raise InputError(f"tool {node.name} is an async function, and calls are not awaited: write it with `def`")
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            methods = [m for m in node.body if isinstance(m, ast.FunctionDef | ast.AsyncFunctionDef)]
+            methods = [m for m in methods if not m.name.startswith("_") and ast.get_docstring(m)]
+            if methods and not node.decorator_list and not node.bases:
+                raise InputError(
+                    f"class {node.name}: its method {methods[0].name} is not a tool: write it as a function, or name "
+                    f"the class _{node.name}"
+                )
+        value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        made = isinstance(value, ast.Call) and ast.unparse(value.func).split(".")[-1] == "partial"
+        if value and (isinstance(value, ast.Lambda) or made or (isinstance(value, ast.Name) and value.id in functions)):
+            for target in targets:
+                if isinstance(target, ast.Name) and not target.id.startswith("_"):
+                    kind = "a lambda" if isinstance(value, ast.Lambda) else f"made by `{ast.unparse(value):.60}`"
+                    raise InputError(
+                        f"tool {target.id} is {kind}, without hints and docstring: write it with `def`, or name it "
+                        f"_{target.id}"
+                    )
+
+
+def schema_from_syntax(node: ast.FunctionDef, scope: Scope) -> Schema:
+    """A tool's schema, in the form of transformers' ``get_json_schema``, from its syntax: nothing is executed.
+
+    Args:
+        node: the function.
+        scope: the classes and aliases of its source (`hints.scope_of`).
+
+    Raises:
+        InputError: a hint, a docstring or an argument's line in it is missing; a hint has no schema; the docstring is
+            too long; or it takes * or ** arguments.
+    """
+    tool = f"tool {node.name}"
     given = node.args
-    positional = [*given.posonlyargs, *given.args]
-    optional = {a.arg for a in positional[len(positional) - len(given.defaults) :]}
-    optional |= {a.arg for a, default in zip(given.kwonlyargs, given.kw_defaults, strict=True) if default is not None}
-    # Spaces are squeezed: the time of transformers' patterns grows with the square of their number.
-    lines = [re.sub(r"(?<=\S)\s+", " ", line.rstrip()) for line in (ast.get_docstring(node) or "").splitlines()]
-    doc = re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
-    if len(doc) > MAX_DOCSTRING:
-        raise InputError(f"tool {node.name}: its docstring is {len(doc):,} characters long: at most {MAX_DOCSTRING:,}")
     if given.vararg or given.kwarg:
-        raise InputError(f"tool {node.name}: it takes * or ** arguments")
-    try:
-        hints = {a.arg: _hint(a.annotation) for a in [*positional, *given.kwonlyargs] if a.annotation}
-    except Exception as e:  # whatever a foreign hint can provoke
-        raise InputError(f"tool {node.name}: a hint that is not a plain type: {error_text(e)}") from None
-    empty = inspect.Parameter.empty
-    stand_in.__name__, stand_in.__doc__, stand_in.__annotations__ = node.name, doc, hints
-    stand_in.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(
-                a.arg,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=None if a.arg in optional else empty,
-                annotation=hints.get(a.arg, empty),
-            )
-            for a in [*positional, *given.kwonlyargs]
-        ]
+        raise InputError(f"{tool}: it takes * or ** arguments, which a call cannot name: take a list or a dict")
+    doc = ast.get_docstring(node)
+    # Spaces are squeezed: the time of patterns can grow with the square of their number.
+    doc = re.sub(r"(?<=\S)[^\S\n]+", " ", doc or "").strip()
+    if not doc:
+        raise InputError(f"{tool}: it has no docstring: say what it does, and each argument under `Args:`")
+    if len(doc) > MAX_DOCSTRING:
+        raise InputError(f"{tool}: its docstring is {len(doc):,} characters long: at most {MAX_DOCSTRING:,}")
+    description, lines, returned = parse_docstring(doc)
+    positional = [*given.posonlyargs, *given.args]
+    defaults: dict[str, ast.expr | None] = dict(
+        zip([a.arg for a in positional][len(positional) - len(given.defaults) :], given.defaults, strict=True)
     )
-    return schema_from_function(stand_in)
+    defaults |= {a.arg: default for a, default in zip(given.kwonlyargs, given.kw_defaults, strict=True) if default}
+    properties: dict[str, Schema] = {}
+    for argument in [*positional, *given.kwonlyargs]:
+        name = argument.arg
+        if argument.annotation is None:
+            raise InputError(f"{tool}: argument {name} is missing a type hint: write it as `{name}: float`")
+        try:
+            schema = hint_schema(argument.annotation, scope)
+        except HintError as e:
+            raise InputError(f"{tool}, argument {name}: {e}") from None
+        except Exception as e:  # whatever a foreign hint can provoke
+            raise InputError(f"{tool}, argument {name}: its hint cannot be read: {error_text(e)}") from None
+        default = defaults.get(name)
+        if isinstance(default, ast.Constant) and default.value is None and schema and schema != {"type": "null"}:
+            schema["nullable"] = True
+        text = lines.get(name) or schema.pop("description", "")
+        if not text:
+            raise InputError(
+                f"{tool}: argument {name} has no line in the docstring: add `{name}: what it is` to `Args:`"
+            )
+        if choices := re.search(r"\(choices:\s*(.*?)\)\s*$", text, re.IGNORECASE):
+            try:
+                schema["enum"] = [c.strip() if isinstance(c, str) else c for c in json.loads(choices[1])]
+            except (ValueError, TypeError, RecursionError):
+                raise InputError(
+                    f"{tool}: the choices of argument {name} are not a JSON list: {choices[1]:.60}"
+                ) from None
+            text = text[: choices.start()].strip()
+        properties[name] = {**schema, "description": text}
+    required = [name for name in properties if name not in defaults]
+    parameters = {"type": "object", "properties": properties, **({"required": required} if required else {})}
+    function: Schema = {"name": node.name, "description": description, "parameters": parameters}
+    if node.returns is not None:
+        with contextlib.suppress(Exception):  # no call needs it
+            function["return"] = {**hint_schema(node.returns, scope), **({"description": returned} if returned else {})}
+    return {"type": "function", "function": function}

@@ -1,10 +1,11 @@
 """A named set of tools: their source, their JSON schemas, and the strict validation of calls.
 
-A tool is a typed Python function with a Google docstring. What a policy writes is parsed, checked against the schema
+A tool is a typed Python function with a docstring. What a policy writes is parsed, checked against the schema
 (no extra argument, no coercion, no NaN) and passed on as a name and a dict; a call is never turned into code.
 """
 
 import ast
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,8 +13,9 @@ from functools import cached_property
 from typing import Any
 
 from ..core import Call, Execution, InputError
+from .hints import module_statements, scope_of
 from .pool import Job, Sandbox
-from .schemas import error_text, schema_from_function, schema_from_syntax, self_contained_source
+from .schemas import check_public_names, error_text, schema_from_syntax, self_contained_source, tool_definitions
 from .validate import Schema, ToolError, argument_validator, check_arguments, parse_strictly, shorten, strict_schema
 
 
@@ -91,8 +93,11 @@ class Toolbox:
         Raises:
             InputError: a function without type hints or docstring, or using something that source cannot express.
         """
-        schemas = [schema_from_function(function) for function in functions]
-        return cls(name, self_contained_source(functions), schemas, isolate)
+        source = self_contained_source(functions)
+        tree = ast.parse(source)
+        defined, scope = tool_definitions(tree), scope_of(tree)
+        schemas = [schema_from_syntax(defined[inspect.unwrap(function).__name__], scope) for function in functions]
+        return cls(name, source, schemas, isolate)
 
     @classmethod
     def from_schemas(cls, name: str, schemas: list[Schema]) -> "Toolbox":
@@ -115,23 +120,26 @@ class Toolbox:
         Without ``schemas``, they are derived from the signatures and docstrings of its public functions.
 
         Raises:
-            InputError: source that does not parse, lacks a function that a schema names, or has hints other than
-                plain types.
+            InputError: source that does not parse, lacks a function that a schema names, has hints without a schema,
+                or public names that look like tools and can be none, such as lambdas and coroutines.
         """
         try:
             tree = ast.parse(source)
         except (SyntaxError, ValueError, MemoryError, RecursionError) as e:
             raise InputError(f"toolbox {name}: the source is not Python: {error_text(e)}") from None
-        defined = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
         if schemas is None:
-            public = [node for key, node in defined.items() if not key.startswith("_")]
             try:
-                return cls(name, source, [schema_from_syntax(node) for node in public], isolate)
+                check_public_names(tree)
+                defined, scope = tool_definitions(tree), scope_of(tree)
+                public = [node for key, node in defined.items() if not key.startswith("_")]
+                return cls(name, source, [schema_from_syntax(node, scope) for node in public], isolate)
             except InputError as e:
                 raise InputError(f"toolbox {name}: {e}") from None
         box = cls(name, source, [_checked(name, schema) for schema in schemas], isolate)
+        callables = {node.name for node in module_statements(tree.body) if isinstance(node, ast.FunctionDef)}
+        callables |= {key for key, value in scope_of(tree).items() if not isinstance(value, ast.ClassDef)}
         for tool in box.names:
-            if tool not in defined:
+            if tool not in callables:
                 raise InputError(f"toolbox {name}: the source defines no function {tool!r}, which a schema names")
         return box
 

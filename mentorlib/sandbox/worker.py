@@ -20,6 +20,7 @@ import signal
 import struct
 import sys
 import time
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -30,10 +31,21 @@ PRELOAD = """
     textwrap time typing unicodedata zlib
 """
 
-MAX_VALUE = 100_000  # characters of a result's JSON
+
+def load_beside(name: str) -> Any:
+    """The module beside this file, which an isolated interpreter (-I) does not find by name."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+values = load_beside("values")
+MAX_VALUE: int = values.MAX_VALUE
+MAX_DEPTH: int = values.MAX_DEPTH
 MAX_STDOUT = 10_000  # characters
-MAX_DEPTH = 32  # nested lists and dicts
-MAX_DIGITS = 4300  # of an integer; CPython's own limit for turning one into text
 MAX_REPLY = 2 * MAX_VALUE + 12 * MAX_STDOUT  # bytes of a whole reply: JSON escapes a character to twelve at most
 
 # --- one call ------------------------------------------------------------------------------------------------------
@@ -63,35 +75,6 @@ class Capped(io.TextIOBase):
 
 
 _encode = json.JSONEncoder(allow_nan=False).iterencode  # bound now: a call may replace json's own
-_float, _str, _add, _abs = float.__float__, str.__str__, int.__add__, int.__abs__
-
-
-def plain(value: Any, depth: int = MAX_DEPTH) -> Any:
-    """The value in plain JSON types, without subclasses; ValueError naming what does not fit."""
-    if value is None or value is True or value is False:
-        return value
-    if isinstance(value, str):
-        return _str(value)
-    if isinstance(value, int):
-        if _abs(value) >> 14_284:  # about 4,300 digits
-            raise ValueError(f"the result holds an integer of more than {MAX_DIGITS} digits")
-        return _add(value, 0)
-    if isinstance(value, float):
-        if value - value != 0.0:
-            raise ValueError(f"the result holds {_float(value)!r}, which is not a finite number")
-        return _float(value)
-    if not isinstance(value, list | tuple | dict):
-        raise ValueError(f"the result is of type {type(value).__name__}: it must be JSON (number, text, list, dict)")
-    if len(value) > MAX_VALUE // 2:  # each item takes two characters at least
-        raise ValueError(f"the result is too large: {len(value):,} items")
-    if depth == 0:
-        raise ValueError(f"the result is nested deeper than {MAX_DEPTH}")
-    if isinstance(value, dict):
-        for key in value:
-            if not isinstance(key, str | int | float | bool | None):
-                raise ValueError(f"the result has a key of type {type(key).__name__}: keys must be text")
-        return {_str(k) if isinstance(k, str) else repr(k): plain(v, depth - 1) for k, v in value.items()}
-    return [plain(v, depth - 1) for v in value]
 
 
 def one_line(error: BaseException) -> str:
@@ -106,11 +89,19 @@ def one_line(error: BaseException) -> str:
 
 
 def execute(source: bytes, job: dict[str, Any], code: Any, output: Capped) -> bytes:
-    """Run one job and give the reply's JSON. Catches all that the job raises."""
-    value, error = "null", None
+    """Run one job and give the reply's JSON. Catches all that the job raises.
+
+    The reply's ``tool`` says that the source of the tools failed, whatever the call was: it does not load, lacks the
+    function, or returned a type that is not JSON.
+    """
+    value, error, loaded, tool = "null", None, False, False
     try:
         name = job["name"]
-        space: dict[str, Any] = {"__name__": "__main__" if name is None else "tool", "__builtins__": builtins}
+        module = types.ModuleType("__main__" if name is None else "tool")
+        space: dict[str, Any] = vars(module)
+        space["__builtins__"] = builtins
+        if name is not None:  # where dataclasses, among others, look for the names in a class's hints
+            sys.modules["tool"] = module
         if code is None:
             text = source.decode("utf-8", "surrogatepass")
             code = compile(text, "<code>" if name is None else "<tool>", "exec")
@@ -119,12 +110,15 @@ def execute(source: bytes, job: dict[str, Any], code: Any, output: Capped) -> by
             raise NameError("the code did not set `result`")
         if name is not None and name not in space:
             raise NameError(f"the source defines no function {name!r}")
-        value = "".join(_encode(plain(space["result"] if name is None else space[name](**job["arguments"])), True))
+        loaded = True
+        result = space["result"] if name is None else values.call(space[name], job["arguments"])
+        value = "".join(_encode(values.plain(result, convert=name is not None), True))
         if len(value) > MAX_VALUE:
             raise ValueError(f"the result is too large: {len(value):,} characters of JSON, at most {MAX_VALUE:,}")
     except BaseException as e:  # SystemExit and KeyboardInterrupt of the job are the job's failures
         value, error = "null", one_line(e)
-    rest = "".join(_encode({"error": error, "stdout": output.take()}, True))
+        tool = job["name"] is not None and (not loaded or isinstance(e, values.NotJSON))
+    rest = "".join(_encode({"error": error, "stdout": output.take(), "tool": tool}, True))
     return f'{{"value": {value}, {rest[1:]}'.encode()
 
 
@@ -225,7 +219,7 @@ def serve(requests: int, replies: int, output: Capped) -> None:
             try:
                 text = source.decode()
                 code = compile(text, "<tool>", "exec")
-                modules = [builtins, sys, sys.modules[__name__]]
+                modules = [builtins, sys, sys.modules[__name__], values]
                 for name in imported(text):
                     try:
                         modules.append(importlib.import_module(name))
@@ -330,16 +324,6 @@ def serve_forks(requests: int, replies: int, null: int, confine: Callable[[], No
         write_all(replies, frame(nonce, kind, body))
 
 
-def load_confinement() -> Any:
-    """The module beside this file, which an isolated interpreter (-I) does not find by name."""
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "confinement.py")
-    spec = importlib.util.spec_from_file_location("confinement", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def main() -> None:
     """Confine this process, report ``ready`` or the reason why not on the reply pipe, then serve."""
     settings = json.loads(sys.argv[1])
@@ -350,7 +334,7 @@ def main() -> None:
     try:
         for name in PRELOAD.split():
             importlib.import_module(name)
-        confinement = load_confinement()
+        confinement = load_beside("confinement")
         confinement.confine(settings)
         program = confinement.seccomp_program(files=bool({"landlock", "bubblewrap"} & set(settings["layers"])))
         if not settings["fork"]:

@@ -321,7 +321,7 @@ def test_own_tasks(tmp_path, sandbox):
     (folder / "tasks.jsonl").write_text("\n".join([*map(json.dumps, rows), *bad]))
     with pytest.raises(InputError, match=r"tools\.py: cannot be read"):
         own.read_own(folder)
-    for source, says in [("def f(:", "not Python"), ("def f(x): pass", "tool f: Cannot generate JSON schema")]:
+    for source, says in [("def f(:", "not Python"), ("def f(x): pass", "tool f: it has no docstring")]:
         (folder / "tools.py").write_text(source)
         with pytest.raises(InputError, match=says):
             own.read_own(folder)

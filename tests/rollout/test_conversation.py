@@ -7,6 +7,8 @@ import pytest
 from mentorlib.core import Execution
 from mentorlib.data.suites import generate
 from mentorlib.rollout.conversation import Conversation, run_calls
+from mentorlib.sandbox.toolbox import Toolbox
+from mentorlib.task import Task
 
 RAW = '{"name": "add", "arguments": {"a": 1, "b": 2}}'
 CALL = f"<tool_call>{RAW}</tool_call>"
@@ -52,3 +54,10 @@ def test_calls_of_several_conversations_go_back_to_each(task, sandbox):
     assert [len(texts) for texts in results] == [1, 0, 2] and "no tool named 'nope'" in results[0][0]
     assert [m["role"] for m in conversations[2].messages] == ["assistant", "tool", "tool"]
     assert [c.stop for c in conversations] == [None, "answered", None]
+
+
+def test_a_fault_of_the_tools_file_ends_as_an_infrastructure_failure(sandbox):
+    source = 'def f() -> int:\n    """Do it."""\n    return b"a"\n'
+    conversation = Conversation(Task("t", "Do.", "1", Toolbox.from_source("t", source), "t"), 4)
+    calls = conversation.add_turn('<tool_call>{"name": "f", "arguments": {}}</tool_call>')
+    assert run_calls([(conversation, calls)], sandbox) == [[]] and conversation.stop == "infrastructure"

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -318,10 +319,11 @@ def test_the_self_test_finds_a_layer_that_does_not_hold(
         pytest.skip(f"no {layer} on this machine")
     source = Path(layers.CONFINEMENT).read_text()
     assert source.count(done) == 1
-    (tmp_path / "worker.py").write_text(Path(layers.WORKER).read_text())
+    for file in (layers.WORKER, layers.VALUES):
+        shutil.copy(file, tmp_path)
     (tmp_path / "confinement.py").write_text(source.replace(done, forgotten))
     assert {verdict for _, verdict, _ in self_test()} <= {"pass", "missing"}
-    for name in ("worker", "confinement"):
+    for name in ("worker", "confinement", "values"):
         monkeypatch.setattr(layers, name.upper(), str(tmp_path / f"{name}.py"))
     assert (layer, "FAIL") in [(name, verdict) for name, verdict, _ in self_test()]
 

@@ -216,11 +216,11 @@ def test_foreign_source_is_read_not_run(tmp_path: Any, monkeypatch: pytest.Monke
         ("def f(:", None, "toolbox bad: the source is not Python: invalid syntax"),
         ("-" * 200_000 + "1", None, "the source is not Python: MemoryError"),
         ("\0", None, "not Python"),
-        ("def f(x):\n    '''F.'''", None, "toolbox bad: tool f: Argument x is missing a type hint"),
+        ("def f(x):\n    '''F.'''", None, "toolbox bad: tool f: argument x is missing a type hint"),
         (
             "def f(x: os.system('true')):\n    '''F.'''",
             None,
-            "tool f: a hint that is not a plain type: os.system('true')",
+            "tool f, argument x: os.system('true') is not a plain type: use int, float, str,",
         ),
         (f"def f(x: int):\n    '''{'word ' * 3000}'''", None, "its docstring is 14,999 characters long"),
         ("def f(*x: int):\n    '''F.'''", None, "it takes * or ** arguments"),

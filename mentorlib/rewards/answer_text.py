@@ -27,10 +27,11 @@ _LATEX = re.compile(
 
 def bare(text: str) -> str:
     r"""A text without surrounding blanks and boxing: ``\boxed{…}``, ``\text{…}`` or dollar signs around the whole."""
-    text = unicodedata.normalize("NFC", text).strip()
-    while match := _WRAPPED.fullmatch(text):
-        inner = next(group for group in match.groups() if group is not None)
-        if not _balanced(inner):
+    text = unicodedata.normalize("NFC", text).replace("\xa0", " ").replace("\u202f", " ").strip()
+    for _ in range(8):
+        match = _WRAPPED.fullmatch(text)
+        inner = next((group for group in match.groups() if group is not None), "") if match else ""
+        if not match or not _balanced(inner):
             break
         text = inner.strip()
     return text
@@ -80,24 +81,28 @@ def _close(a: Fraction, b: Fraction) -> bool:
 
 
 MAX_DIGITS = 300  # of a number, and the largest exponent: more is no answer, and takes long to compare
+MAX_STATED = 1_000  # characters of an answer that states a number; the patterns below are quadratic in it
 _DIGITS = r"(?:[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?|(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)"
 _POWER = r"(?:[eE]|\s*(?:\\times|\\cdot|[×x*·])\s*10\s*(?:\^|\*\*))\s*\{?\s*([+-]?\d{1,3})\s*\}?"
 _NUMBER = re.compile(
-    rf"([+-]?)\s*(\\?[$€£¥]?)\s*([+-]?)({_DIGITS})(?:{_POWER}|\s*/\s*([1-9]\d*))?\s*(\\?%|°)?", re.ASCII
+    rf"([+-]?)\s*(\\?[$€£¥₹]?)\s*([+-]?)({_DIGITS})(?:{_POWER}|\s*/\s*([1-9]\d*))?\s*(\\?%|°)?", re.ASCII
 )
-_UNIT = re.compile(r"\s*\\(?:text|mbox|textrm|mathrm)\s*\{([^{}]*)\}\s*(\^\s*\{?\d\}?)?$")
+_UNIT = re.compile(r"\\(?:text|mbox|textrm|mathrm)\s*\{([^{}]*)\}\s*(\^\s*\{?\d\}?)?$")
 _FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{\s*(-?\d+)\s*\}\s*\{\s*(-?\d+)\s*\}|\s*(\d)\s*(\d)(?!\d))", re.ASCII)
+_MIXED = re.compile(r"(?<![\d.,/])(\d{1,15})\s+(\d{1,15})/([1-9]\d{0,14})(?![\d./])", re.ASCII)
 _DEGREES = re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\})(?![A-Za-z])")
 _UNIT_NAMES = {"percent": "%", "degree": "°", "dollar": "$", "euro": "€"}
 
 
 def _plain(text: str) -> str:
-    r"""A number's LaTeX as text: ``10,\!080`` as 10,080, ``\frac{1}{2}`` as 1/2, degrees as °."""
+    r"""A number's LaTeX as text: ``10,\!080`` as 10,080, ``1\frac{1}{2}`` as 3/2, degrees as °."""
     text = text.replace("−", "-").replace("\\left", "").replace("\\right", "")
     text = re.sub(r"(?<=\d)(?:,\\!\s*|\{,\}|\\[,;])(?=\d{3})", ",", text)
     text = re.sub(r"(?<![\d.,])([1-9]\d{0,2}(?: \d{3})+)(?![\d,])", lambda m: m[1].replace(" ", ","), text)
-    text = _DEGREES.sub("°", text)
-    return re.sub(r"(-?)" + _FRACTION.pattern, _slashed, text)
+    text = re.sub(r"\\[,;:! ]", " ", _DEGREES.sub("°", text))
+    return _MIXED.sub(
+        lambda m: f"{int(m[1]) * int(m[3]) + int(m[2])}/{m[3]}", re.sub(r"(-?)" + _FRACTION.pattern, _slashed, text)
+    )
 
 
 def _slashed(match: re.Match[str]) -> str:
@@ -106,7 +111,8 @@ def _slashed(match: re.Match[str]) -> str:
     if set(below) <= set("-0"):
         return match[0]
     minus = (sign + above + below).count("-") % 2
-    return ("-" if minus else "") + above.lstrip("-") + "/" + below.lstrip("-")
+    blank = " " if match.string[: match.start()][-1:].isdigit() else ""  # 1\frac{1}{2}
+    return blank + ("-" if minus else "") + above.lstrip("-") + "/" + below.lstrip("-")
 
 
 def other_unit(prediction: str, gold: str) -> bool:
@@ -122,6 +128,8 @@ def read_number(text: str) -> Number | None:
     None for any other text, such as ``42 apples``, and for one with a leading zero (``007`` is a name, not a number).
     """
     text, unit = bare(text), ""
+    if len(text) > MAX_STATED:
+        return None
     if match := _UNIT.search(text):
         text, unit = text[: match.start()], _unit_name(match[1] + (match[2] or ""))
     number = _full_number(_plain(text).strip())
@@ -156,6 +164,8 @@ _AROUND = "()[]{}\"'“”‘’`*.,:;?~#"
 
 def stated_number(text: str) -> Number | None:
     """The one number that a policy's answer states, with or without words; None if it states none or several."""
+    if len(text) > MAX_STATED:
+        return None
     text = text.replace("\\approx", "=").replace("≈", "=").replace("\\ ", " ").replace("~", " ")
     if (whole := read_number(text.rpartition("=")[2] if text.count("=") == 1 else text)) is not None:
         return whole
@@ -208,7 +218,7 @@ def is_arithmetic(text: str) -> bool:
 
     Not a date, an address or another text whose parts are numbers: those have leading zeros, colons or several points.
     """
-    if re.search(r"(?<![\d.])0\d|\d\.\d+\.\d|\d:\d", text):
+    if re.search(r"(?<![\d.])0\d|\d\.\d+\.\d|\d:\d|\d\s+\d", text):
         return False
     return "\\" in text or bool(re.fullmatch(r"[\d\s.+\-*/^(){}×·÷!]+", text))
 

@@ -152,10 +152,10 @@ def _corrected(prediction: str, gold: str, metric: Metric) -> Verdict | None:
     """The verdict where the metric and the gold answer need no library; None for mathematics."""
     if metric == "words":
         return Verdict(exact_match(prediction, gold), "words")
+    if len(prediction) + len(gold) > MAX_LENGTH:
+        return Verdict(True, "identical") if prediction.strip() == gold.strip() else Verdict(None, "too long")
     if same_text(prediction, gold):
         return Verdict(True, "identical")
-    if len(prediction) + len(gold) > MAX_LENGTH:
-        return Verdict(None, "too long")
     if metric == "text":
         return Verdict(False, "text")
     if (wanted := read_number(gold)) is not None:

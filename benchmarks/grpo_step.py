@@ -78,7 +78,9 @@ def stock(pairs: list[Pair], folder: str) -> tuple[list[float], int]:
             task, reference = known[key]
             trajectory = Trajectory(key, messages, "", "answered")
             totals.append(
-                REWARDS["exact"](trajectory, reference, answer=task.answer, valid_tools=task.toolbox.names).total
+                REWARDS["exact"](
+                    trajectory, reference, answer=task.answer, valid_tools=task.toolbox.names, metric=task.metric
+                ).total
             )
         return totals
 

@@ -61,16 +61,9 @@ def verify_references(pairs: Iterable[Pair], sandbox: Sandbox) -> tuple[list[Pai
 
 
 def same_number(a: str, b: str) -> bool:
-    """Equal texts, or numbers equal to 1e-5: a policy reads six decimals, so 1/3 times 27 becomes 8.999991.
-
-    Two integers must be equal: nothing was rounded.
-    """
-    if a == b:
-        return True
+    """Equal texts, or numbers equal to 1e-5: a policy reads six decimals, so 1/3 times 27 becomes 8.999991."""
     try:
-        left, right = parse_number(a), parse_number(b)
-        integers = isinstance(left, int) and isinstance(right, int)
-        return left == right if integers else math.isclose(left, right, rel_tol=1e-5)
+        return a == b or math.isclose(parse_number(a), parse_number(b), rel_tol=1e-5)
     except (ValueError, OverflowError):
         return False
 

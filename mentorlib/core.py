@@ -204,6 +204,12 @@ def without_end(response: str) -> str | None:
     return said
 
 
+def end_response(response: str) -> str:
+    """A response that ended by itself, with ChatML's end token at its end, as the official rewards read it."""
+    said = without_end(response)
+    return (response if said is None else said) + END
+
+
 def _stop_of_ended(last: Message) -> Stop:
     if "<tool_call>" in str(last["content"]):
         return "malformed"

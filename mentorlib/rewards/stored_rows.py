@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
-from ..core import END, Call, InputError, Metric, Reference, Stop, Trajectory, tool_messages, without_end
+from ..core import Call, InputError, Metric, Reference, Stop, Trajectory, end_response, tool_messages, without_end
 from .official import CALCULATOR_TOOLS
 from .reward import OFFICIAL, REWARDS, Reward, get_reward
 from .score import Score
@@ -103,9 +103,8 @@ def _score_row(
     row = _parse_row(line)
     reference = stored_reference(row)
     text = row["response"]
-    if ended := _ended(row):  # as the policy wrote it: nothing after the end token
-        said = without_end(text)
-        text = (text if said is None else said) + END
+    if ended := _ended(row):
+        text = end_response(text)
     if version == "official" and isinstance(row.get("prompt"), str):
         text = row["prompt"] + text
     trajectory = Trajectory.from_response(text, reference.task_id)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...core import Call, Reference, Trajectory, tool_messages
+from ...core import Call, Reference, Trajectory, end_response, tool_messages
 from ...rewards.reward import OFFICIAL, REWARDS, Reward, get_reward
 from .stats import wilson
 
@@ -67,7 +67,10 @@ def from_row(row: Mapping[str, Any]) -> tuple[Trajectory, Reference]:
     messages = tool_messages(results if isinstance(results, list) else [])
     task = str(row["task_id"])
     reference = Reference(task, messages, [Call(c["name"], c["arguments"]) for c in calls], str(row["answer"]))
-    return Trajectory(task, list(row["messages"]), str(row["response"]), row["stop"]), reference
+    response = str(row["response"])
+    if row["stop"] not in ("length", "infrastructure"):
+        response = end_response(response)  # of a model with another end token
+    return Trajectory(task, list(row["messages"]), response, row["stop"]), reference
 
 
 def version_differences(official: pd.DataFrame, corrected: pd.DataFrame) -> pd.DataFrame:

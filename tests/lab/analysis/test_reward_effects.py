@@ -107,3 +107,12 @@ def test_what_cannot_be_judged_has_no_total(rollouts: pd.DataFrame) -> None:
 def test_infrastructure_failures_are_never_scored(rollouts: pd.DataFrame) -> None:
     failed = rollouts.head(4).assign(stop=["infrastructure", "answered", "answered", "answered"])
     assert analysis.reward_effects.rescore(failed, rewards=["exact"])["row"].tolist() == failed.index[1:].tolist()
+
+
+def test_other_families_end_tokens_are_no_cut(rollouts: pd.DataFrame) -> None:
+    """Rollouts of a Llama end in its own token; the release's rule reads ChatML's."""
+    rows = rollouts.head(40)
+    other = rows.assign(response=[text.replace("<|im_end|>", "<|eot_id|>\n") for text in rows["response"]])
+    for version in ("official", "corrected"):
+        totals = [analysis.reward_effects.rescore(r, version, ["sparse"])["total"] for r in (rows, other)]
+        assert totals[0].equals(totals[1]) and totals[0].gt(0).any()

@@ -28,10 +28,12 @@ _ABSENT = object()
 
 
 class Run:
-    """Create ``root/run``, or reopen it when its parameters agree with ``params``.
+    """Create ``root/run``, or reopen it when its parameters agree with ``params``, or when it failed.
 
     Parameters are stored as JSON. Those that name an existing file are hashed into run.json's ``data``. Reopening a run
-    that ended removes its results, which are then recorded again.
+    that ended removes its results, which are then recorded again. A run that failed may be corrected: it takes the new
+    parameters, keeps the old ones under ``corrected`` of run.json, and loses its evaluation; `trainer.launch.train`
+    keeps its training where the parameters of that are the same.
 
     Raises:
         InputError: ``run`` cannot be a folder's name, a run of that name has other parameters (each is named), or a
@@ -58,31 +60,31 @@ class Run:
             self.info: dict[str, Any] = read_json(self.path / "run.json")
             self._reopen(params)
         else:
-            self.info = {
-                "name": self.name,
-                "parameters": params,
-                "seed": params.get("seed"),
-                "status": "running",
-                "created": _now(),
-                "finished": None,
-                "python": platform.python_version(),
-                "machine": {"system": platform.platform(), "cores": os.cpu_count()},
-                "versions": versions(),
-                "git": git_revision(),
-                "data": {v: file_hash(v) for v in params.values() if isinstance(v, str) and os.path.isfile(v)},
-            }
+            self.info = {"name": self.name, "status": "running", "created": _now(), "finished": None}
+            self._describe(params)
         self._save()
 
+    def _describe(self, params: dict[str, Any]) -> None:
+        self.info |= {
+            "parameters": params,
+            "seed": params.get("seed"),
+            "python": platform.python_version(),
+            "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+            "versions": versions(),
+            "git": git_revision(),
+            "data": {v: file_hash(v) for v in params.values() if isinstance(v, str) and os.path.isfile(v)},
+        }
+
     def _reopen(self, params: dict[str, Any]) -> None:
-        old = self.info["parameters"]
-        if differ := [k for k in {**old, **params} if old.get(k, _ABSENT) != params.get(k, _ABSENT)]:
-            listed = ", ".join(f"{k} (was {_show(old, k)}, now {_show(params, k)})" for k in differ)
-            raise InputError(
-                f"{self.path} exists with other parameters: {listed}; choose another run name or remove the folder"
-            )
+        check_reopen(self.name, self.path.parent, **params)
         if self.info.pop("compares", None) or self.status != "running":  # its results are recorded again
             (self.path / "results.json").unlink(missing_ok=True)
-        reopened = [*self.info.get("reopened", []), {"time": _now(), "git": git_revision()}]
+        if changed := _changed(self.info["parameters"], params):
+            old = {key: self.info["parameters"].get(key) for key in changed}
+            self.info["corrected"] = [*self.info.get("corrected", []), {"time": _now(), "was": old}]
+            self._describe(params)
+            shutil.rmtree(self.path / "eval", ignore_errors=True)
+        reopened = [*self.info.get("reopened", []), {"time": _now(), "git": git_revision(), "was": self.status}]
         self.info |= {"reopened": reopened, "status": "running", "finished": None}
 
     @classmethod
@@ -206,6 +208,24 @@ class Run:
 
     def _save(self) -> None:
         self.write_json("run.json", self.info)
+
+
+def check_reopen(run: str, root: str | Path = "runs", **params: Any) -> None:
+    """InputError if a run of that name exists with other parameters, unless it failed: then it may be corrected."""
+    file = Path(root) / check_name(run) / "run.json"
+    if not file.exists():
+        return
+    info, params = read_json(file), jsonable(params)
+    old, differ = info["parameters"], _changed(info["parameters"], params)
+    if differ and info["status"] != "failed":
+        listed = ", ".join(f"{k} (was {_show(old, k)}, now {_show(params, k)})" for k in differ)
+        raise InputError(
+            f"{file.parent} exists with other parameters: {listed}; choose another run name or remove the folder"
+        )
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    return [k for k in {**old, **new} if old.get(k, _ABSENT) != new.get(k, _ABSENT)]
 
 
 def check_name(name: Any) -> str:

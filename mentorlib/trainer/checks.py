@@ -10,8 +10,10 @@ from typing import Any
 from ..core import InputError
 from ..data.parquet import load_tasks
 from ..rewards.reward import Reward, get_reward
+from ..runs.run import check_reopen
 from ..task import Pair
 
+NOT_OF_A_RUN = ("concurrency", "per_minute", "timeout")  # with another number of requests at a time, a run may go on
 METHODS = ("none", "sft", "gkd", "grpo")
 # The least value of each parameter that is a whole number, and of each that may have a fraction.
 _WHOLE = {
@@ -29,7 +31,7 @@ def check_training(**parameters: Any) -> None:
 
     Raises:
         InputError: as check_settings and check_tasks, or no data set, or a suite (to train or evaluate on) that has no
-            tasks in it; the nearest name is given.
+            tasks in it (the nearest name is given), or a run of that name that has other parameters and did not fail.
     """
     check_settings(**parameters)
     data, suites = Path(parameters["data"]), parameters["eval_suites"]
@@ -39,6 +41,7 @@ def check_training(**parameters: Any) -> None:
         raise InputError(f"data={data}: give the run folder of 01_build_data that holds the file")
     if parameters["method"] != "none":
         check_tasks(load_tasks(data, suite=parameters["suite"], split="train"), **parameters)
+    check_reopen(**{name: value for name, value in parameters.items() if name not in NOT_OF_A_RUN})
     for suite in suites:
         load_tasks(data, suite=suite, split=parameters["eval_split"], n=parameters["n_eval"])
 

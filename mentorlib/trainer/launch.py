@@ -4,9 +4,11 @@
 run.json, shares each step with the others, and the first process writes metrics, rollouts and the model.
 """
 
+import contextlib
 import inspect
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 from ..core import InputError
 from ..data.parquet import load_tasks
 from ..rollout.model import load_model
+from ..runs.files import read_json
 from ..runs.processes import die_with_parent
 from ..runs.progress import ProgressCallback
 from ..runs.run import Run
@@ -30,7 +33,7 @@ from ..task import Pair
 from .checks import check_settings
 from .grpo import train_grpo
 from .setup import save_model
-from .sft import train_sft
+from .sft import TOO_LONG, train_sft
 
 _STEP, _ERROR = "mentor step ", "mentor: "  # how a launched process's progress and error lines begin
 # accelerate launch in a process that is killed with the kernel that started it, as its own processes are with it.
@@ -40,6 +43,9 @@ from mentorlib.runs.processes import die_with_parent
 die_with_parent()
 runpy.run_module("accelerate.commands.launch", run_name="__main__", alter_sys=True)
 """
+# What may change between two attempts without changing what is trained.
+_FREE = {"micro_batch", "save_steps", "report_to"}
+_WRITTEN = ("rollouts.jsonl", "metrics.jsonl", TOO_LONG)  # by training
 STOP = "stop"  # a file of this name in the run's folder ends launched training after the current step
 
 
@@ -59,6 +65,9 @@ def train(
     ``launcher`` "" trains here; "accelerate" in ``processes`` processes, or as many as the file ``accelerate_config``
     says (FSDP, DeepSpeed, several machines), which load the run's ``student`` and ``data`` themselves.
 
+    A run that failed after its training, such as in its evaluation, keeps it: the saved model is loaded. One that
+    failed before goes on from its last checkpoint. With other parameters of training it begins anew.
+
     Args:
         run: with these parameters; those of other kinds are ignored.
         model, tokenizer, pairs, sandbox, progress: see train_grpo.
@@ -67,7 +76,50 @@ def train(
         InputError: an unknown method or launcher, a missing file, a teacher with another vocabulary, or an error that a
             launched process reported.
     """
-    check_settings(**{"method": "none"} | run.params)
+    try:
+        check_settings(**{"method": "none"} | run.params)
+        if _is_trained(run):
+            print(f"{run.path}: trained in an earlier attempt, whose model/ is taken", flush=True)
+            if (run.path / TOO_LONG).exists():
+                run.record("references_too_long", len(run.read_rows(TOO_LONG)), n=len(pairs))
+            return load_model(str(run.path / "model"))[0]
+        return _train(run, model, tokenizer, pairs, sandbox, progress)
+    except BaseException:
+        with contextlib.suppress(OSError):  # a full disk, say, which is what the error is about
+            run.finish("failed")  # in JupyterLab, too: it may be corrected
+        raise
+
+
+def _is_trained(run: Run) -> bool:
+    """Whether an attempt that failed had trained by the same parameters; what training by others left is removed."""
+    functions: dict[str, Callable[..., Any]] = {"grpo": train_grpo, "sft": train_sft, "gkd": train_sft}
+    method = run.params.get("method", "none")
+    names = {"student", "suite", "teacher", "launcher", "processes", "accelerate_config", "groups", "group_size"}
+    arguments = _arguments(functions[method], run.params) if method in functions else {}
+    arguments |= {name: run.params[name] for name in names & run.params.keys() if method != "none"}
+    settings = {"method": method, "files": run.info["data"]}
+    settings |= {name: value for name, value in arguments.items() if name not in _FREE}
+    file, model = run.path / "training.json", run.path / "model"
+    same = not file.exists() or read_json(file) == settings
+    if file.exists() and same and model.exists() and run.info.get("reopened", [{}])[-1].get("was") == "failed":
+        return method != "none"
+    shutil.rmtree(model, ignore_errors=True)  # the model of an attempt that is made again
+    if not same:
+        shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
+        for name in _WRITTEN:
+            (run.path / name).unlink(missing_ok=True)
+    run.write_json(file.name, settings)
+    return False
+
+
+def _train(
+    run: Run,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: list[Pair],
+    sandbox: Sandbox,
+    progress: ProgressCallback | None,
+) -> PreTrainedModel:
     if run.params.get("method", "none") != "none" and run.params.get("launcher"):
         torch.nn.Module.cpu(model)  # the launched processes need the GPU
         torch.cuda.empty_cache()

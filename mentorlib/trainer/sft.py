@@ -25,6 +25,9 @@ with warnings.catch_warnings():  # TRL warns that this module may change; the pi
     from trl.experimental.gkd import GKDConfig, GKDTrainer
 
 
+TOO_LONG = "references_too_long.jsonl"  # the references that training left out
+
+
 class _Gkd(GKDTrainer):
     """GKDTrainer with its loss corrected for gradients that are averaged over processes."""
 
@@ -153,7 +156,7 @@ def _fitting(run: Run, pairs: list[Pair], lengths: list[int], max_length: int, m
         )
     if world_size() == 1 or os.environ.get("RANK") == "0":
         run.record("references_too_long", len(long), n=len(pairs))
-        run.write_rows("references_too_long.jsonl", [{"task_id": name, "tokens": n} for name, n in long])
+        run.write_rows(TOO_LONG, [{"task_id": name, "tokens": n} for name, n in long])
         if long:
             named = ", ".join(f"{name} ({n:,} tokens)" for name, n in long[:3]) + (", …" if len(long) > 3 else "")
             print(f"left out, longer than {limit} tokens: {len(long)} of {len(pairs)} references: {named}", flush=True)

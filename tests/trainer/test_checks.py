@@ -111,6 +111,19 @@ def test_the_data_are_checked_before_training(data, settings, words):
     return None
 
 
+def test_a_run_that_exists_is_named_before_training(data, tmp_path):
+    """With other parameters, unless it failed; another number of requests at a time is no other parameter."""
+    parameters = DEFAULTS | {"data": data, "root": str(tmp_path), "eval_suites": ["calculator"]}
+    server = ("concurrency", "per_minute", "timeout")
+    run = Run(**{name: value for name, value in parameters.items() if name not in server})  # as notebook 02 does
+    run.finish()
+    check_training(**parameters | {"concurrency": 2})
+    with pytest.raises(InputError, match=r"exists with other parameters: steps \(was 30, now 31\)"):
+        check_training(**parameters | {"steps": 31})
+    run.finish("failed")
+    check_training(**parameters | {"steps": 31})
+
+
 def test_a_file_instead_of_the_folder_of_the_data_is_named(data):
     with pytest.raises(InputError, match="give the run folder of 01_build_data"):
         check_training(**DEFAULTS | {"data": f"{data}/tasks.parquet"})

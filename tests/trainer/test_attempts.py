@@ -1,0 +1,95 @@
+"""A run that failed may be corrected: what its training was is kept where the parameters of training are the same."""
+
+import pytest
+import torch
+
+from mentorlib.core import InputError
+from mentorlib.data.suites import generate
+from mentorlib.rollout.model import load_model
+from mentorlib.runs.run import Run
+from mentorlib.trainer import launch
+from mentorlib.trainer.setup import save_model
+
+SFT = {
+    "method": "sft",
+    "student": "nano",
+    "steps": 2,
+    "batch_size": 4,
+    "learning_rate": 1e-3,
+    "eval_suites": ["retreival"],
+}
+GRPO = {"method": "grpo", "student": "nano", "steps": 3, "groups": 2, "group_size": 2, "learning_rate": 1e-3}
+GRPO |= {"reward": "null", "max_tokens": 16, "save_steps": 1}
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return generate("calculator", 8, seed=1)
+
+
+def attempt(root, pairs, sandbox, progress=None, **params):
+    run = Run("one", root=root, **params)
+    model, tokenizer = load_model("nano")
+    trained = launch.train(run, model, tokenizer, pairs, sandbox, progress=progress)
+    save_model(trained, tokenizer, run.path / "model")
+    return run, trained
+
+
+def never(*_, **__):
+    raise AssertionError("trained again")
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_a_run_whose_evaluation_failed_is_corrected_without_training_again(tmp_path, pairs, sandbox, monkeypatch):
+    run, trained = attempt(tmp_path, pairs, sandbox, **SFT)
+    run.write_rows("eval/old.jsonl", [{}])
+    steps = run.read_rows("metrics.jsonl")
+    run.finish("failed")
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            launch, "train_sft", lambda run, model, tokenizer, pairs, *, steps, batch_size, learning_rate: never()
+        )
+        run, again = attempt(tmp_path, pairs, sandbox, **SFT | {"eval_suites": ["retrieval"], "reward": "f1"})
+    assert same(trained, again) and run.read_rows("metrics.jsonl") == steps
+    assert run.params["eval_suites"] == ["retrieval"] and run.status == "running"
+    assert [c["was"] for c in run.info["corrected"]] == [{"eval_suites": ["retreival"], "reward": None}]
+    assert run.results["references_too_long"] == {"value": 0, "ci": None, "n": 8, "rows": None, "query": None}
+    assert not (run.path / "eval").exists()
+    run.finish()
+    with pytest.raises(InputError, match="exists with other parameters"):  # it is done
+        attempt(tmp_path, pairs, sandbox, **SFT)
+    again = attempt(tmp_path, pairs, sandbox, **run.params)[0]  # a done run is trained again
+    assert again.read_rows("metrics.jsonl")[0]["time"] >= steps[0]["time"]
+
+
+def test_other_parameters_of_training_train_anew(tmp_path, pairs, sandbox):
+    run, slow = attempt(tmp_path, pairs, sandbox, **GRPO)
+    run.finish("failed")
+    run, fast = attempt(tmp_path, pairs, sandbox, **GRPO | {"learning_rate": 2e-3, "seed": 1})
+    assert not same(slow, fast)
+    assert [m["lr"] for m in run.read_rows("metrics.jsonl")] == [2e-3] * 3
+    assert [r["step"] for r in run.read_rows("rollouts.jsonl")] == sorted([1, 2, 3] * 4)
+    assert run.info["seed"] == 1
+
+
+def test_a_training_that_failed_goes_on_with_another_micro_batch(tmp_path, pairs, sandbox):
+    def memory(step, *_):
+        if step == 2:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        attempt(tmp_path, pairs, sandbox, memory, **GRPO)
+    assert Run.open("one", tmp_path).status == "failed"  # also in JupyterLab, where nobody else says so
+    before = (tmp_path / "one/rollouts.jsonl").read_text().splitlines()[:4]
+    seen = []
+    run, _ = attempt(tmp_path, pairs, sandbox, lambda step, *_: seen.append(step), **GRPO | {"micro_batch": 2})
+    assert seen == [2, 3] and (run.path / "rollouts.jsonl").read_text().splitlines()[:4] == before
+
+
+def test_a_running_run_is_not_corrected(tmp_path, pairs):
+    Run("one", tmp_path, **SFT)
+    with pytest.raises(InputError, match="choose another run name or remove the folder"):
+        Run("one", tmp_path, **SFT | {"steps": 3})

@@ -139,8 +139,9 @@ class Trajectory:
 
     ``response`` is the decoded text after the prompt, with special tokens and tool results: what the official rewards
     read. ``token_ids``, ``mask`` (1 = sampled, 0 = tool result or template) and ``logprobs`` (natural log; 0.0 where
-    mask is 0) have one entry a token after the prompt, ``tokens`` is the text of each. All are empty for a trajectory
-    rebuilt from text or sampled by a server, which reports only how many tokens it sampled (``sampled_by_server``).
+    mask is 0, NaN where the sampler gave no number) have one entry a token after the prompt, ``tokens`` is the text of
+    each. All are empty for a trajectory rebuilt from text or sampled by a server, which reports only how many tokens it
+    sampled (``sampled_by_server``).
     ``failure`` says in one line what failed where the stop is ``infrastructure``, if that is known.
     """
 

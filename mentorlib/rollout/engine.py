@@ -5,12 +5,15 @@ and the opening of the next turn). The KV cache is kept across turns, shared pre
 finished rows leave the batch.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -74,7 +77,10 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """An engine on a transformers model in this process, CPU or GPU; the model is used in place, never copied.
+    """An engine on a transformers model in this process.
+
+    On a CPU the model is used in place; on a GPU ``run`` samples from a copy in bfloat16 (see sampling_copy), whose
+    log-probabilities it reports. GRPO's ratio does not use them: TRL computes both of its terms in its own pass.
 
     Raises:
         InputError: a model that packed sequences do not compute as it is (see check_model).
@@ -83,9 +89,8 @@ class TorchEngine:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         check_model(model)
         self.model, self.tokenizer = model, tokenizer
-        ends = getattr(model.generation_config, "eos_token_id", None)
-        ends = ends if isinstance(ends, list) else [ends]
-        self.end_ids = {i for i in [*ends, tokenizer.eos_token_id] if i is not None}
+        self.end_ids = end_ids(model, tokenizer)
+        self.half = model.device.type == "cuda"  # whether to sample from a bfloat16 copy
         self.context = context_length(model)
 
     @torch.no_grad()
@@ -105,14 +110,21 @@ class TorchEngine:
         # One number for each token that a row may sample, so that rows do not depend on each other.
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         numbers = torch.rand(first + len(prompts), max_tokens, generator=generator)[first:]
-        with _inference(self.model):
-            return self._run(prompts, on_turns, temperature, max_tokens, numbers)
+        model = sampling_copy(self.model) if self.half else self.model
+        with _inference(model):
+            return self._run(model, prompts, on_turns, temperature, max_tokens, numbers)
 
     def _run(
-        self, prompts: list[list[int]], on_turns: OnTurns, temperature: float, max_tokens: int, numbers: Tensor
+        self,
+        model: PreTrainedModel,
+        prompts: list[list[int]],
+        on_turns: OnTurns,
+        temperature: float,
+        max_tokens: int,
+        numbers: Tensor,
     ) -> list[Sampled]:
-        """``numbers``: uniform in [0, 1), shape (prompts, max_tokens)."""
-        device = self.model.device
+        """``model``: the one to sample from; ``numbers``: uniform in [0, 1), shape (prompts, max_tokens)."""
+        device = model.device
         ends = torch.tensor(sorted(self.end_ids))
         sizes = torch.tensor([len(p) for p in prompts])
         limits = (self.context - sizes).clamp(max=max_tokens)
@@ -121,7 +133,7 @@ class TorchEngine:
         mask, logprobs = torch.zeros_like(ids), torch.zeros(ids.shape)
         lengths, turn_starts = torch.zeros_like(sizes), torch.zeros_like(sizes)
         done = torch.zeros_like(sizes, dtype=torch.bool)
-        cache, logits = self._prefill(prompts)
+        cache, logits = self._prefill(model, prompts)
         rows = torch.arange(len(prompts))  # the prompt of each row in the batch
         while True:
             at = lengths[rows]
@@ -153,7 +165,7 @@ class TorchEngine:
             last = torch.where(counts > 0, len(rows) - 1 + counts.cumsum(0), torch.arange(len(rows)))
             row = rows[row]
             logits = forward(
-                self.model,
+                model,
                 ids[row, place].to(device),
                 (sizes[row] + place).to(device),
                 cache,
@@ -165,33 +177,67 @@ class TorchEngine:
             for i, n in enumerate(lengths.tolist())
         ]
 
-    def _prefill(self, prompts: list[list[int]]) -> tuple[Decoding, Tensor]:
+    def _prefill(self, model: PreTrainedModel, prompts: list[list[int]]) -> tuple[Decoding, Tensor]:
         """Compute each different prompt once, and their common prefix once.
 
         Returns the cache and the logits of the first tokens, of shape (rows, vocabulary).
         """
-        device = self.model.device
+        device = model.device
         unique = list(dict.fromkeys(map(tuple, prompts)))
         index = {prompt: i for i, prompt in enumerate(unique)}
         start = common_prefix(unique)
         layout = Prefill([len(prompt) - start for prompt in unique], start)
         pieces = [(0, unique[0][:start]), *((start, prompt[start:]) for prompt in unique)]
         last = torch.tensor([len(piece) for _, piece in pieces], device=device).cumsum(0)[1:] - 1
-        logits = forward(self.model, *pack(pieces, device), layout, use_cache=False, logits_to_keep=last).logits[0]
+        logits = forward(model, *pack(pieces, device), layout, use_cache=False, logits_to_keep=last).logits[0]
         prompt_of = torch.tensor([index[tuple(prompt)] for prompt in prompts], device=device)
         return Decoding(layout, prompt_of), logits[prompt_of]
 
 
 @contextmanager
 def _inference(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode and packed attention; on a GPU, float32 weights are cast to bfloat16 once for all steps."""
-    was_training, device = model.training, model.device.type
+    """Evaluation mode and packed attention, without the mixed precision of a training around it."""
+    was_training = model.training
     model.eval()
     try:
-        with packed_attention(model), torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        with packed_attention(model), torch.autocast(model.device.type, enabled=False):
             yield
     finally:
         model.train(was_training)
+
+
+def end_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The tokens that end a turn: all of the generation config's, and the tokenizer's end token."""
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    ends = ends if isinstance(ends, list) else [ends]
+    return {i for i in [*ends, tokenizer.eos_token_id] if i is not None}
+
+
+def sampling_copy(model: Any) -> PreTrainedModel:
+    """The model in bfloat16, LoRA merged in its weights' own precision and rounded once.
+
+    Sampling under autocast would read float32 weights and cast them at every token, and a LoRA pass adds two small
+    matrix products to each of the model's. The copy shares nothing with the model; float32 parts are never copied.
+    """
+
+    def rounded(weight: Tensor) -> torch.nn.Parameter:
+        kept = weight.detach().to(torch.bfloat16) if weight.is_floating_point() else weight.detach().clone()
+        return torch.nn.Parameter(kept, requires_grad=False)
+
+    adapted: dict[int, Any] = {}  # by the id of a weight: the layer that adapts it
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            adapted[id(module.get_base_layer().weight)] = module
+    memo: dict[int, Any] = {}
+    for weight in model.parameters():
+        layer = adapted.get(id(weight))
+        deltas = [layer.get_delta_weight(name) for name in layer.active_adapters] if layer else []
+        memo[id(weight)] = rounded(sum(deltas, weight.detach()))
+    half = copy.deepcopy(model, memo)
+    half = half.unload() if isinstance(half, PeftModel) else half
+    for module in half.modules():  # trainers' own, which compute under autocast or with the weights copied from
+        module.__dict__.pop("forward", None)
+    return half  # type: ignore[no-any-return]
 
 
 Complete = Callable[[list[list[int]]], tuple[list[list[int]], list[list[float]]]]
@@ -202,13 +248,14 @@ class TurnEngine:
 
     Args:
         complete: prompts to the sampled ids of one turn each, end token included unless it was cut, and their
-            log-probabilities. It determines temperature and seed.
-        tokenizer: of the model behind it; its end token ends a turn.
+            log-probabilities (NaN where it knows none). It determines temperature and seed.
+        tokenizer: of the model behind it.
+        ends: the tokens that end a turn (see end_ids).
         context: see Engine.
     """
 
-    def __init__(self, complete: Complete, tokenizer: PreTrainedTokenizerBase, context: int = 1 << 30):
-        self.complete, self.tokenizer, self.context = complete, tokenizer, context
+    def __init__(self, complete: Complete, tokenizer: PreTrainedTokenizerBase, ends: set[int], context: int = 1 << 30):
+        self.complete, self.tokenizer, self.end_ids, self.context = complete, tokenizer, ends, context
 
     def run(
         self, prompts: list[list[int]], on_turns: OnTurns, *, max_tokens: int = 512, **sampling: Any
@@ -223,7 +270,7 @@ class TurnEngine:
             for row, ids, logprobs in zip(rows, *turns, strict=True):
                 room = limits[row] - len(out[row].token_ids)
                 out[row].append(ids[:room], logprobs[:room])
-                if ids and ids[-1] == self.tokenizer.eos_token_id and len(ids) <= room:
+                if ids and ids[-1] in self.end_ids and len(ids) <= room:
                     closed.append((row, ids))
             rows = []
             for (row, _), following in zip(closed, on_turns(closed) if closed else [], strict=True):

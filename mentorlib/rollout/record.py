@@ -1,5 +1,6 @@
 """A trajectory as it is stored: the row of ``rollouts.jsonl`` and ``eval/*.jsonl``."""
 
+import math
 from typing import Any
 
 from ..core import Reference, Trajectory
@@ -10,14 +11,15 @@ from .grading import grade
 def trajectory_row(task: Task, reference: Reference, trajectory: Trajectory, **more: Any) -> dict[str, Any]:
     """A trajectory as one JSON object, readable without the objects it came from.
 
-    ``tokens`` (their texts) and ``logprobs`` (natural log, to 3 decimals; null where the token was not sampled) have
-    one entry a token of the response; both are absent if the trajectory has no token ids. ``failure`` is there only
-    where the infrastructure failed. ``more`` is added as it is.
+    ``tokens`` (their texts) and ``logprobs`` (natural log, to 3 decimals; null where the token was not sampled, "nan"
+    where the sampler gave no number) have one entry a token of the response; both are absent if the trajectory has no
+    token ids. ``failure`` is there only where the infrastructure failed. ``more`` is added as it is.
     """
     tokens: dict[str, Any] = {}
     if trajectory.tokens:
         pairs = zip(trajectory.logprobs, trajectory.mask, strict=True)
-        tokens = {"tokens": trajectory.tokens, "logprobs": [round(p, 3) if sampled else None for p, sampled in pairs]}
+        logprobs = [(round(p, 3) if math.isfinite(p) else "nan") if sampled else None for p, sampled in pairs]
+        tokens = {"tokens": trajectory.tokens, "logprobs": logprobs}
     return {
         "task_id": task.id,
         "suite": task.suite,

@@ -32,7 +32,7 @@ from ..rewards.reward import Reward, get_reward, score_groups
 from ..rewards.score import Score
 from ..rollout.attention import is_packed, packed_attention
 from ..rollout.check import check_model, context_length
-from ..rollout.engine import Engine, TorchEngine, TurnEngine
+from ..rollout.engine import Engine, TorchEngine, TurnEngine, end_ids
 from ..rollout.loop import run_rollouts
 from ..rollout.record import trajectory_row
 from ..runs.progress import ProgressCallback
@@ -145,6 +145,7 @@ def train_grpo(
         loss_type="grpo",
         use_vllm=bool(vllm),
         vllm_mode=vllm or "colocate",
+        generation_kwargs={"stop_token_ids": sorted(end_ids(model, tokenizer))} if vllm else None,
         **settings,
     )
     limits = {"max_turns": max_turns, "max_tokens": max_tokens, "temperature": temperature, "system": system}
@@ -200,9 +201,10 @@ class RolloutFunction:
 
         def complete(prompts: list[list[int]]) -> tuple[list[list[int]], list[list[float]]]:
             _, ids, logprobs, _ = trainer.vllm_generation.generate(prompts=prompts, images=None, num_generations=1)
-            return ids, [[best[0] for best in row] for row in logprobs]
+            # vLLM's NaNs come as None; TRL gives a token whose probability is NaN the ratio 1.
+            return ids, [[math.nan if best[0] is None else best[0] for best in row] for row in logprobs]
 
-        return TurnEngine(complete, self.tokenizer, context_length(model))
+        return TurnEngine(complete, self.tokenizer, end_ids(model, self.tokenizer), context_length(model))
 
     def __call__(self, prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
         pairs = [self.pairs[prompt[-1]["task_id"]] for prompt in prompts]

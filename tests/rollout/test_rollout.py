@@ -1,16 +1,24 @@
 """Engine and rollout on the shipped student: exact against transformers' generate, turn by turn."""
 
+import copy
+import json
+import math
 from dataclasses import replace
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import Qwen3ForCausalLM
+from trl.trainer.utils import add_fused_lm_head
 
 from mentorlib.core import InputError, Trajectory, format_tool_result
 from mentorlib.data.suites import generate
 from mentorlib.data.suites.calculator import CALCULATOR
+from mentorlib.lab.analysis.token_credit import sampled_turns
 from mentorlib.rollout.attention import common_prefix
 from mentorlib.rollout.chat import encode, encode_chat, prompt_ids, tool_turn
-from mentorlib.rollout.engine import Sampled, TorchEngine, TurnEngine, sample
+from mentorlib.rollout.decoding import Decoding, Prefill
+from mentorlib.rollout.engine import Sampled, TorchEngine, TurnEngine, end_ids, sample, sampling_copy
 from mentorlib.rollout.grading import grade
 from mentorlib.rollout.loop import run_rollouts
 from mentorlib.rollout.model import load_model
@@ -164,7 +172,7 @@ def test_turn_engine_gives_the_same_as_torch_engine(nano, pairs, max_tokens):
     prompts = ragged(tokenizer, pairs)
     torch_rows, turn_rows = (
         run_scripted(engine, prompts, temperature=0.0, max_tokens=max_tokens)
-        for engine in (TorchEngine(*nano), TurnEngine(complete, tokenizer))
+        for engine in (TorchEngine(*nano), TurnEngine(complete, tokenizer, TorchEngine(*nano).end_ids))
     )
     for a, b in zip(torch_rows, turn_rows, strict=True):
         assert (a.token_ids, a.mask, a.cut) == (b.token_ids, b.mask, b.cut)
@@ -252,3 +260,74 @@ def test_a_template_that_changes_earlier_turns_is_a_one_line_error(nano, tmp_pat
     template.write_text("{{ messages | length }} messages\n" + template.read_text())
     with pytest.raises(InputError, match=r"TRL knows no training variant of it: edit chat_template\.jinja"):
         load_model(str(tmp_path))
+
+
+def test_a_turn_ends_at_all_of_the_models_end_tokens(nano, pairs, sandbox):
+    """Gemma, Llama 3 and Qwen name several in generation_config; the tokenizer knows one of them."""
+    model, tokenizer = load_model("nano")
+    other = tokenizer.encode(".", add_special_tokens=False)[-1]
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, other]
+    ends = end_ids(model, tokenizer)
+    assert ends == TorchEngine(model, tokenizer).end_ids == {tokenizer.eos_token_id, other}
+    text = tokenizer.encode("It is \\boxed{3}", add_special_tokens=False)
+    for end in sorted(ends):
+        engine = TurnEngine(lambda prompts, end=end: ([[*text, end]], [[math.nan] * (len(text) + 1)]), tokenizer, ends)
+        (done,) = run_rollouts(engine, [pairs[0][0]], sandbox)
+        assert done.stop == "answered" and done.token_ids == [*text, end]
+        row = trajectory_row(*pairs[0], done)  # a sampler's NaN is kept apart from tokens that were not sampled
+        assert row["logprobs"] == ["nan"] * (len(text) + 1)
+        (turn,) = sampled_turns(json.loads(json.dumps(row)))
+        assert len(turn) == len(text) + 1 and all(math.isnan(p) for _, p in turn)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_the_sampling_copy_is_the_model_rounded_once(nano, pairs, lora):
+    """What a GPU samples from: bfloat16 weights, adapters merged before rounding, nothing shared or changed."""
+    model, _ = load_model("nano")
+    if lora:
+        model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "lora_B" in name:
+                    weight.normal_(0, 0.02, generator=torch.Generator().manual_seed(0))
+    add_fused_lm_head(model)  # as TRL patches the model that it trains
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    half = sampling_copy(model)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
+    merged = copy.deepcopy(model).merge_and_unload() if lora else model
+    assert type(half) is Qwen3ForCausalLM and half.lm_head.weight is half.model.embed_tokens.weight
+    for (name, wanted), (same, got) in zip(merged.named_parameters(), half.named_parameters(), strict=True):
+        assert name == same and torch.equal(got, wanted.bfloat16()) and not got.requires_grad
+    assert all(buffer.dtype == torch.float32 for buffer in half.buffers())  # of rotary embeddings
+    with torch.no_grad():  # nothing of the copy refers to the weights it was made of
+        for weight in half.parameters():
+            weight.zero_()
+        assert not half(torch.tensor([[5, 6]])).logits.any() and model(torch.tensor([[5, 6]])).logits.any()
+
+
+def test_sampling_from_the_copy_is_the_models_to_bfloat16(nano, pairs):
+    model, tokenizer = nano
+    engine, prompts = TorchEngine(*nano), ragged(tokenizer, pairs)
+    assert not engine.half  # on a CPU the model is used as it is
+    engine.half = True
+    sampled = run_scripted(engine, prompts, temperature=1.0, max_tokens=40, seed=4)
+    for prompt, s in zip(prompts, sampled, strict=True):
+        ids = torch.tensor([prompt + s.token_ids])
+        with torch.no_grad():
+            logps = torch.log_softmax(model(ids).logits[0, :-1], -1).gather(1, ids[0, 1:, None])[:, 0]
+        mask = torch.tensor(s.mask, dtype=torch.bool)
+        difference = (logps[len(prompt) - 1 :][mask] - torch.tensor(s.logprobs)[mask]).abs()
+        assert difference.mean() < 0.05
+
+
+def test_the_cache_keeps_keys_in_the_type_of_values():
+    """Qwen3's norms leave float32 queries and keys under autocast, which doubled the cache."""
+    layout = Prefill([3])
+    q, k, v = torch.randn(4, 3, 8), torch.randn(2, 3, 8), torch.randn(2, 3, 8).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        layout.attend(0, q, k, v, 0.3)
+        cache = Decoding(layout, torch.tensor([0]))
+        cache.step(torch.tensor([0]), torch.tensor([0]))
+        out = cache.attend(0, q[:, :1], k[:, :1], v[:, :1], 0.3)
+    kept = [x for both in (*cache.start, *cache.prompts, *cache.rows) for x in both]
+    assert {x.dtype for x in kept} == {torch.bfloat16} and out.dtype == torch.bfloat16

@@ -3,6 +3,7 @@
 import gc
 import importlib.util
 import inspect
+import itertools
 import os
 import resource
 import subprocess
@@ -10,11 +11,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
-from trl import GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer
 from trl.generation.vllm_generation import VLLMGeneration
 
 from mentorlib.core import InputError
@@ -27,8 +29,8 @@ from mentorlib.rollout.chat import prompt_ids
 from mentorlib.rollout.model import NANO, load_model
 from mentorlib.runs.run import Run
 from mentorlib.sandbox.pool import Sandbox
+from mentorlib.trainer import checks, launch
 from mentorlib.trainer import grpo as trainer_module
-from mentorlib.trainer import launch
 from mentorlib.trainer.grpo import train_grpo
 from mentorlib.trainer.setup import save_model
 from mentorlib.trainer.sft import train_sft
@@ -236,6 +238,41 @@ def test_bad_settings_are_one_line(tmp_path, pairs, sandbox):
     if importlib.util.find_spec("vllm") is None:
         with pytest.raises(InputError, match="needs vLLM"):
             train_grpo(run, model, tokenizer, pairs, sandbox, vllm="server")
+
+
+def test_vllm_ends_turns_at_all_end_tokens_and_its_nans_do_not_end_the_training(tmp_path, pairs, sandbox, monkeypatch):
+    """Gemma and Llama 3 have several end tokens; TRL gives None where vLLM's log-probability is NaN."""
+    model, tokenizer = load_model("nano")
+    other = tokenizer.encode(".", add_special_tokens=False)[-1]
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, other]
+    text = tokenizer.encode("It is \\boxed{3}", add_special_tokens=False)
+
+    def generate(prompts, images, num_generations):
+        ids = [[*text, end] for _, end in zip(prompts, itertools.cycle((other, tokenizer.eos_token_id)), strict=False)]
+        return prompts, ids, [[[None if i == 0 else -0.5] for i in range(len(row))] for row in ids], None
+
+    trained_with = {}
+    run_engine = trainer_module.RolloutFunction.engine
+
+    def engine(self, trainer):
+        trained_with.update(trainer.args.generation_kwargs)
+        trainer.use_vllm, trainer.vllm_generation = True, SimpleNamespace(generate=generate)
+        made = run_engine(self, trainer)
+        trainer.use_vllm = False  # vLLM's own import and weight transfer, for which there is no GPU
+        return made
+
+    def config(use_vllm, vllm_mode, **settings):
+        return GRPOConfig(use_vllm=False, **settings)
+
+    monkeypatch.setattr(trainer_module.RolloutFunction, "engine", engine)
+    monkeypatch.setattr(trainer_module, "GRPOConfig", config)
+    monkeypatch.setattr(checks, "_check_vllm", lambda *_: None)
+    run = Run("vllm", root=tmp_path)
+    train_grpo(run, model, tokenizer, pairs, sandbox, steps=1, groups=2, group_size=2, max_tokens=64, vllm="colocate")
+    assert trained_with == {"stop_token_ids": sorted([tokenizer.eos_token_id, other])}
+    rows = run.read_rows("rollouts.jsonl")
+    assert [row["stop"] for row in rows] == ["answered"] * 4
+    assert all(row["logprobs"] == ["nan", *[-0.5] * len(text)] for row in rows)
 
 
 def test_trl_speaks_to_vllm_as_we_expect():

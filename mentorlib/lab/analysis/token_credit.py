@@ -28,7 +28,7 @@ def sampled_turns(row: Mapping[str, Any]) -> Iterator[list[tuple[str, float]]]:
         pairs = zip(row["tokens"], row["logprobs"], strict=True)
         for is_sampled, turn in groupby(pairs, key=lambda pair: pair[1] is not None):
             if is_sampled:
-                yield list(turn)
+                yield [(token, float(logprob)) for token, logprob in turn]  # "nan" where the sampler gave no number
         return
     for text in re.split(r"<\|im_start\|>(?=assistant\n|user\n)", str(row["response"])):
         if not text.startswith("user\n"):

@@ -294,6 +294,25 @@ def test_asking_for_too_many_tasks_is_a_one_line_error(monkeypatch):
 def test_an_unknown_suite_is_a_one_line_error():
     with pytest.raises(InputError, match="unknown suite 'nope'"):
         generate("nope", 1)
+    with pytest.raises(InputError, match="did you mean retrieval"):
+        generate("retreival", 1)
+
+
+@pytest.mark.parametrize(
+    ("suite", "options", "words"),
+    [
+        ("retrieval", {"varied": True}, "suite 'retrieval' has no option 'varied': it has hops"),
+        ("calculator", {"nois": 0.5}, "did you mean noise"),
+        ("longer", {"several": "both"}, "several='both': input should be a valid boolean"),
+        ("calculator", {"noise": "much"}, "noise='much'"),
+        ("calculator", {"calls": [0, 0]}, r"calls=\[0, 0\]: give the fewest and the most"),  # would never end
+        ("no_tool", {"steps": (3, 2)}, "the fewest and the most"),
+        ("retrieval", {"hops": 2}, "hops=2: input should be a valid tuple"),
+    ],
+)
+def test_options_that_a_suite_has_not_are_named(suite, options, words):
+    with pytest.raises(InputError, match=words):
+        generate(suite, 1, **options)
 
 
 # --- docs/benchmark.md ---

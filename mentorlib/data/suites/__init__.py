@@ -4,11 +4,15 @@ Each module of this folder is one suite or several variants of one: it has a dic
 ``draw(rng, **options) -> Problem``. To add a suite, add a file. docs/benchmark.md lists the suites.
 """
 
+import difflib
 import importlib
+import inspect
 import pkgutil
 import random
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from ...core import Execution, InputError
 from ...task import Pair, Task
@@ -26,6 +30,35 @@ def load_suites() -> dict[str, Callable[..., Problem]]:
 SUITES = load_suites()
 
 
+def check_suite(suite: str, options: Mapping[str, Any] | None = None) -> None:
+    """Check the name of a suite and the options of its draw function.
+
+    Raises:
+        InputError: no such suite or option (the nearest name is given), or a value of another type or range.
+    """
+    if suite not in SUITES:
+        raise InputError(f"unknown suite {suite!r}: {_nearest(suite, SUITES)}choose one of {', '.join(SUITES)}")
+    draw = SUITES[suite]
+    known = [name for name in inspect.signature(draw).parameters if name != "rng"]
+    types = get_type_hints(getattr(draw, "func", draw))
+    for name, value in (options or {}).items():
+        if name not in known:
+            has = ", ".join(known) or "none"
+            raise InputError(f"suite {suite!r} has no option {name!r}: {_nearest(name, known)}it has {has}")
+        try:
+            fitting = TypeAdapter(types.get(name, Any)).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].lower()
+            raise InputError(f"suite {suite!r}, option {name}={value!r}: {reason}") from None
+        if isinstance(fitting, tuple) and not 1 <= fitting[0] <= fitting[-1]:
+            raise InputError(f"suite {suite!r}, option {name}={value!r}: give the fewest and the most, from 1 up")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"did you mean {near[0]}? " if near else ""
+
+
 def generate(suite: str, n: int, seed: int = 0, split: str = "train", **options: Any) -> list[Pair]:
     """Draw n different tasks of a suite's split with the scripted teacher's references.
 
@@ -39,10 +72,9 @@ def generate(suite: str, n: int, seed: int = 0, split: str = "train", **options:
         options: of the suite's draw function, as in ``generate("longer", 100, calls=(7, 8))``; part of the tasks' ids.
 
     Raises:
-        InputError: an unknown suite or split, or more tasks than the suite has.
+        InputError: an unknown suite or split, an option that the suite has not, or more tasks than it has.
     """
-    if suite not in SUITES:
-        raise InputError(f"unknown suite {suite!r}: choose one of {', '.join(SUITES)}")
+    check_suite(suite, options)
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     rng = random.Random(f"{suite}/{split}/{seed}")

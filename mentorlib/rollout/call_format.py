@@ -1,0 +1,155 @@
+"""How a model's family writes tool calls, found by rendering calls with its chat template and reading them back.
+
+Hermes and Qwen write ``<tool_call>{"name": …, "arguments": …}</tool_call>``, which core reads. Other families' turns
+are read by transformers' response parser, with the response template that the tokenizer brings or TRL's for another
+family, whichever gives back the calls that were rendered.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+from trl import chat_template_utils
+
+from ..core import Call, InputError, Message, parse_call, parse_turn, raw_calls
+
+RESPONSE_TEMPLATES: dict[str, dict[str, Any]] = {
+    "Qwen 3.5": chat_template_utils.qwen3_5_template,
+    "Nemotron 3": chat_template_utils.nemotron_3_template,
+    "GLM 4": chat_template_utils.glm4moe_template,
+    "Llama 3": chat_template_utils.llama3_template,
+    "gpt-oss": chat_template_utils.gptoss_template,
+    "LFM2": chat_template_utils.lfm2_2_5_template,
+    "Gemma 4": chat_template_utils.gemma4_template,
+    # TRL has none: a list of calls, each with an id, after [TOOL_CALLS].
+    "Mistral": {
+        "defaults": {"role": "assistant"},
+        "start_anchor_pattern": r"\[/INST\]|\[/TOOL_RESULTS\]",
+        "fields": {
+            "tool_calls": {
+                "open_pattern": r"\[TOOL_CALLS\]\s*",
+                "close_pattern": r"</s>\s*|$",
+                "content": "json",
+                "transform": {"type": "function", "function": {"name": "{name}", "arguments": "{arguments}"}},
+                "transform_each": True,
+            },
+            "content": {"close_pattern": r"</s>\s*|$", "content": "text"},
+        },
+    },
+}
+# Calls to render: a number, a text, and no argument at all.
+PROBES = [Call("get_area", {"width": 2.5, "unit": "sq m"}), Call("get_time", {})]
+PROBE_SCHEMAS: list[Any] = [
+    {
+        "type": "function",
+        "function": {
+            "name": call.name,
+            "description": f"What {call.name} does.",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    name: {"type": "string" if isinstance(value, str) else "number", "description": f"the {name}"}
+                    for name, value in call.arguments.items()
+                },
+                "required": list(call.arguments),
+            },
+        },
+    }
+    for call in PROBES
+]
+
+
+@dataclass(frozen=True)
+class CallFormat:
+    """A family's calls.
+
+    name: "Hermes", or a key of RESPONSE_TEMPLATES, or "its own" for the tokenizer's.
+    response_template: of transformers' response parser; None for Hermes.
+    opening: what the prompt ends with: a response template reads a turn from there.
+    marker: what a call begins with; where it stands and no call is read, the turn is malformed.
+    """
+
+    name: str
+    response_template: dict[str, Any] | None
+    opening: str
+    marker: str
+
+    def read_turn(self, tokenizer: PreTrainedTokenizerBase, text: str, schemas: list[Any]) -> tuple[Message, list[str]]:
+        """Read one assistant turn.
+
+        Args:
+            tokenizer: of the model.
+            text: the turn, with its end token if it was not cut.
+            schemas: of the tools offered; some formats do not tell 7 from "7".
+
+        Returns:
+            The message (see core.parse_turn), and the turn's calls as JSON, well-formed or not.
+        """
+        if self.response_template is None:
+            return parse_turn(text), raw_calls(text)
+        try:
+            parsed = tokenizer.parse_response(text, self.response_template, prefix=self.opening, tools=schemas)
+            found = [call["function"] for call in parsed.get("tool_calls") or ()]
+            if found and not self._is_closed(text):
+                raise ValueError("the last call was not closed")
+            raw = [json.dumps({"name": call["name"], "arguments": call.get("arguments") or {}}) for call in found]
+            calls = [call for call in map(parse_call, raw) if call]
+            thought = str(parsed.get("reasoning_content") or parsed.get("thinking") or "")
+            content = str(parsed.get("content") or "").strip()
+        except Exception:  # the parser's errors on hostile text are of many types
+            raw, calls, thought, content = [], [], "", text
+        if self.marker in content or (not raw and self.marker in text.replace(thought, "", 1)):
+            content = text if self.marker not in content else content
+            content = content.replace(self.marker, "<tool_call>")  # how every message shows a malformed call
+        message: Message = {"role": "assistant", "content": content}
+        if thought:
+            message["reasoning_content"] = thought
+        if calls:
+            message["tool_calls"] = [call.message for call in calls]
+        return message, raw
+
+    def _is_closed(self, text: str) -> bool:
+        """Whether the last call is followed by what closes calls; the parser takes the end of the text for it, too."""
+        assert self.response_template is not None
+        field = self.response_template["fields"]["tool_calls"]
+        close = field.get("close_pattern") or re.escape(field["close"])
+        return re.search(close, text[text.rfind(self.marker) :]) is not None
+
+
+def find_call_format(tokenizer: PreTrainedTokenizerBase) -> CallFormat:
+    """The format that the tokenizer's chat template renders calls in.
+
+    Raises:
+        InputError: the template does not render calls, or in no format known here.
+    """
+    chat: list[Message] = [{"role": "user", "content": "q"}]
+
+    def rendered(messages: list[Message], opening: bool) -> str:
+        return str(
+            tokenizer.apply_chat_template(messages, tools=PROBE_SCHEMAS, tokenize=False, add_generation_prompt=opening)
+        )
+
+    prompt = rendered(chat, True)
+    opening = prompt.removeprefix(rendered(chat, False))
+    candidates: list[tuple[str, dict[str, Any] | None]] = [("Hermes", None)]
+    if own := getattr(tokenizer, "response_template", None):
+        candidates.append(("its own", own))
+    candidates += RESPONSE_TEMPLATES.items()
+    for calls in (PROBES, PROBES[:1]):  # some families make one call a turn
+        message: Message = {"role": "assistant", "content": "", "tool_calls": [call.message for call in calls]}
+        try:
+            turn = rendered([*chat, message], False)
+        except Exception:  # jinja's, and whatever a template raises
+            continue
+        if not turn.startswith(prompt):
+            continue
+        turn = turn[len(prompt) :]
+        marker = turn.partition(calls[0].name)[0].rpartition("</think>")[2].strip().partition("\n")[0]
+        for name, template in candidates:
+            format = CallFormat(name, template, opening, marker)
+            read, _ = format.read_turn(tokenizer, turn, PROBE_SCHEMAS)
+            if marker and read.get("tool_calls") == message["tool_calls"]:
+                return format
+    raise InputError("its chat template writes tool calls in no format that is known here")

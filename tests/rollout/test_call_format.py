@@ -1,0 +1,172 @@
+"""The chat templates of all families that TRL ships: calls rendered by each are read, or another template is made."""
+
+import contextlib
+import itertools
+import json
+import random
+from pathlib import Path
+
+import pytest
+import trl
+from fuzzed import fuzzed_output
+from transformers import AutoTokenizer
+from trl.chat_template_utils import get_training_chat_template
+
+from mentorlib.core import Call, InputError
+from mentorlib.rollout.call_format import PROBE_SCHEMAS, PROBES, find_call_format
+from mentorlib.rollout.hermes import hermes_template, turn_markers
+from mentorlib.rollout.model import NANO
+
+TEMPLATES = Path(trl.__file__).parent / "chat_templates"
+OWN = {  # families whose own templates render tools and calls
+    "Hermes": "qwen2_5 qwen3 qwen3_instruct_2507 qwen3_vl",
+    "Qwen 3.5": "qwen3_5_nothink qwen3_5_think qwen3_6 qwen3_8",
+    "GLM 4": "glm4moe",
+    "Llama 3": "llama3_1 llama3_2",
+    "gpt-oss": "gptoss",
+    "LFM2": "lfm2_2_5 lfm2_2_5_v2 lfm2_2_5_vl lfm2_v2",
+    "Gemma 4": "diffusion_gemma gemma4 gemma4_v2 gemma4_v3 gemma4_v4 gemma4_v5",
+}
+FORMAT = {name: format for format, names in OWN.items() for name in names.split()}
+# Templates of models that see: their messages are lists of parts.
+REFUSED = {"idefics3", "llava_next", "smolvlm"}
+FAMILIES = sorted(file.stem for file in TEMPLATES.glob("*.jinja") if not file.stem.endswith("_training"))
+MISTRAL = """{{ bos_token }}{% for m in messages %}{% if m.role == "user" %}{% if tools %}[AVAILABLE_TOOLS]\
+{{ tools | tojson }}[/AVAILABLE_TOOLS]{% endif %}[INST]{{ m.content }}[/INST]{% elif m.tool_calls %}[TOOL_CALLS][\
+{% for c in m.tool_calls %}{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}, \
+"id": "000000001"}{% if not loop.last %}, {% endif %}{% endfor %}]</s>{% elif m.role == "tool" %}[TOOL_RESULTS]\
+{{ m.content }}[/TOOL_RESULTS]{% else %}{{ m.content }}</s>{% endif %}{% endfor %}"""
+
+
+@pytest.fixture
+def tokenizer():
+    tokenizer = AutoTokenizer.from_pretrained(str(NANO))
+    tokenizer.bos_token = "<s>"
+    return tokenizer
+
+
+def use_training(tokenizer) -> None:
+    """The training variant of the template where TRL has one, as load_model takes it."""
+    with contextlib.suppress(ValueError):
+        tokenizer.chat_template = get_training_chat_template(tokenizer) or tokenizer.chat_template
+
+
+def use(tokenizer, name: str) -> None:
+    """A family's own template."""
+    tokenizer.chat_template = (TEMPLATES / f"{name}.jinja").read_text()
+    if name.startswith("phi3"):
+        tokenizer.eos_token = "<|endoftext|>"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_familys_calls_are_read_or_another_template_is_made(tokenizer, name):
+    use(tokenizer, name)
+    if name in FORMAT:
+        use_training(tokenizer)
+        assert find_call_format(tokenizer).name == FORMAT[name]
+        return
+    with pytest.raises(InputError):
+        find_call_format(tokenizer)
+    if name in REFUSED:
+        with pytest.raises(InputError, match="its chat template"):
+            turn_markers(tokenizer)
+        return
+    tokenizer.chat_template = hermes_template(turn_markers(tokenizer))
+    assert find_call_format(tokenizer).name == "Hermes"
+    chat = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "How large?"},
+        {"role": "assistant", "content": "", "tool_calls": [call.message for call in PROBES]},
+        {"role": "tool", "content": "12"},
+        {"role": "tool", "content": "noon"},
+        {"role": "assistant", "content": "Done."},
+    ]
+    texts = [tokenizer.apply_chat_template(chat[:n], tools=PROBE_SCHEMAS, tokenize=False) for n in (2, 3, 5, 6)]
+    assert all(b.startswith(a) for a, b in itertools.pairwise(texts))  # prefix-preserving
+    for part in ("Be brief.", "How large?", "What get_time does.", "<tool_response>\n12\n", "Done."):
+        assert texts[-1].count(part) == 1
+
+
+def test_a_chatml_template_without_tools_becomes_the_shipped_students(tokenizer):
+    shipped = tokenizer.chat_template
+    chat = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "so", "tool_calls": [call.message for call in PROBES]},
+        {"role": "tool", "content": "1"},
+        {"role": "tool", "content": "2"},
+        {"role": "assistant", "content": "a"},
+    ]
+    plain = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    plain += "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    for system in ([], [{"role": "system", "content": "s"}]):
+        for opening in (False, True):
+            texts = []
+            for template in (shipped, plain):
+                tokenizer.chat_template = template
+                if template == plain:
+                    tokenizer.chat_template = hermes_template(turn_markers(tokenizer))
+                arguments = {"tools": PROBE_SCHEMAS, "tokenize": False, "add_generation_prompt": opening}
+                texts.append(tokenizer.apply_chat_template([*system, *chat], **arguments))
+            assert texts[0] == texts[1]
+
+
+def read(tokenizer, text):
+    format = find_call_format(tokenizer)
+    return format.read_turn(tokenizer, text, PROBE_SCHEMAS)
+
+
+def test_turns_of_other_families_become_the_same_message(tokenizer):
+    area, time = (call.message for call in PROBES)
+    turns = {
+        "llama3_2": ('{"name": "get_area", "parameters": {"width": 2.5, "unit": "sq m"}}<|eot_id|>', [area]),
+        "lfm2_2_5": ("<|tool_call_start|>[get_area(width=2.5, unit='sq m'), get_time()]<|tool_call_end|><|im_end|>",
+                     [area, time]),
+        "qwen3_5_nothink": (
+            "So:\n<tool_call>\n<function=get_area>\n<parameter=width>\n2.5\n</parameter>\n<parameter=unit>\nsq m\n"
+            "</parameter>\n</function>\n</tool_call><|im_end|>",
+            [area],
+        ),
+        "gemma4": ('<|tool_call>call:get_area{unit:<|"|>sq m<|"|>,width:2.5}<tool_call|><turn|>', [area]),
+    }  # fmt: skip
+    for name, (text, calls) in turns.items():
+        use(tokenizer, name)
+        message, raw = read(tokenizer, text)
+        assert message["tool_calls"] == calls, name
+        assert [json.loads(call)["name"] for call in raw] == [call["function"]["name"] for call in calls]
+        assert message["content"] == ("So:" if name.startswith("qwen") else "")
+
+
+def test_mistrals_list_of_calls_is_read(tokenizer):
+    tokenizer.chat_template = MISTRAL
+    assert find_call_format(tokenizer).name == "Mistral"
+    message, _ = read(tokenizer, '[TOOL_CALLS][{"name": "get_time", "arguments": {}, "id": "abcdefghi"}]</s>')
+    assert message["tool_calls"] == [Call("get_time", {}).message]
+    assert read(tokenizer, "It is \\boxed{3}.</s>")[0]["content"] == "It is \\boxed{3}."
+
+
+@pytest.mark.parametrize("name", FORMAT)
+def test_a_broken_call_is_malformed_and_an_answer_is_none(tokenizer, name):
+    use(tokenizer, name)
+    use_training(tokenizer)
+    format = find_call_format(tokenizer)
+    thought = "</think>" if format.opening.endswith("<think>\n") else ""
+    message, raw = read(tokenizer, f"{thought}{format.marker}get_area and then nothing")
+    assert not raw and "<tool_call>" in message["content"] and "tool_calls" not in message
+    end = {"gptoss": ("<|channel|>final<|message|>", "<|return|>"), "llama3_1": ("", "<|eot_id|>")}
+    before, after = end.get(name, ("", "<|eot_id|>" if name == "llama3_2" else ""))
+    message, raw = read(tokenizer, f"{thought}{before}The answer is \\boxed{{5}}.{after}")
+    assert not raw and message["content"].startswith("The answer is \\boxed{5}.")
+
+
+@pytest.mark.parametrize("name", ["llama3_2", "lfm2_2_5", "qwen3_5_think", "gptoss", "gemma4", "glm4moe"])
+def test_no_text_raises(tokenizer, name):
+    use(tokenizer, name)
+    use_training(tokenizer)
+    format = find_call_format(tokenizer)
+    numbers = random.Random(0)
+    for _ in range(150):
+        text = fuzzed_output(numbers)[:5_000]
+        text = text.replace("<tool_call>", numbers.choice(["<tool_call>", format.marker]))
+        message, raw = format.read_turn(tokenizer, text, PROBE_SCHEMAS)
+        assert message["role"] == "assistant" and isinstance(message["content"], str)
+        assert all(isinstance(json.loads(call), dict) for call in raw)

@@ -317,3 +317,9 @@ def parse_turn(text: str) -> Message:
     if calls:
         message["tool_calls"] = calls
     return message
+
+
+def read_turn(text: str) -> tuple[Message, list[str]]:
+    """An assistant turn in Hermes's and Qwen's format: its message, and its calls as JSON, well-formed or not."""
+    said, _ = split_thoughts(text)
+    return parse_turn(text), raw_calls(said)

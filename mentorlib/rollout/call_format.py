@@ -13,7 +13,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from trl import chat_template_utils
 
-from ..core import Call, InputError, Message, parse_call, parse_turn, raw_calls
+from ..core import Call, InputError, Message, parse_call, read_turn
+from .chat import opened_thought, render
 
 RESPONSE_TEMPLATES: dict[str, dict[str, Any]] = {
     "Qwen 3.5": chat_template_utils.qwen3_5_template,
@@ -68,27 +69,35 @@ class CallFormat:
     name: "Hermes", or a key of RESPONSE_TEMPLATES, or "its own" for the tokenizer's.
     response_template: of transformers' response parser; None for Hermes.
     opening: what the prompt ends with: a response template reads a turn from there.
+    thought: the ``<think>`` that the opening ends with, or "".
     marker: what a call begins with; where it stands and no call is read, the turn is malformed.
     """
 
     name: str
     response_template: dict[str, Any] | None
     opening: str
+    thought: str
     marker: str
 
-    def read_turn(self, tokenizer: PreTrainedTokenizerBase, text: str, schemas: list[Any]) -> tuple[Message, list[str]]:
+    def turn_text(self, tokenizer: PreTrainedTokenizerBase, ids: list[int], cut: bool = False) -> str:
+        """A sampled turn as ``read_turn`` takes it, from its token ids; ``cut`` ones have no end token."""
+        if self.response_template is not None:
+            return str(tokenizer.decode(ids))
+        return self.thought + str(tokenizer.decode(ids if cut else ids[:-1]))
+
+    def read_turn(self, tokenizer: PreTrainedTokenizerBase, schemas: list[Any], text: str) -> tuple[Message, list[str]]:
         """Read one assistant turn.
 
         Args:
             tokenizer: of the model.
-            text: the turn, with its end token if it was not cut.
             schemas: of the tools offered; some formats do not tell 7 from "7".
+            text: see ``turn_text``.
 
         Returns:
             The message (see core.parse_turn), and the turn's calls as JSON, well-formed or not.
         """
         if self.response_template is None:
-            return parse_turn(text), raw_calls(text)
+            return read_turn(text)
         try:
             parsed = tokenizer.parse_response(text, self.response_template, prefix=self.opening, tools=schemas)
             found = [call["function"] for call in parsed.get("tool_calls") or ()]
@@ -126,13 +135,8 @@ def find_call_format(tokenizer: PreTrainedTokenizerBase) -> CallFormat:
     """
     chat: list[Message] = [{"role": "user", "content": "q"}]
 
-    def rendered(messages: list[Message], opening: bool) -> str:
-        return str(
-            tokenizer.apply_chat_template(messages, tools=PROBE_SCHEMAS, tokenize=False, add_generation_prompt=opening)
-        )
-
-    prompt = rendered(chat, True)
-    opening = prompt.removeprefix(rendered(chat, False))
+    prompt = render(tokenizer, chat, PROBE_SCHEMAS, opening=True)
+    opening = prompt.removeprefix(render(tokenizer, chat, PROBE_SCHEMAS, opening=False))
     candidates: list[tuple[str, dict[str, Any] | None]] = [("Hermes", None)]
     if own := getattr(tokenizer, "response_template", None):
         candidates.append(("its own", own))
@@ -140,7 +144,7 @@ def find_call_format(tokenizer: PreTrainedTokenizerBase) -> CallFormat:
     for calls in (PROBES, PROBES[:1]):  # some families make one call a turn
         message: Message = {"role": "assistant", "content": "", "tool_calls": [call.message for call in calls]}
         try:
-            turn = rendered([*chat, message], False)
+            turn = render(tokenizer, [*chat, message], PROBE_SCHEMAS, opening=False)
         except Exception:  # jinja's, and whatever a template raises
             continue
         if not turn.startswith(prompt):
@@ -148,8 +152,8 @@ def find_call_format(tokenizer: PreTrainedTokenizerBase) -> CallFormat:
         turn = turn[len(prompt) :]
         marker = turn.partition(calls[0].name)[0].rpartition("</think>")[2].strip().partition("\n")[0]
         for name, template in candidates:
-            format = CallFormat(name, template, opening, marker)
-            read, _ = format.read_turn(tokenizer, turn, PROBE_SCHEMAS)
+            format = CallFormat(name, template, opening, opened_thought(tokenizer), marker)
+            read, _ = format.read_turn(tokenizer, PROBE_SCHEMAS, turn)
             if marker and read.get("tool_calls") == message["tool_calls"]:
                 return format
     raise InputError("its chat template writes tool calls in no format that is known here")

@@ -5,8 +5,12 @@ tool results with the next turn's opening. Encoding the whole text at once could
 ids that no policy samples.
 """
 
+import contextlib
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ..core import Call, InputError, Message
@@ -15,9 +19,20 @@ Schemas = list[Any]  # JSON schemas as dicts; transformers would also take funct
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], schemas: Schemas, opening: bool) -> str:
-    """The chat as text by the model's own template; ``opening`` adds the start of an assistant turn."""
+    """The chat as text by the model's own template; ``opening`` adds the start of an assistant turn.
+
+    Calls and results are numbered, since some templates (Mistral's) refuse calls without an id of nine characters.
+    """
+    numbers, results, chat = itertools.count(1), itertools.count(1), []
+    for message in messages:
+        if message.get("tool_calls"):
+            calls = [{**call, "id": f"call{next(numbers):05d}"} for call in message["tool_calls"]]
+            message = {**message, "tool_calls": calls}
+        elif message["role"] == "tool":
+            message = {**message, "tool_call_id": f"call{next(results):05d}"}
+        chat.append(message)
     return tokenizer.apply_chat_template(  # type: ignore[return-value]
-        messages, tools=schemas or None, tokenize=False, add_generation_prompt=opening
+        chat, tools=schemas or None, tokenize=False, add_generation_prompt=opening
     )
 
 
@@ -31,25 +46,59 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], sche
     return encode(tokenizer, render(tokenizer, messages, schemas, opening=True))
 
 
-def tool_turn(tokenizer: PreTrainedTokenizerBase, results: list[str]) -> str:
+def turn_end(tokenizer: PreTrainedTokenizerBase, rendered: str) -> str:
+    """The token that closes the last turn of a rendered chat, as text; "" if it ends with plain text."""
+    text = rendered.rstrip("\n")
+    return max((token for token in tokenizer.get_added_vocab() if text.endswith(token)), key=len, default="")
+
+
+def turn_ends(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids of the tokens with which the chat template closes an assistant turn: one with a call, and one with an answer.
+
+    Raises:
+        InputError: it closes one of them with no token of its own, so that a model could not learn to end it.
+    """
+    question: Message = {"role": "user", "content": "q"}
+    turns: list[Message] = [
+        {"role": "assistant", "content": "", "tool_calls": [Call("f", {}).message]},
+        {"role": "assistant", "content": "a"},
+    ]
+    ends = {turn_end(tokenizer, render(tokenizer, [question, turn], [], opening=False)) for turn in turns}
+    if "" in ends:
+        raise InputError("its chat template closes an assistant turn without an end token")
+    vocabulary = tokenizer.get_added_vocab()
+    return {vocabulary[end] for end in ends}
+
+
+def tool_turn(tokenizer: PreTrainedTokenizerBase, results: list[str], names: Sequence[str] = ()) -> str:
     """The text between an assistant turn's end token and the next assistant turn, holding tool results.
 
     It is what the template adds to a dummy chat, which is correct for every prefix-preserving template.
 
+    Args:
+        tokenizer: with the chat template.
+        results: of the turn's calls.
+        names: the tools called, which some templates (gpt-oss, Gemma) write beside the results.
+
     Raises:
         InputError: the chat template changes earlier turns when a tool result follows.
     """
-    call: Message = {"role": "assistant", "content": "", "tool_calls": [Call("f", {}).message]}
-    chat: list[Message] = [{"role": "user", "content": "q"}, call]
-    answers: list[Message] = [{"role": "tool", "name": "f", "content": result} for result in results]
-    end = str(tokenizer.eos_token)
-    before = render(tokenizer, chat, [], opening=False).rstrip("\n").removesuffix(end) + end
-    after = render(tokenizer, [*chat, *answers], [], opening=True)
+    names = [*names, *["f"] * (len(results) - len(names))]
+    calls = [Call(name, {}).message for name in names]
+    answers = [{"role": "tool", "name": name, "content": text} for name, text in zip(names, results, strict=True)]
+    for made in (calls, calls[:1]):
+        chat: list[Message] = [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": "", "tool_calls": made},
+        ]
+        with contextlib.suppress(TemplateError):  # Llama's refuses several calls a turn
+            before = render(tokenizer, chat, [], opening=False).rstrip("\n")
+            after = render(tokenizer, [*chat, *answers], [], opening=True)
+            break
+    else:
+        raise InputError("its chat template does not render tool calls and results")
     if not after.startswith(before):
-        raise InputError(
-            "the model's chat template is not prefix-preserving: use its training variant "
-            "(trl.chat_template_utils.get_training_chat_template)"
-        )
+        raise InputError("its chat template changes earlier turns when one follows")
     return after.removeprefix(before)
 
 
@@ -80,7 +129,7 @@ def encode_chat(
         schemas: JSON schemas of the tools offered.
 
     Raises:
-        InputError: the chat template is not prefix-preserving.
+        InputError: the chat template changes earlier turns, or closes one without an end token.
     """
     ids = prompt_ids(tokenizer, prompt, schemas)
     mask = [0] * len(ids)
@@ -88,7 +137,6 @@ def encode_chat(
     if text.rstrip().endswith("</think>"):  # thinking is off: the opening itself closes the thought
         answer = [{k: v for k, v in message.items() if k != "reasoning_content"} for message in answer]
     chat = list(prompt)
-    end = str(tokenizer.eos_token)
     for i, message in enumerate(answer):
         chat.append(message)
         if message["role"] == "assistant":
@@ -99,8 +147,10 @@ def encode_chat(
             turn, written = full[len(text) :], 0
         else:
             continue  # several results in a row: rendered together with the last
-        if not full.startswith(text) or (written and not full.endswith(end)):
-            raise InputError("the model's chat template is not prefix-preserving: use its training variant")
+        if not full.startswith(text):
+            raise InputError("its chat template changes earlier turns when one follows")
+        if written and not turn_end(tokenizer, full):
+            raise InputError("its chat template closes an assistant turn without an end token")
         piece = encode(tokenizer, turn)
         ids += piece
         mask += [written] * len(piece)

@@ -5,11 +5,11 @@ gave_up (a turn with neither a call nor a box), turn_limit, length (cut by a tok
 never closed, so that nothing could be run) or infrastructure (the sandbox or the server failed: never a reward).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core import Execution, Message, Stop, Trajectory, format_tool_result, parse_turn, raw_calls, split_thoughts
+from ..core import Execution, Message, Stop, Trajectory, format_tool_result, read_turn
 from ..sandbox.pool import Sandbox
 from ..sandbox.toolbox import call_many
 from ..task import Task
@@ -17,10 +17,14 @@ from ..task import Task
 
 @dataclass
 class Conversation:
-    """Messages after the prompt, the number of assistant turns among them, and the stop once there is one."""
+    """Messages after the prompt, the number of assistant turns among them, and the stop once there is one.
+
+    ``read`` takes the text of a turn and gives its message and its calls as JSON (see core.read_turn).
+    """
 
     task: Task
     max_turns: int
+    read: Callable[[str], tuple[Message, list[str]]] = read_turn
     messages: list[Message] = field(default_factory=list)
     turns: int = 0
     stop: Stop | None = None
@@ -30,17 +34,17 @@ class Conversation:
         """Add an assistant turn.
 
         Args:
-            text: the turn without its end token, with a ``<think>`` that the chat template opened for it.
+            text: the turn as ``read`` takes it: for Hermes's format without its end token, and with a ``<think>`` that
+                the chat template opened for it.
             cut: whether a token limit ended it before the end token.
 
         Returns:
-            The raw calls to run; none if the turn ended the conversation. Where the task's metric is ``calls``, the
-            calls are the answer and are not run. What the turn thinks is neither call nor answer.
+            The calls to run, as JSON; none if the turn ended the conversation. Where the task's metric is ``calls``,
+            the calls are the answer and are not run. What the turn thinks is neither call nor answer.
         """
-        self.messages.append(parse_turn(text))
+        message, calls = self.read(text)
+        self.messages.append(message)
         self.turns += 1
-        text, _ = split_thoughts(text)
-        calls = raw_calls(text)
         if cut:
             self.stop = "length"
         elif calls and self.task.metric == "calls":
@@ -48,7 +52,8 @@ class Conversation:
         elif calls and self.turns >= self.max_turns:
             self.stop = "turn_limit"
         elif not calls:
-            self.stop = "malformed" if "<tool_call>" in text else "answered" if "\\boxed" in text else "gave_up"
+            content = message["content"]
+            self.stop = "malformed" if "<tool_call>" in content else "answered" if "\\boxed" in content else "gave_up"
         return [] if self.stop else calls
 
     def add_results(self, executions: Iterable[Execution]) -> list[str]:

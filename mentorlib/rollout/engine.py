@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .attention import common_prefix, forward, pack, packed_attention
+from .chat import turn_ends
 from .check import check_model, context_length
 from .decoding import Decoding, Prefill, keep_rows
 
@@ -207,10 +208,10 @@ def _inference(model: PreTrainedModel) -> Iterator[None]:
 
 
 def end_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """The tokens that end a turn: all of the generation config's, and the tokenizer's end token."""
+    """The tokens that end a turn: the generation config's, the tokenizer's, and those that the chat template writes."""
     ends = getattr(model.generation_config, "eos_token_id", None)
     ends = ends if isinstance(ends, list) else [ends]
-    return {i for i in [*ends, tokenizer.eos_token_id] if i is not None}
+    return {i for i in [*ends, tokenizer.eos_token_id] if i is not None} | turn_ends(tokenizer)
 
 
 def sampling_copy(model: Any) -> PreTrainedModel:

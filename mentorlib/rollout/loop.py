@@ -4,10 +4,13 @@ The engine samples turns; the tool calls of all rows that end a turn in the same
 concatenated, never re-tokenised.
 """
 
-from ..core import Trajectory
+from functools import partial
+
+from ..core import Trajectory, parse_call
 from ..sandbox.pool import Sandbox
 from ..task import SYSTEM, Task
-from .chat import encode, opened_thought, prompt_ids, tool_turn
+from .call_format import find_call_format
+from .chat import encode, prompt_ids, tool_turn
 from .conversation import Conversation, run_calls
 from .engine import Engine, Sampled
 
@@ -41,8 +44,11 @@ def run_rollouts(
     unique = {task.id: task for task in tasks}.values()
     ids_of = {task.id: prompt_ids(tokenizer, task.prompt(system), list(task.toolbox.schemas)) for task in unique}
     prompts = [ids_of[task.id] for task in tasks]
-    conversations = [Conversation(task, max_turns) for task in tasks]
-    thought = opened_thought(tokenizer)
+    format = find_call_format(tokenizer)
+    conversations = [
+        Conversation(task, max_turns, partial(format.read_turn, tokenizer, list(task.toolbox.schemas)))
+        for task in tasks
+    ]
     in_turns = [0] * len(tasks)  # sampled tokens in each row's closed turns
     # A prompt that fills the context leaves no room to sample. TRL's trainer needs at least one token a row: an end
     # token that counts as not sampled.
@@ -54,9 +60,12 @@ def run_rollouts(
         for i, ids in closed:
             in_turns[fits[i]] += len(ids)
             conversation = conversations[fits[i]]
-            pending.append((conversation, conversation.add_turn(thought + str(tokenizer.decode(ids[:-1])))))
-        results = run_calls(pending, sandbox)
-        return [encode(tokenizer, tool_turn(tokenizer, texts)) if texts else None for texts in results]
+            pending.append((conversation, conversation.add_turn(format.turn_text(tokenizer, ids))))
+        following: list[list[int] | None] = []
+        for (_, calls), texts in zip(pending, run_calls(pending, sandbox), strict=True):
+            names = [call.name if (call := parse_call(raw)) else "unknown" for raw in calls]
+            following.append(encode(tokenizer, tool_turn(tokenizer, texts, names)) if texts else None)
+        return following
 
     completions = engine.run(
         [prompts[row] for row in fits], on_turns, temperature=temperature, max_tokens=max_tokens, seed=seed, first=first
@@ -67,7 +76,7 @@ def run_rollouts(
     texts: dict[int, str] = {}
     for conversation, prompt, closed_tokens, s in zip(conversations, prompts, in_turns, sampled, strict=True):
         if unclosed := sum(s.mask) - closed_tokens:  # the turn that the token limit cut
-            conversation.add_turn(thought + str(tokenizer.decode(s.token_ids[-unclosed:])), cut=True)
+            conversation.add_turn(format.turn_text(tokenizer, s.token_ids[-unclosed:], cut=True), cut=True)
         if s.cut:
             conversation.stop = "length"
         texts |= {i: str(tokenizer.decode([i])) for i in set(s.token_ids) - texts.keys()}

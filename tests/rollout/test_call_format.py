@@ -112,7 +112,7 @@ def test_a_chatml_template_without_tools_becomes_the_shipped_students(tokenizer)
 
 def read(tokenizer, text):
     format = find_call_format(tokenizer)
-    return format.read_turn(tokenizer, text, PROBE_SCHEMAS)
+    return format.read_turn(tokenizer, PROBE_SCHEMAS, text)
 
 
 def test_turns_of_other_families_become_the_same_message(tokenizer):
@@ -167,6 +167,6 @@ def test_no_text_raises(tokenizer, name):
     for _ in range(150):
         text = fuzzed_output(numbers)[:5_000]
         text = text.replace("<tool_call>", numbers.choice(["<tool_call>", format.marker]))
-        message, raw = format.read_turn(tokenizer, text, PROBE_SCHEMAS)
+        message, raw = format.read_turn(tokenizer, PROBE_SCHEMAS, text)
         assert message["role"] == "assistant" and isinstance(message["content"], str)
         assert all(isinstance(json.loads(call), dict) for call in raw)

@@ -21,7 +21,7 @@ from mentorlib.rollout.decoding import Decoding, Prefill
 from mentorlib.rollout.engine import Sampled, TorchEngine, TurnEngine, end_ids, sample, sampling_copy
 from mentorlib.rollout.grading import grade
 from mentorlib.rollout.loop import run_rollouts
-from mentorlib.rollout.model import load_model
+from mentorlib.rollout.model import NANO, load_model
 from mentorlib.rollout.record import trajectory_row
 
 
@@ -252,14 +252,36 @@ def test_a_folder_without_a_model_is_a_one_line_error(tmp_path):
         load_model(str(tmp_path))
 
 
-def test_a_template_that_changes_earlier_turns_is_a_one_line_error(nano, tmp_path):
+def test_a_template_that_cannot_be_used_is_replaced_or_refused_in_a_line(nano, tmp_path, capsys):
     model, tokenizer = nano
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     template = tmp_path / "chat_template.jinja"
-    template.write_text("{{ messages | length }} messages\n" + template.read_text())
-    with pytest.raises(InputError, match=r"TRL knows no training variant of it: edit chat_template\.jinja"):
-        load_model(str(tmp_path))
+    own = template.read_text()
+    changing = tmp_path / "changing.jinja"
+    changing.write_text(
+        own.replace("{%- for message in messages %}", "{{ messages | length }}\n{%- for message in messages %}")
+    )
+    with pytest.raises(InputError, match=r"changing\.jinja: its chat template .*docs/model\.md"):
+        load_model(str(tmp_path), template=str(changing))
+    with pytest.raises(InputError, match=r"none\.jinja: cannot be read"):
+        load_model(str(tmp_path), template=str(tmp_path / "none.jinja"))
+    capsys.readouterr()
+    # Without tools, as SmolLM2's: replaced, said in a line, and kept with the model.
+    plain = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    template.write_text(plain + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+    _, replaced = load_model(str(tmp_path))
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and "does not show the tools: replaced by one in Hermes's format" in said
+    replaced.save_pretrained(tmp_path / "kept")
+    model.save_pretrained(tmp_path / "kept")
+    _, kept = load_model(str(tmp_path / "kept"))
+    assert not capsys.readouterr().out and kept.chat_template == replaced.chat_template
+    _, given = load_model(str(tmp_path), template=str(NANO / "chat_template.jinja"))
+    assert given.chat_template == tokenizer.chat_template
+    task, reference = generate("calculator", 1)[0]
+    encoded = [encode_chat(t, task.prompt(), reference.messages, list(task.toolbox.schemas)) for t in (replaced, given)]
+    assert encoded[0] == encoded[1]
 
 
 def test_a_turn_ends_at_all_of_the_models_end_tokens(nano, pairs, sandbox):

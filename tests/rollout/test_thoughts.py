@@ -17,8 +17,9 @@ from mentorlib.rollout.chat import adds_empty_thought, encode_chat, opened_thoug
 from mentorlib.rollout.conversation import Conversation
 from mentorlib.rollout.engine import Sampled
 from mentorlib.rollout.loop import run_rollouts
-from mentorlib.rollout.model import fix_arguments, load_model
+from mentorlib.rollout.model import load_model
 from mentorlib.rollout.replies import turn_text
+from mentorlib.rollout.templates import fix_arguments
 from mentorlib.runs.run import Run
 from mentorlib.task import SYSTEM
 from mentorlib.trainer.sft import train_sft

@@ -1,0 +1,129 @@
+"""The chat template that a model is trained and sampled with: its own where it can be used, else one that can."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from ..core import Call, InputError, Message
+from .call_format import PROBE_SCHEMAS, find_call_format
+from .chat import encode_chat, render, tool_turn, turn_ends
+from .hermes import hermes_template, turn_markers
+
+
+def choose_template(
+    tokenizer: PreTrainedTokenizerBase, name: str, template: str = "", arguments: dict[str, Any] | None = None
+) -> None:
+    """Give the tokenizer a chat template that shows tools, writes calls that can be read, and keeps earlier turns.
+
+    Its own if that does; else TRL's training variant of it; else one in Hermes's format with the model's own markers of
+    turns (hermes.py), which is said in a line. The tokenizer is saved with it, so that a trained student keeps it.
+
+    Args:
+        tokenizer: changed in place.
+        name: of the model, for messages.
+        template: a file with the template to use; no other is tried.
+        arguments: what it is rendered with (see fix_arguments).
+
+    Raises:
+        InputError: no template, or none that can be used, with the reason.
+    """
+    from trl.chat_template_utils import get_training_chat_template
+
+    if template:
+        try:
+            tokenizer.chat_template = Path(template).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as e:
+            raise InputError(f"template={template}: cannot be read ({e.__class__.__name__}): give a file") from None
+        if problem := template_problem(tokenizer, arguments):
+            raise InputError(f"template={template}: {problem} (docs/model.md)")
+        return
+    own = tokenizer.chat_template
+    if isinstance(own, dict):
+        own = own.get("tool_use") or own.get("default")
+        tokenizer.chat_template = own
+    if not own:
+        raise InputError(f"model {name!r} has no chat template: give an instruct model, or template=FILE")
+    problem = template_problem(tokenizer, arguments)
+    if not problem:
+        return
+    tokenizer.chat_template = own  # TRL knows it by its text, without fixed arguments
+    try:
+        variant = get_training_chat_template(tokenizer)
+    except ValueError:  # TRL has none
+        variant = None
+    if variant:
+        tokenizer.chat_template = variant
+        if not template_problem(tokenizer, arguments):
+            return
+        tokenizer.chat_template = own
+    if "reasoning_content" in own:  # ours would take its thinking away
+        raise InputError(f"model {name!r}: {problem}, and TRL has no variant of it: give template=FILE (docs/model.md)")
+    try:
+        tokenizer.chat_template = hermes_template(turn_markers(tokenizer))
+        if remaining := template_problem(tokenizer):
+            raise InputError(remaining)
+    except InputError as e:
+        raise InputError(f"model {name!r}: {problem}; {e}: give template=FILE (docs/model.md)") from None
+    print(
+        f"{name}: {problem}: replaced by one in Hermes's format with the model's own markers of turns "
+        "(template=FILE takes another)",
+        flush=True,
+    )
+
+
+def template_problem(tokenizer: PreTrainedTokenizerBase, arguments: dict[str, Any] | None = None) -> str:
+    """Why the tokenizer's chat template, with these arguments fixed in it, cannot be used; "" if it can.
+
+    Raises:
+        InputError: an argument that no template of this model reads.
+    """
+    if arguments:
+        tokenizer.chat_template = fix_arguments(str(tokenizer.chat_template), arguments)
+    chat: list[Message] = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
+    try:
+        shown = render(tokenizer, chat, PROBE_SCHEMAS, opening=True)
+    except (TemplateError, TypeError, ValueError) as e:
+        return f"its chat template cannot render a system message and tools ({type(e).__name__}: {e})"[:160]
+    for schema in PROBE_SCHEMAS:
+        if schema["function"]["name"] not in shown or schema["function"]["description"] not in shown:
+            return "its chat template does not show the tools"
+    try:
+        find_call_format(tokenizer)
+        turn_ends(tokenizer)
+        tool_turn(tokenizer, ["x"])
+        if "reasoning_content" in str(tokenizer.chat_template):  # a thought must stay when turns follow
+            turn: Message = {"role": "assistant", "content": "", "reasoning_content": "t"}
+            results: list[Message] = [
+                turn | {"tool_calls": [Call("f", {}).message]},
+                {"role": "tool", "name": "f", "content": "x"},
+            ]
+            encode_chat(tokenizer, [{"role": "user", "content": "q"}], [*results, *results, turn], [])
+    except InputError as e:
+        return str(e)
+    except (TemplateError, TypeError, ValueError) as e:
+        return f"its chat template cannot render calls and results ({type(e).__name__}: {e})"[:160]
+    return ""
+
+
+_FIXED = re.compile(r"\A\{#- Fixed arguments\. -#\}(\{%- set \w+ = .*? -%\})*\n", re.DOTALL)
+_GIVEN = ("messages", "tools", "documents", "add_generation_prompt")  # by whoever renders the template
+
+
+def fix_arguments(template: str, arguments: dict[str, Any]) -> str:
+    """A chat template that is always rendered with these arguments; they replace those fixed before.
+
+    Raises:
+        InputError: an argument that the template does not read, or that is set by whoever renders it.
+    """
+    template = _FIXED.sub("", template)
+    for name in arguments:
+        if name in _GIVEN or not re.search(rf"\b{re.escape(str(name))}\b", template):
+            known = (
+                "it reads enable_thinking" if "enable_thinking" in template else "the template has no thinking to set"
+            )
+            raise InputError(f"template_arguments: the chat template takes no {name!r}: leave it out ({known})")
+    lines = "".join(f"{{%- set {name} = {value!r} -%}}" for name, value in arguments.items())
+    return f"{{#- Fixed arguments. -#}}{lines}\n{template}"

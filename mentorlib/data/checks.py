@@ -51,7 +51,7 @@ def check_building(
         check_source(source)
     if teacher_suites and not teacher:
         raise InputError(f"teacher_suites names {teacher_suites[0]!r}, but there is no teacher to sample: set teacher=")
-    run = {"suites": suites, "suite_options": suite_options, "sources": sources, "teacher": teacher}
+    run: dict[str, Any] = {"suites": suites, "suite_options": suite_options, "sources": sources, "teacher": teacher}
     run |= {"teacher_suites": teacher_suites, **others}
     check_reopen(**{name: value for name, value in run.items() if name not in NOT_OF_A_RUN})
 

@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 something failed (a notebook's cell, a stage, a result tha
 scored); 2 the input is wrong (one line on stderr names the file, row or key, and the remedy).
 """
 
+import io
 import json
 import math
 import os
@@ -19,6 +20,7 @@ import typer
 from typer import Argument, Option
 
 from .core import InputError
+from .runs.files import describe_os_error, is_stream
 from .runs.run import Run
 
 app = typer.Typer(
@@ -30,18 +32,32 @@ app = typer.Typer(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no "…" gets its escape
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(None if arguments is None else list(arguments), prog_name="mentor", standalone_mode=False) or 0
+        sys.stdout.flush()
     except typer.TyperException as error:  # of the command line itself, such as an unknown option
         return _report_error(f"{error.format_message().rstrip('.')}; see --help", 2)
     except InputError as error:
         return _report_error(str(error), 2)
+    except BrokenPipeError:  # of a reader such as `head`, which has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except OSError as error:  # such as a full disk, or a folder that cannot be written
+        return _report_error(describe_os_error(error), 2)
     return _report_error("interrupted", code) if code == 130 else code
 
 
 def _report_error(message: str, code: int) -> int:
     typer.secho(f"mentor: {message}", err=True, fg="red")
     return code
+
+
+def _beside(output: str) -> Any:
+    """Where to say what was written: on stderr if the output itself may be stdout."""
+    return sys.stderr if output and is_stream(output) else sys.stdout
 
 
 def _complete_run(incomplete: str) -> list[str]:
@@ -139,7 +155,8 @@ def _score(
 
     tools = None if valid_tools is None else [name.strip() for name in valid_tools.split(",") if name.strip()]
     counts = score_file(file, output or None, [*(reward or ()), *(rewards or ())], version, tools)
-    print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
+    line = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+    print(line, file=_beside(output))
     if counts["seem_cut"] and counts["seem_cut"] == counts["scored"]:
         return _report_error(
             f"{file}: all rows seem cut off, since none ends in an end token such as <|im_end|>, and are scored so: if "
@@ -202,7 +219,7 @@ def _open_page(run: Run, file: str, where: str, output: str) -> None:
     if where:
         rows = rows[rows["where"].isin({row["where"] for row in select_rows(rows.to_dict("records"), where)})]
     page = viewer.write_trajectories(output or run.path / "trajectories.html", rows, f"Trajectories of {run.name}")
-    print(f"{len(rows)} trajectories: {page}")
+    print(f"{len(rows)} trajectories: {page}", file=_beside(output))
     if not output and not webbrowser.open(page.resolve().as_uri()):
         print("no web browser here: open that file in one")
 
@@ -246,7 +263,7 @@ def _export(
 
     opened = Run.open(run)
     if to == "archive":
-        print(archive.save_archive(opened, output or f"{opened.name}.tar.gz"))
+        print(archive.save_archive(opened, output or f"{opened.name}.tar.gz"), file=_beside(output))
     elif to == "hub":
         print(hub.save_hub(opened, output or f"{opened.name}-hub", license=license))
     elif to == "inspect":

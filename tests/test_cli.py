@@ -186,3 +186,51 @@ def test_doctor_fails_if_a_layer_fails(capfd, monkeypatch):
     monkeypatch.setattr("mentorlib.sandbox.doctor.self_test", lambda: tests)
     assert main(["doctor"]) == 1
     assert "landlock     FAIL    open: done" in capfd.readouterr().out
+
+
+def command(*words, **settings):
+    environment = {**os.environ, **settings.pop("environment", {})}
+    return subprocess.run([sys.executable, "-m", "mentorlib", *words], capture_output=True, env=environment, **settings)
+
+
+def test_the_file_system_s_errors_are_one_line_and_exit_2(run, capfd):
+    notebook(Path("n.ipynb"), 'run: str = "x"\nroot: str = "runs"', "1")
+    long = "x" * 300
+    for arguments, says in [
+        (["run", "n.ipynb", f"run={long}"], "is 300 characters long: give one of at most 200"),
+        (["run", "n.ipynb", "--output", long], "File name too long"),
+        (["run", "n.ipynb", "root=/proc"], "/proc/x: "),
+        (["run", "n.ipynb", "--output", "/proc/x"], "/proc/x: "),
+        (["run", f"{long}.ipynb"], "File name too long"),
+        (["view", long], "File name too long"),
+        (["verify", long], "File name too long"),
+        (["study", f"{long}.yaml"], "no such study file"),
+        (["export", "r", "-o", "/dev/full"], "/dev/full: No space left on device: free some space"),
+        (["export", "r", "-o", "/proc/x/y.tar.gz"], "/proc/x/y.tar.gz: "),
+        (["import", "/proc"], "/proc: no such file"),
+    ]:
+        assert main(arguments) == 2, arguments
+        error = capfd.readouterr().err
+        assert says in error and error.startswith("mentor: ") and error.count("\n") == 1
+
+
+def test_output_that_a_terminal_cannot_show_is_escaped(run):
+    run.append_rows("eval/e.jsonl", [{**ROWS[0], "question": "Wie viele Äpfel … ?"}])
+    for words in (["--help"], ["view", "r", "--text", "--rows", "eval/e.jsonl"], ["score", "é.jsonl"]):
+        done = command(*words, environment={"PYTHONIOENCODING": "ascii"})
+        assert b"Traceback" not in done.stderr and done.stdout.isascii()
+    assert (
+        b"viele \\xc4pfel \\u2026"
+        in command("view", "r", "--text", "--rows", "eval/e.jsonl", environment={"PYTHONIOENCODING": "ascii"}).stdout
+    )
+
+
+def test_outputs_through_stdout(run):
+    done = command("export", "r", "-o", "/dev/stdout")
+    Path("piped.tar.gz").write_bytes(done.stdout)
+    assert done.stderr == b"/dev/stdout\n" and main(["import", "piped.tar.gz", "--name", "copy"]) == 0
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "mentorlib", "view", "r", "--text"], stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 2 and done.stderr.startswith(b"mentor: No space left on device")

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pandas as pd
 
 from ..core import Call, InputError, Metric, Reference
-from ..runs.files import Row, read_parquet
+from ..runs.files import Row, read_parquet, whole_file
 from ..runs.run import Run
 from ..sandbox.toolbox import Toolbox
 from ..task import Pair, Task
@@ -64,10 +64,8 @@ def save_tasks(
         for task, reference in pairs
     ]
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    path = run.path / "tasks.parquet"
-    partial = path.with_suffix(".partial")
-    frame.to_parquet(partial, index=False)
-    partial.rename(path)
+    with whole_file(run.path / "tasks.parquet") as file:
+        frame.to_parquet(file, index=False)
     run.write_rows("tasks.rejected.jsonl", [vars(r) for r in rejected])
     groups: dict[str, list[Pair]] = {}
     for task, reference in pairs:

@@ -1,15 +1,15 @@
 """Scores stored rows (JSON Lines) under other rewards than they were sampled for: no training, no model."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 from ..core import Call, InputError, Metric, Reference, Stop, Trajectory, end_response, tool_messages, without_end
+from ..runs.files import is_stream, whole_file
 from .official import CALCULATOR_TOOLS
 from .reward import OFFICIAL, REWARDS, Reward, get_reward
 from .score import Score
@@ -28,10 +28,11 @@ def score_file(
     do not need them, or rejected if ``rewards`` lists one that does.
 
     Args:
-        path: the rows, one JSON object a line.
+        path: the rows, one JSON object a line; a pipe is read once and needs ``out``.
         out: the same rows with ``scores`` {reward: {"total", "terms", "reason"}}; by default a file of the same name
             in a folder ``scored`` beside it, which no notebook reads as rows of the run. ``total`` is None where the
-            answer could not be judged or the infrastructure failed. The file appears only when complete.
+            answer could not be judged or the infrastructure failed. The file appears only when complete; a device or
+            pipe is written as rows are scored, and what is rejected then goes to stderr.
         rewards: names, or Reward objects; by default all of the version.
         version: "corrected" or "official". The official one reads ``prompt`` too, as the release does.
         valid_tools: names of the tools offered, for rows without ``tools``; by default the calculator's twelve.
@@ -45,12 +46,20 @@ def score_file(
         InputError: an argument is wrong, or a file cannot be read or written.
     """
     source = Path(path)
+    if out is None and is_stream(source):
+        raise InputError(
+            f"{source}: a pipe or device has no folder for its scores; say where to write them: -o OUT.jsonl"
+        )
     target = Path(out) if out is not None else source.parent / "scored" / source.name
     rejected_target = target.with_name(target.name + ".rejected.jsonl")
     for file in (source, target):
         if file.is_dir():
             raise InputError(f"{file}: is a folder; give a file")
-    if target.resolve() == source.resolve():
+    if out is not None and not target.parent.is_dir():
+        raise InputError(
+            f"{target}: cannot be written: there is no folder {target.parent}; make it, or give another place"
+        )
+    if not is_stream(target) and target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"{target}: would overwrite the rows it is made from; give another name")
     if version == "official" and valid_tools is not None:
         raise InputError("valid_tools: the release knows only the calculator's twelve; leave it out, or use corrected")
@@ -62,37 +71,35 @@ def score_file(
         lines = source.open("rb")
     except OSError as error:
         raise InputError(f"{source}: cannot be read ({error.strerror}); give a JSON Lines file") from error
-    if out is None:
-        target.parent.mkdir(exist_ok=True)
-    try:
-        folder = TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error.strerror}); give another place") from error
-    with lines, folder as parts:
-        with open(f"{parts}/scored", "w") as scored, open(f"{parts}/rejected", "w") as rejected:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
+    with lines, ExitStack() as files:
+        scored = files.enter_context(whole_file(target))
+        rejected = None
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            counts["rows"] += 1
+            try:
+                row, scores = _score_row(line, chosen, bool(rewards), version, offered)
+                scored.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+            except ValueError as error:  # an InputError, or a number that JSON does not have
+                counts["rejected"] += 1
+                text = line.decode("utf-8", "replace").rstrip("\r\n")
+                if is_stream(target):  # which has no place beside it
+                    print(f"{source}, line {number}: {error}", file=sys.stderr)
                     continue
-                counts["rows"] += 1
-                try:
-                    row, scores = _score_row(line, chosen, bool(rewards), version, offered)
-                    scored.write(json.dumps(row, allow_nan=False) + "\n")
-                except ValueError as error:  # an InputError, or a number that JSON does not have
-                    counts["rejected"] += 1
-                    text = line.decode("utf-8", "replace").rstrip("\r\n")
-                    rejected.write(json.dumps({"line": number, "reason": str(error), "text": text}) + "\n")
-                    continue
-                counts["scored"] += 1
-                counts["unjudged"] += any(not score.judged for score in scores)
-                counts["in_part"] += len(scores) < len(chosen)
-                counts["seem_cut"] += _ended(row) is None
-                if time.monotonic() - reported > 10:
-                    reported = time.monotonic()
-                    print(f"{source.name}: {counts['rows']} rows in {reported - started:.0f} s", file=sys.stderr)
-        os.replace(f"{parts}/scored", target)
-        rejected_target.unlink(missing_ok=True)  # an earlier run's
-        if counts["rejected"]:
-            os.replace(f"{parts}/rejected", rejected_target)
+                rejected = rejected or files.enter_context(whole_file(rejected_target))
+                rejection = {"line": number, "reason": str(error), "text": text}
+                rejected.write(json.dumps(rejection).encode() + b"\n")
+                continue
+            counts["scored"] += 1
+            counts["unjudged"] += any(not score.judged for score in scores)
+            counts["in_part"] += len(scores) < len(chosen)
+            counts["seem_cut"] += _ended(row) is None
+            if time.monotonic() - reported > 10:
+                reported = time.monotonic()
+                print(f"{source.name}: {counts['rows']} rows in {reported - started:.0f} s", file=sys.stderr)
+        if not counts["rejected"] and not is_stream(target):
+            rejected_target.unlink(missing_ok=True)  # an earlier run's
     return counts
 
 

@@ -2,14 +2,17 @@
 
 import dataclasses
 import decimal
+import errno
 import gc
 import hashlib
 import json
 import math
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,31 +21,102 @@ from ..core import InputError
 Row = dict[str, Any]
 
 
-def write_text(file: Path, text: str) -> Path:
-    """Replace a text file as a whole (temporary file beside it, fsync, rename). Returns its path."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+_OPENED = re.compile(r"/dev/(stdin|stdout|stderr|fd/.+)|/proc/.+")
+REMEDIES = {  # by errno
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, or give another place, then run the same again"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give a place that you may read and write"),
+    errno.ENAMETOOLONG: "give a shorter name",
+}
+
+
+def describe_os_error(error: OSError, file: str | Path | None = None) -> str:
+    """What failed on a file, why, and the remedy, on one line: ``runs/x: No space left on device: free some …``."""
+    where = file if file is not None else error.filename
+    said = f"{where}: " if where is not None else ""
+    why = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    remedy = REMEDIES.get(error.errno or 0)
+    return said + why + (f": {remedy}" if remedy else "")
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder and those above it, if they are missing. InputError names the cause if it cannot."""
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(describe_os_error(error, folder)) from error
+    return folder
+
+
+def is_stream(file: str | Path) -> bool:
+    """Whether a path is a device, a pipe or one of this process's open files: read once, never replaced."""
+    if _OPENED.fullmatch(os.path.abspath(file)):
+        return True
+    try:
+        mode = os.stat(file).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+@contextmanager
+def whole_file(file: str | Path) -> Iterator[BinaryIO]:
+    """A file to write, which appears or is replaced as a whole when the block ends (fsync, rename).
+
+    A link stays: the file that it points to is replaced. A device or a pipe is written through, as it comes.
+
+    Raises:
+        InputError: it cannot be written; the line names the cause.
+    """
+    temporary, target = None, Path(os.path.realpath(file))
+    try:
+        if is_stream(file):
+            with open(file, "wb") as handle:
+                yield handle
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o644
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
         with open(descriptor, "wb") as handle:
-            handle.write(_encode(text))
+            yield handle
             handle.flush()
             os.fsync(handle.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, file)
-    except BaseException:
-        os.unlink(temporary)
+        os.chmod(temporary, mode)
+        os.replace(temporary, target)
+        temporary = None
+    except BrokenPipeError:
         raise
+    except OSError as error:
+        elsewhere = error.filename is not None and not str(error.filename).startswith(os.path.dirname(target))
+        raise InputError(describe_os_error(error, None if elsewhere else file)) from error
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)
+
+
+def write_text(file: Path, text: str) -> Path:
+    """Write a text file as a whole (see `whole_file`). Returns its path."""
+    with whole_file(file) as handle:
+        handle.write(_encode(text))
     return file
 
 
 def append_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append rows to a JSON Lines file and sync it to disk. A last line that a kill cut short is removed first."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "a+b") as handle:
-        _repair_last_line(handle)
-        handle.write(_encode(json_lines(rows)))
-        handle.flush()
-        os.fsync(handle.fileno())
+    """Append rows to a JSON Lines file and sync it to disk. A last line that a kill cut short is removed first.
+
+    Raises:
+        InputError: it cannot be written; the line names the cause.
+    """
+    text = _encode(json_lines(rows))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open(file, "a+b") as handle:
+            _repair_last_line(handle)
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        raise InputError(describe_os_error(error, file)) from error
 
 
 def read_rows(file: str | Path) -> list[Row]:
@@ -92,9 +166,11 @@ def read_parquet(file: str | Path) -> list[Row]:
 
 
 def read_json(file: Path) -> Any:
-    """The content of a run's JSON file. InputError if it is not JSON."""
+    """The content of a run's JSON file. InputError if it cannot be read or is not JSON."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(describe_os_error(error, file)) from error
     except ValueError:
         raise InputError(f"{file}: not JSON; fix the file or remove the run's folder") from None
 

@@ -8,10 +8,12 @@ import platform
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from ..core import InputError
+from .files import describe_os_error, make_folder
 
 
 def die_with_parent() -> None:
@@ -36,10 +38,13 @@ def lock_folder(folder: Path, patience: float = math.inf, name: str = ".lock") -
     Raises:
         InputError: another process has the lock for longer than ``patience``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     begun, said = time.monotonic(), False
     while True:
-        lock = open(folder / name, "a+")  # noqa: SIM115
+        try:
+            lock = open(folder / name, "a+")  # noqa: SIM115
+        except OSError as error:
+            raise InputError(describe_os_error(error, folder)) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -59,12 +64,12 @@ def lock_folder(folder: Path, patience: float = math.inf, name: str = ".lock") -
         except OSError:  # a file system without locks
             return lock
         if _is_file(lock, folder / name):  # else it was removed, with its folder or by its holder, in between
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {platform.node()}")
-            lock.flush()
+            with suppress(OSError):  # a full disk: the lock holds without the name
+                os.ftruncate(lock.fileno(), 0)
+                os.write(lock.fileno(), f"process {os.getpid()} on {platform.node()}".encode())
             return lock
         lock.close()
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
 
 
 def unlock_folder(lock: IO[str]) -> None:

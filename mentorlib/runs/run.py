@@ -24,6 +24,7 @@ from .provenance import git_revision, versions
 from .query import query_rows
 
 API_KEY_VARIABLE = "OPENAI_API_KEY"  # the environment variable with an endpoint's key, which no file stores
+MAX_NAME = 200  # bytes of a run's name; file systems take 255, and files named after a run need more
 _ABSENT = object()
 
 
@@ -232,6 +233,8 @@ def check_name(name: Any) -> str:
     """Return a run's name if it can be a folder's name. InputError if not."""
     if not isinstance(name, str) or not name or name.startswith(".") or not set(name).isdisjoint('/\\:\0\n\t*?"<>|'):
         raise InputError(f"run name {name!r}: use letters, digits, '-', '_' and '.', with no path separator")
+    if len(name.encode("utf-8", "replace")) > MAX_NAME:
+        raise InputError(f"run name {name[:40]!r}… is {len(name)} characters long: give one of at most {MAX_NAME}")
     return name
 
 

@@ -1,4 +1,7 @@
 import json
+import os
+import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +185,36 @@ def test_score_file_bad_arguments(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="folder"):
         score_file(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_rows_from_a_pipe_and_scores_into_one(tmp_path, capfd):
+    good = {"response": call() + NEXT + ANSWER, "answer": "5", "teacher_tools": ["add"]}
+    file = write(tmp_path / "rows.jsonl", [good, b"{not json", good])
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def scored(out: Path) -> dict[str, int]:
+        writer = threading.Thread(target=lambda: pipe.write_bytes(file.read_bytes()), daemon=True)
+        writer.start()
+        counts = score_file(pipe, out)
+        writer.join(10)
+        return counts
+
+    counts = score_file(file, tmp_path / "whole.jsonl")
+    assert counts["scored"] == 2 and counts["rejected"] == 1
+    assert scored(tmp_path / "piped.jsonl") == counts
+    assert (tmp_path / "piped.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    for source in (pipe, "/dev/stdin", "/dev/fd/63"):
+        with pytest.raises(InputError, match=r"say where to write them: -o OUT\.jsonl"):
+            score_file(source)
+    null = tmp_path / "null"
+    null.symlink_to("/dev/null")
+    capfd.readouterr()
+    assert score_file(file, null) == counts and score_file(file, "/dev/null") == counts
+    assert null.is_symlink() and stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    assert not Path("/dev/null.rejected.jsonl").exists() and "rows.jsonl, line 2: not a JSON" in capfd.readouterr().err
+    with pytest.raises(InputError, match="/dev/full: No space left on device"):
+        score_file(file, "/dev/full")
+    (tmp_path / "same.jsonl").hardlink_to(file)
+    with pytest.raises(InputError, match="would overwrite the rows it is made from"):
+        score_file(file, tmp_path / "same.jsonl")

@@ -179,9 +179,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", broken)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match="disk full"):
         run.write_json("x.json", {"v": 2})
-    assert json.loads((run.path / "x.json").read_text()) == {"v": 1} and not list(run.path.glob(".bad*"))
+    assert json.loads((run.path / "x.json").read_text()) == {"v": 1} and not list(run.path.glob(".x*"))
 
 
 @pytest.mark.parametrize(

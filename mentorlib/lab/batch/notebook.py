@@ -7,9 +7,11 @@ cell and by the cell tagged "check"; what a cell prints appears while it runs; a
 
 import contextlib
 import copy
+import errno
 import io
 import logging
 import os
+import re
 import sys
 import tempfile
 import time
@@ -23,12 +25,14 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
 from ...core import InputError
-from ...runs.files import write_text
+from ...runs.files import REMEDIES, write_text
 from ...runs.processes import RUN_LOCK, claim_run, lock_folder, release_run, unlock_folder
 from ...runs.provenance import git_revision, versions
 from ...runs.run import Run, check_name
 from ..report.html import to_html
 from .parameters import check_parameters, parameters_of, read_notebook
+
+MAX_SOCKET_FOLDER = 70  # characters; the kernel's sockets in it have thirty more, and a socket's path 107 at most
 
 
 class NotebookFailed(RuntimeError):
@@ -112,29 +116,47 @@ def _run_into(
     except BaseException as caught:
         failure = caught
         error = _describe(caught)
-    refused = getattr(failure, "ename", None) == "InputError"
+    refused = InputError(failure.evalue) if getattr(failure, "ename", None) == "InputError" else None  # type: ignore[union-attr]
+    if isinstance(failure, InputError):
+        refused = failure
     if refused and _modified(record / "run.json") == began:
         running.unlink(missing_ok=True)
-        raise InputError(failure.evalue) from None  # type: ignore[union-attr]
+        raise refused from None
     if failure is not None and (record / "run.json").exists() and Run.open(record).status == "running":
         with contextlib.suppress(InputError):  # it is another process that writes the run
             claim_run(record)
             Run.open(record).finish("failed")
             release_run(record)
 
-    executed = nbformat.read(running, as_version=4) if running.exists() else node
-    executed.metadata["mentorlib"] = {
-        "notebook": notebook.name,
-        "parameters": values,
-        "given": sorted(given),
-        "error": error,
-        "seconds": round(time.monotonic() - start, 1),
-        "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "git": git_revision(),
-        "versions": versions(),
-    }
+    with contextlib.suppress(*[InputError] if failure else []):  # a full disk must not hide why the cell failed
+        executed = _what_ran(running, node)
+        running.unlink(missing_ok=True)
+        executed.metadata["mentorlib"] = {
+            "notebook": notebook.name,
+            "parameters": values,
+            "given": sorted(given),
+            "error": error,
+            "seconds": round(time.monotonic() - start, 1),
+            "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "git": git_revision(),
+            "versions": versions(),
+        }
+        _write_report(output, executed, values)
+    report = output / "report.html"
+    if refused:
+        raise refused from None
+    if remedy := _remedy(failure):
+        raise InputError(f"{output}: {error}: {remedy}")
+    if isinstance(failure, Exception):
+        raise NotebookFailed(f"{notebook.name}: {error}; see {report}", report) from None
+    if failure is not None:
+        raise failure
+    return report
+
+
+def _write_report(output: Path, executed: nbformat.NotebookNode, values: Mapping[str, Any]) -> None:
+    """Write notebook.ipynb, report.html and, if that links to it, trajectories.html."""
     write_text(output / "notebook.ipynb", nbformat.writes(executed))
-    running.unlink(missing_ok=True)
     page = to_html(executed)
     if "trajectories.html#" in page:  # the report's numbers link to the trajectories behind them
         from ..report.viewer import write_trajectories_of_runs  # it imports pandas and scipy, a second
@@ -142,14 +164,7 @@ def _run_into(
         with contextlib.suppress(InputError):  # a run that failed before it had rows
             runs = values.get("runs") or ([] if "runs" in values else [values.get("run", "")])
             write_trajectories_of_runs(output / "trajectories.html", runs, values.get("root", "runs"))
-    report = write_text(output / "report.html", page)
-    if refused:
-        raise InputError(failure.evalue) from None  # type: ignore[union-attr]
-    if isinstance(failure, Exception):
-        raise NotebookFailed(f"{notebook.name}: {error}; see {report}", report) from None
-    if failure is not None:
-        raise failure
-    return report
+    write_text(output / "report.html", page)
 
 
 def run_check_cell(node: nbformat.NotebookNode, parameters: Mapping[str, Any]) -> None:
@@ -220,7 +235,7 @@ def execute_notebook(
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of parameters that its pattern cannot read
     lines = _Lines(on_line)
-    with tempfile.TemporaryDirectory(prefix="mentor-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mentor-", dir=_socket_folder()) as folder:
         papermill.execute_notebook(
             copy.deepcopy(node),
             str(output),
@@ -234,6 +249,31 @@ def execute_notebook(
         )
     if lines.rest:
         on_line(lines.rest)
+
+
+def _socket_folder() -> str:
+    """A folder for sockets, whose paths may have about a hundred characters: TMPDIR's may be too long."""
+    folders = [tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp", "/dev/shm"]
+    for folder in folders:
+        if folder and len(os.fsencode(folder)) <= MAX_SOCKET_FOLDER and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    raise InputError(f"TMPDIR={folders[0]} is too long for a kernel's sockets: set it to a folder with a shorter path")
+
+
+def _what_ran(running: Path, node: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with its outputs, or without where a full disk has cut them short."""
+    try:
+        return nbformat.read(running, as_version=4)
+    except Exception:  # nbformat raises several kinds
+        return copy.deepcopy(node)
+
+
+def _remedy(failure: BaseException | None) -> str | None:
+    """What to do where the disk, its permissions or a name's length failed a cell or papermill; None for all else."""
+    said = getattr(failure, "evalue", "") or str(failure)
+    code = re.search(r"\[Errno (\d+)\]", said)
+    # Not every writer raises an OSError: safetensors has an error of its own.
+    return REMEDIES.get(errno.ENOSPC if "No space left on device" in said else int(code[1]) if code else 0)
 
 
 def _describe(error: BaseException) -> str:

@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 
 from ...core import InputError
+from ...runs.files import whole_file
 from ...runs.run import Run, check_name
 
 
@@ -24,7 +25,6 @@ def save_archive(run: Run, file: str | Path) -> Path:
         InputError: the folder holds a link, whose target the archive would lack.
     """
     file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
 
     def without_owner(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         if any(part.startswith(".") for part in Path(member.name).relative_to(run.name).parts):
@@ -34,13 +34,8 @@ def save_archive(run: Run, file: str | Path) -> Path:
             raise InputError(f"{inside} is a link: replace it by what it points to, then export again")
         return member.replace(uid=0, gid=0, uname="", gname="", deep=False)
 
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        with tarfile.open(partial, "w:gz", compresslevel=6) as archive:
-            archive.add(run.path, run.name, filter=without_owner)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(file) as whole, tarfile.open(file.name, "w:gz", whole, compresslevel=6) as archive:
+        archive.add(run.path, run.name, filter=without_owner)
     return file
 
 

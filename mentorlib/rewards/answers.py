@@ -19,9 +19,10 @@ from functools import lru_cache
 from ..core import Metric
 from . import grader
 from .answer_text import (
-    bare,
     exact_match,
+    formula,
     is_arithmetic,
+    is_date_or_address,
     is_latex,
     other_unit,
     read_number,
@@ -162,7 +163,7 @@ def _corrected(prediction: str, gold: str, metric: Metric) -> Verdict | None:
         if (stated := stated_number(prediction)) is not None:
             return Verdict(stated.same(wanted), "number")
         return None if is_arithmetic(prediction) else Verdict(False, "number")
-    if metric == "answer" and not is_latex(gold):
+    if is_date_or_address(gold) or (metric == "answer" and not is_latex(gold)):
         return Verdict(same_answer(prediction, gold), "text")
     if other_unit(prediction, gold):
         return Verdict(False, "different")
@@ -206,5 +207,5 @@ def _slow(prediction: str, gold: str, official: bool, time_limit: float) -> Verd
         inner = boxed(gold) if "\\boxed{" in gold else None
         gold = gold if inner is None else inner
     else:
-        prediction, gold = bare(prediction), bare(gold)
+        prediction, gold = formula(prediction), formula(gold)
     return Verdict(*grader.helper.ask(prediction, gold, official, time_limit))

@@ -158,6 +158,9 @@ v1.10 | v1.1
 4-6 | 3-5
 1728 | 1331 and 1728
 1331 and 1728 | 1728
+1331 \text{ and } 1729 | 1331 \text{ and } 1728
+1331 \text{ and } 1728 | 1728
+12:45 \text{ AM} | 12:45 \text{ PM}
 40, 42 | 42
 40 or 42 | 42
 x=5, x=7 | 7
@@ -225,6 +228,8 @@ def test_the_task_says_what_is_compared() -> None:
     assert not judge("Yes", "yes", "text").correct and judge("\\text{yes}", "yes", "text").correct
     assert judge("The  Lund!", "lund", "words").correct and not judge("The  Lund!", "lund").correct
     assert judge("42", "42", "calls").correct is None
+    assert not judge("10.0.0.1", "10.0.0.2", "math").correct and not judge("2031-05-02", "2031-02-05", "math").correct
+    assert judge("1728 \\text{ and } 1331", "1331 \\text{ and } 1728", "math").correct
 
 
 def test_no_answer_of_math500_passes_for_another(shared: Path) -> None:

@@ -30,7 +30,9 @@ class TrlReward:
         log_extra: Callable[[str, list[Any]], None] | None = None,
         **_: Any,
     ) -> list[float | None]:
-        """One total a completion; None, which TRL leaves out of the loss, where the score is not judged.
+        """One total a completion; None, to which TRL gives no advantage, where the score is not judged.
+
+        TRL's own loss still counts such a completion in its mean and in the KL term; train_grpo leaves it out of both.
 
         Completions of the same task, one after another, are a group. Logs the mean of each term over the judged
         completions as ``<reward>/<term>``, the share of the others as ``<reward>/unjudged``, and each completion's

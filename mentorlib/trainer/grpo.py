@@ -229,7 +229,7 @@ class RolloutFunction:
 
 
 class CarriedReward:
-    """TRL's ``reward_func``: the totals that RolloutFunction computed; None, which TRL leaves out, where unjudged."""
+    """TRL's ``reward_func``: the totals that RolloutFunction computed; None, without an advantage, where unjudged."""
 
     def __init__(self, name: str):
         self.__name__ = name  # TRL names its metrics by it

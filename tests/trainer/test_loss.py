@@ -7,7 +7,6 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mentorlib.core import InputError
-from mentorlib.data.suites import generate
 from mentorlib.rewards import reward as rewards
 from mentorlib.rollout.conversation import Conversation
 from mentorlib.rollout.model import NANO, load_model
@@ -18,11 +17,6 @@ from mentorlib.trainer.setup import save_model
 from mentorlib.trainer.sft import train_sft
 
 SIZES = {"reward": "null", "groups": 2, "group_size": 4, "learning_rate": 1e-3, "max_tokens": 24, "temperature": 1.5}
-
-
-@pytest.fixture(scope="module")
-def pairs():
-    return generate("calculator", 8, seed=1)
 
 
 def imitator(root, pairs):

@@ -6,7 +6,6 @@ from collections import Counter
 
 import pytest
 import torch
-from test_trainer import launched
 
 from mentorlib.core import InputError
 from mentorlib.data.suites import generate
@@ -17,11 +16,6 @@ from mentorlib.trainer import sft
 from mentorlib.trainer.grpo import train_grpo
 from mentorlib.trainer.setup import task_order
 from mentorlib.trainer.sft import train_sft
-
-
-@pytest.fixture(scope="module")
-def pairs():
-    return generate("calculator", 8, seed=1)
 
 
 def encoded(tokenizer, task, reference):
@@ -74,7 +68,7 @@ def test_all_methods_have_one_schedule(tmp_path, pairs, sandbox):
 
 def test_sft_steps_are_random_in_the_number_of_calls(tmp_path, monkeypatch):
     """Within a step the lengths of references vary as in a random draw: no step of short ones alone."""
-    pairs = generate("calculator", 1000, seed=0)
+    pairs = generate("calculator", 500, seed=0)
     model, tokenizer = load_model("nano")
 
     def train(self):
@@ -86,17 +80,18 @@ def test_sft_steps_are_random_in_the_number_of_calls(tmp_path, monkeypatch):
     for seed in (0, 0, 1):
         run = Run(f"sft{len(orders)}", root=tmp_path)
         with pytest.raises(InputError, match="training made no optimizer step"):
-            train_sft(run, model, tokenizer, pairs, steps=20, batch_size=32, micro_batch=8, seed=seed)
+            train_sft(run, model, tokenizer, pairs, steps=20, batch_size=16, micro_batch=8, seed=seed)
     assert orders[0] == orders[1] != orders[2]
-    steps = [orders[0][i * 32 :][:32] for i in range(20)]
+    steps = [orders[0][i * 16 :][:16] for i in range(20)]
     assert all(step == sorted(step) for step in steps)  # those that begin alike share a backward pass
     calls_of = {tuple(encoded(tokenizer, *pair)[0]): len(pair[1].calls) for pair in pairs}
     calls = [[calls_of[tuple(ids)] for ids in step] for step in steps]
     every = [len(reference.calls) for _, reference in pairs]
     mean = statistics.fmean(every)
-    for step in calls:  # within four standard errors of a random draw of 32
-        assert abs(statistics.fmean(step) - mean) < 4 * statistics.pstdev(every) / math.sqrt(32), calls
-        assert statistics.pstdev(step) > statistics.pstdev(every) / 2, calls
+    for step in calls:  # within four standard errors of a random draw of 16
+        assert abs(statistics.fmean(step) - mean) < 4 * statistics.pstdev(every) / math.sqrt(16), calls
+    within = statistics.fmean(statistics.pvariance(step) for step in calls)
+    assert within > 0.8 * statistics.pvariance(every)  # of random draws: 15/16; grouped by length, nearly none
 
 
 def test_sft_computes_the_stock_loss(tmp_path, pairs):
@@ -145,26 +140,6 @@ def test_a_run_cut_past_the_first_pass_over_its_tasks_goes_on_as_if_nothing_happ
     assert rows[0] == rows[1]
     for a, b in zip(wanted.parameters(), got.parameters(), strict=True):
         assert torch.equal(a, b)
-
-
-@pytest.mark.slow
-def test_two_processes_go_on_past_the_first_pass_as_if_nothing_happened(tmp_path, pairs):
-    settings = {"method": "grpo", "steps": 6, "save_steps": 4, "launcher": "accelerate", "processes": 2}
-    few = pairs[:3]
-    whole, wanted = launched(tmp_path, few, "whole", **settings | {"launcher": ""})  # one process
-
-    def stop(step, *_):
-        if step == 5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        launched(tmp_path, few, "cut", progress=stop, **settings)
-    cut, got = launched(tmp_path, few, "cut", **settings)
-    keep = ("step", "group", "sample", "task_id", "response", "total")
-    rows = [[{k: r[k] for k in keep} for r in run.read_rows("rollouts.jsonl")] for run in (whole, cut)]
-    assert rows[0] == rows[1]
-    for a, b in zip(wanted.parameters(), got.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-4)
 
 
 def test_training_that_would_make_no_step_is_refused(tmp_path, pairs, sandbox):

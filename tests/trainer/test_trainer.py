@@ -4,11 +4,7 @@ import gc
 import importlib.util
 import inspect
 import itertools
-import os
 import resource
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,25 +16,17 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.generation.vllm_generation import VLLMGeneration
 
 from mentorlib.core import InputError
-from mentorlib.data.parquet import save_tasks
-from mentorlib.data.suites import generate
 from mentorlib.data.suites.calculator import CALCULATOR
 from mentorlib.rollout import engine
 from mentorlib.rollout.attention import common_prefix
 from mentorlib.rollout.chat import prompt_ids
 from mentorlib.rollout.model import NANO, load_model
 from mentorlib.runs.run import Run
-from mentorlib.sandbox.pool import Sandbox
-from mentorlib.trainer import checks, launch
+from mentorlib.trainer import checks
 from mentorlib.trainer import grpo as trainer_module
 from mentorlib.trainer.grpo import train_grpo
 from mentorlib.trainer.setup import save_model
 from mentorlib.trainer.sft import train_sft
-
-
-@pytest.fixture(scope="module")
-def pairs():
-    return generate("calculator", 8, seed=1)
 
 
 @pytest.mark.parametrize(("lora_rank", "micro_batch"), [(0, 0), (4, 0), (0, 4)])
@@ -88,17 +76,6 @@ def test_training_reports_to_nobody(tmp_path, pairs, monkeypatch):
     assert told == []
 
 
-@pytest.fixture(scope="module")
-def teacher():
-    """nano with other weights: a teacher that knows little, but surely something else."""
-    model, _ = load_model("nano")
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for weights in model.parameters():
-            weights += 0.5 * weights.std() * torch.randn_like(weights) if weights.ndim > 1 else 0
-    return model
-
-
 def test_gkd_learns_the_teachers_probabilities(tmp_path, pairs, teacher):
     student, tokenizer = load_model("nano")
     settings = {"batch_size": 8, "learning_rate": 1e-3}
@@ -110,104 +87,6 @@ def test_gkd_learns_the_teachers_probabilities(tmp_path, pairs, teacher):
     train_sft(run, load_model("nano")[0], tokenizer, pairs, steps=1, teacher=load_model("nano")[0], **settings)
     (metrics,) = run.read_rows("metrics.jsonl")
     assert abs(metrics["loss"]) < 1e-6 and metrics["grad_norm"] < 1e-3
-
-
-def readable(file):
-    try:
-        return file.read_bytes()
-    except OSError:  # it ended
-        return b""
-
-
-def launched(root, pairs, name, progress=None, **settings):
-    """Train nano by a run's parameters on tasks that a run of that root keeps, as notebook 02 does: run and model."""
-    if not (root / "data").exists():
-        save_tasks(Run("data", root=root), pairs)
-    sizes = {"groups": 2, "group_size": 2, "max_tokens": 64, "steps": 3, "learning_rate": 1e-4}
-    where = {"student": "nano", "data": str(root / "data"), "suite": "calculator"}
-    run = Run(name, root=root, **where, **(sizes | settings))
-    student, tokenizer = load_model("nano")
-    with Sandbox() as sandbox:
-        return run, launch.train(run, student, tokenizer, pairs, sandbox, progress=progress)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("method", "lora_rank"), [("sft", 4), ("gkd", 0), ("grpo", 0)])
-def test_two_processes_train_as_one(tmp_path, pairs, teacher, method, lora_rank):
-    settings = {"method": method, "lora_rank": lora_rank, "steps": 20}
-    if method == "gkd":
-        save_model(teacher, load_model("nano")[1], tmp_path / "teacher")
-        settings["teacher"] = str(tmp_path / "teacher")
-    told = []
-    alone, wanted = launched(tmp_path, pairs, "alone", **settings)
-    two, got = launched(
-        tmp_path, pairs, "two", **settings, launcher="accelerate", processes=2, progress=lambda *x: told.append(x)
-    )
-    assert [step for step, _, _ in told] == list(range(1, 21))
-    for a, b in zip(*(run.read_rows("metrics.jsonl") for run in (alone, two)), strict=True):
-        same = [key for key in a if key not in ("time", "seconds")]
-        assert {k: a[k] for k in same} == pytest.approx({k: b[k] for k in same}, abs=1e-4), a["step"]
-    for a, b in zip(wanted.parameters(), got.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-4)
-    if method == "grpo":
-        keep = ("step", "group", "sample", "task_id", "response", "total", "terms")
-        rows = [[{k: r[k] for k in keep} for r in run.read_rows("rollouts.jsonl")] for run in (alone, two)]
-        assert rows[0] == rows[1]
-
-
-@pytest.mark.slow
-def test_launched_training_ends_with_who_launched_it(tmp_path, pairs):
-    save_tasks(Run("data", root=tmp_path), pairs)
-    code = (
-        "import sys; from test_trainer import *; from mentorlib.data.parquet import load_tasks\n"
-        "root = Path(sys.argv[1]); settings = {'steps': 500, 'launcher': 'accelerate', 'processes': 2}\n"
-        "settings |= {'batch_size': 64}\n"
-        "launched(root, load_tasks(root / 'data'), 'long', method='sft', **settings)"
-    )
-    path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    kernel = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=path, stdout=subprocess.DEVNULL)
-    while not (tmp_path / "long/metrics.jsonl").exists():
-        assert kernel.poll() is None
-        time.sleep(0.1)
-
-    def left():
-        own = str(tmp_path / "long").encode()
-        return [file for file in Path("/proc").glob("[0-9]*/cmdline") if own in readable(file)]
-
-    assert len(left()) >= 3  # accelerate, and the two that it started
-    kernel.kill()
-    kernel.wait()
-    steps = (tmp_path / "long/metrics.jsonl").read_bytes()
-    for _ in range(300):
-        if not left():
-            break
-        time.sleep(0.1)
-    assert not left()
-    assert (tmp_path / "long/metrics.jsonl").read_bytes() == steps  # the step at hand, of seconds, was not ended
-
-
-def test_a_launched_process_tells_its_steps_and_stops_when_told(tmp_path, pairs, capsys):
-    launched(tmp_path, pairs, "data-only", method="none")
-    where = {"student": "nano", "data": str(tmp_path / "data"), "suite": "calculator"}
-    run = Run("told", root=tmp_path, **where, method="sft", batch_size=2, steps=3)
-    (run.path / launch.STOP).touch()
-    launch.main(str(run.path))
-    assert [m["step"] for m in run.read_rows("metrics.jsonl")] == [1]
-    assert capsys.readouterr().out.count("mentor step [1, 3, {") == 1
-    load_model(str(run.path / "model"))
-
-
-def test_launching_names_what_is_wrong(tmp_path, pairs):
-    with pytest.raises(InputError, match='choose "accelerate"'):
-        launched(tmp_path, pairs, "bad1", method="sft", launcher="torchrun")
-    with pytest.raises(InputError, match=r"none\.yaml: no such file"):
-        launched(tmp_path, pairs, "bad2", method="sft", launcher="accelerate", accelerate_config="none.yaml")
-    with pytest.raises(InputError, match="give teacher=FOLDER"):
-        launched(tmp_path, pairs, "bad3", method="gkd")
-    with pytest.raises(InputError, match="is for method=gkd"):
-        launched(tmp_path, pairs, "bad4", method="sft", teacher="nano")
-    with pytest.raises(InputError, match="micro_batch=3 must divide"):  # found by the launched process
-        launched(tmp_path, pairs, "bad5", method="sft", launcher="accelerate", micro_batch=3)
 
 
 def test_processes_share_whole_groups(tmp_path, pairs, sandbox, monkeypatch):

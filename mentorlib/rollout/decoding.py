@@ -128,7 +128,9 @@ class Decoding:
         capacity = self.rows[0][0].size(2)
         if self.end > capacity:
             more = max(self.end - capacity, capacity)
-            self.rows = [[pad(x, (0, 0, 0, more)) for x in both] for both in self.rows]
+            for both in self.rows:  # one by one, so that the old cache is not kept beside the new one
+                for i, x in enumerate(both):
+                    both[i] = pad(x, (0, 0, 0, more))
         self.row, self.place = row.to(device), place.to(device)
         self.at, self.places = at.to(device), places.to(device)
         self.extended, self.real = extended.to(device), real.to(device)

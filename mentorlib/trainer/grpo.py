@@ -41,7 +41,7 @@ from ..sandbox.pool import Sandbox
 from ..task import SYSTEM, Pair
 from .checks import batch_sizes, check_settings, check_tasks
 from .packed_logps import packed_logps
-from .setup import StepLogger, lora_config, prepare_resume, task_order, trained_model, trl_settings
+from .setup import StepLogger, check_checkpointing, lora_config, prepare_resume, task_order, trained_model, trl_settings
 
 STOPS: tuple[str, ...] = get_args(Stop)
 # TRL prints the whole trajectory of a rollout without a reward; metrics and rollouts.jsonl say the same.
@@ -66,6 +66,7 @@ def train_grpo(
     max_tokens: int = 512,
     lora_rank: int = 0,
     micro_batch: int = 0,
+    gradient_checkpointing: bool = False,
     save_steps: int = 0,
     vllm: str = "",
     report_to: str = "",
@@ -93,6 +94,8 @@ def train_grpo(
         temperature, max_turns, max_tokens, system: see run_rollouts.
         lora_rank: 0 trains all weights.
         micro_batch: rollouts a backward pass (of each process); 0 takes all of a step at once.
+        gradient_checkpointing: keep only the layers' inputs for the backward pass and compute the rest again: a
+            fraction of the memory for about a third more time (docs/gpu.md), and the same gradients.
         save_steps: checkpoint every so many steps (0: never); an interrupted run, called again, resumes from the last.
         vllm: "colocate" or "server" samples with vLLM through TRL (needs a GPU; not run by our tests); "" samples with
             the student in this process.
@@ -126,13 +129,14 @@ def train_grpo(
     )
     check_tasks(pairs, "grpo", reward, groups)
     check_model(model)
+    check_checkpointing(model, gradient_checkpointing)
     data = Dataset.from_list(
         [{"prompt": [*t.prompt(system)[:-1], {**t.prompt(system)[-1], "task_id": t.id}]} for t, _ in pairs]
     )
     order = task_order(len(pairs), groups, steps, seed)
     full_kl = bool(beta) and not lora_rank  # with LoRA, the reference is the student without its adapter
     reference = copy.deepcopy(model) if full_kl else None
-    settings = trl_settings(run, steps, learning_rate, seed, report_to)
+    settings = trl_settings(run, steps, learning_rate, seed, report_to, gradient_checkpointing)
     if save_steps:
         settings |= {"save_strategy": "steps", "save_steps": save_steps}
     arguments = GRPOConfig(

@@ -42,7 +42,15 @@ def task_order(tasks: int, a_step: int, steps: int, seed: int) -> list[list[int]
     return [order[step * a_step :][:a_step] for step in range(steps)]
 
 
-def trl_settings(run: Run, steps: int, learning_rate: float, seed: int, report_to: str) -> dict[str, Any]:
+def check_checkpointing(model: PreTrainedModel, gradient_checkpointing: bool) -> None:
+    """Raises InputError where gradient checkpointing is asked for and the model's layers do not have it."""
+    if gradient_checkpointing and not model.supports_gradient_checkpointing:
+        raise InputError(f"gradient_checkpointing: {type(model).__name__} does not support it; leave it out")
+
+
+def trl_settings(
+    run: Run, steps: int, learning_rate: float, seed: int, report_to: str, gradient_checkpointing: bool
+) -> dict[str, Any]:
     """Settings of every TRL trainer; on a GPU, float32 weights are computed with in bfloat16.
 
     One schedule for all methods: the learning rate is constant from the first step to the last, so that its mean over
@@ -64,7 +72,7 @@ def trl_settings(run: Run, steps: int, learning_rate: float, seed: int, report_t
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),
         "bf16": torch.cuda.is_available(),
-        "activation_checkpointing": False,
+        "activation_checkpointing": gradient_checkpointing,
         "ddp_find_unused_parameters": False,
     }
 
@@ -137,7 +145,10 @@ def trained_model(trainer: Trainer, run: Run) -> PreTrainedModel:
         source = model.peft_config["default"].base_model_name_or_path if has_adapter else whole
         plain = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
         model = PeftModel.from_pretrained(plain, str(whole)) if has_adapter else plain
-    return model.merge_and_unload() if isinstance(model, PeftModel) else model
+    model = model.merge_and_unload() if isinstance(model, PeftModel) else model
+    if trainer.args.activation_checkpointing:
+        model.activation_checkpointing_disable()
+    return model
 
 
 def save_model(model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:

@@ -18,7 +18,7 @@ from ..runs.run import Run
 from ..task import SYSTEM, Pair
 from .checks import batch_sizes, check_settings, check_tasks, world_size
 from .packed_sft import packed_batch
-from .setup import StepLogger, lora_config, task_order, trained_model, trl_settings
+from .setup import StepLogger, check_checkpointing, lora_config, task_order, trained_model, trl_settings
 
 with warnings.catch_warnings():  # TRL warns that this module may change; the pinned version does not
     warnings.simplefilter("ignore")
@@ -50,6 +50,7 @@ def train_sft(
     lora_rank: int = 0,
     max_length: int = 4096,
     micro_batch: int = 0,
+    gradient_checkpointing: bool = False,
     teacher: PreTrainedModel | None = None,
     report_to: str = "",
     system: str = SYSTEM,
@@ -71,6 +72,7 @@ def train_sft(
         max_length: most tokens of a prompt and its reference together; longer ones (and those longer than the student's
             context) are left out, named in references_too_long.jsonl and counted in the results.
         micro_batch: references a backward pass (of each process); 0 takes all of a step at once.
+        gradient_checkpointing: see train_grpo.
         teacher: a model with the student's tokenizer.
         report_to: see train_grpo.
         system: the system message.
@@ -94,6 +96,7 @@ def train_sft(
     )
     check_tasks(pairs, "sft")
     check_model(model)
+    check_checkpointing(model, gradient_checkpointing)
     if adds_empty_thought(tokenizer) and not any("reasoning_content" in m for _, r in pairs for m in r.messages):
         raise InputError(
             "the references hold no thoughts, but the student's chat template lets it think: SFT would teach empty "
@@ -115,7 +118,7 @@ def train_sft(
         **batch_sizes(batch_size, micro_batch),
         "max_length": None,
         "train_sampling_strategy": "sequential",
-        **trl_settings(run, steps, learning_rate, seed, report_to),
+        **trl_settings(run, steps, learning_rate, seed, report_to, gradient_checkpointing),
     }
     parts: dict[str, Any] = {
         "model": model,

@@ -44,14 +44,14 @@ def verify_references(pairs: Iterable[Pair], sandbox: Sandbox) -> tuple[list[Pai
     kept: list[Pair] = []
     rejected: list[RejectedRow] = []
     foreign = {task.toolbox.source: task.toolbox for task, _ in pairs if task.toolbox.isolate}
-    load_errors = _load_errors(foreign, sandbox)
+    broken = load_errors(foreign, sandbox)
     for start in range(0, len(pairs), BATCH):
         batch = pairs[start : start + BATCH]
         calls = [(task.toolbox, json.dumps(vars(c))) for task, r in batch if _is_executable(task, r) for c in r.calls]
         executions = iter(call_many(calls, sandbox))
         for task, reference in batch:
             results = [next(executions) for _ in reference.calls] if _is_executable(task, reference) else []
-            error = load_errors.get(task.toolbox.source) if task.toolbox.isolate else None
+            error = broken.get(task.toolbox.source) if task.toolbox.isolate else None
             rejection = ("the tools do not load", error) if error else _rejection(task, reference, results)
             if rejection:
                 rejected.append(RejectedRow(task.id, *rejection, row=task.question[:1000]))
@@ -80,7 +80,7 @@ def _is_executable(task: Task, reference: Reference) -> bool:
     return bool(reference.messages) and task.metric != "calls"
 
 
-def _load_errors(toolboxes: Mapping[str, Toolbox], sandbox: Sandbox) -> dict[str, str]:
+def load_errors(toolboxes: Mapping[str, Toolbox], sandbox: Sandbox) -> dict[str, str]:
     """By source: the error of each that fails to load or lacks a tool, each loaded in its own process."""
     ordered = sorted(toolboxes)
     jobs = []

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core import InputError
+from ..rollout.names import check_policy
 from ..runs.run import check_reopen
-from .sources import SOURCES
+from .sources import SOURCES, own
 from .suites import check_suite
 
 # With another number of requests at a time, or another price, a run may go on.
@@ -51,6 +52,8 @@ def check_building(
         check_source(source)
     if teacher_suites and not teacher:
         raise InputError(f"teacher_suites names {teacher_suites[0]!r}, but there is no teacher to sample: set teacher=")
+    if teacher:
+        check_policy(teacher, others["model"])
     run: dict[str, Any] = {"suites": suites, "suite_options": suite_options, "sources": sources, "teacher": teacher}
     run |= {"teacher_suites": teacher_suites, **others}
     check_reopen(**{name: value for name, value in run.items() if name not in NOT_OF_A_RUN})
@@ -65,3 +68,5 @@ def check_source(source: str) -> None:
         raise InputError(f"source {source!r}: add its path: {name}:PATH")
     if path and not Path(path).exists():
         raise InputError(f"source {source!r}: no such file or folder: {path}")
+    if name == "own":
+        own.check_own(Path(path))

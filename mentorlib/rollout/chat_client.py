@@ -13,13 +13,13 @@ import threading
 import time
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import openai
 import tenacity
 
 from ..core import InputError
-from ..runs.run import API_KEY_VARIABLE, reject_credentials
+from ..runs.run import API_KEY_VARIABLE
+from .names import check_server
 from .replies import ErrorReply, UnreadableReply, parse_reply
 
 FIRST_CONTACT_SECONDS = 15.0  # of retries while the server has not been reached yet: the address is probably wrong
@@ -62,13 +62,7 @@ class ChatClient:
     """
 
     def __init__(self, url: str, model: str, *, per_minute: float, timeout: float, patience: float, answered: bool):
-        try:
-            parts = urlsplit(url)
-        except ValueError:  # such as half an IPv6 address
-            parts = urlsplit("")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError(f"{url!r}: not a server's address: give one like http://localhost:8000/v1")
-        reject_credentials(url)
+        check_server(url, model)
         if not 0 <= per_minute < math.inf:
             raise InputError(f"per_minute={per_minute}: requests a minute, or 0 for no limit")
         self.url, self.model, self.timeout, self.patience = url, model, timeout, patience

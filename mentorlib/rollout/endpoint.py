@@ -66,8 +66,6 @@ class Endpoint:
         self.client = ChatClient(
             url, model, per_minute=per_minute, timeout=timeout, patience=patience, answered=bool(self._log)
         )
-        if not model:
-            raise InputError(f"{url}: which model? give its name at that server")
         if concurrency < 1:
             raise InputError(f"concurrency={concurrency}: at least one conversation at a time")
         if prices and len(prices) != 2:

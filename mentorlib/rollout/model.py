@@ -1,7 +1,5 @@
 """Load a student: the shipped one, a folder, a .gguf file, or one from the hub."""
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,9 +7,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from ..core import InputError
 from .check import check_model
+from .names import NANO as NANO
+from .names import find_model
 from .templates import choose_template
-
-NANO = Path(__file__).parents[1] / "students" / "nano"
 
 
 def load_model(
@@ -41,16 +39,10 @@ def load_model(
     Raises:
         InputError: no such model, or one whose chat template or attention cannot be used (see check_model).
     """
-    source = NANO if name == "nano" else Path(name)
-    gguf = {"gguf_file": source.name} if source.suffix == ".gguf" else {}
-    if source.exists() and not gguf and not (source / "config.json").is_file():
-        raise InputError(
-            f"{name}: no model folder (it has no config.json): give one written by save_pretrained, or a .gguf file"
-        )
-    if gguf and importlib.util.find_spec("gguf") is None:
-        raise InputError(f"{name}: reading a .gguf file needs the gguf package: pip install gguf")
+    source = find_model(name)
+    gguf = {"gguf_file": source.name} if source and source.suffix == ".gguf" else {}
+    where = str(source.parent if gguf else source) if source else name
     try:
-        where = str(source.parent if gguf else source) if source.exists() else name
         model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **gguf)
         tokenizer = AutoTokenizer.from_pretrained(where, **gguf)
     except (OSError, ValueError, RuntimeError, KeyError) as e:

@@ -10,6 +10,7 @@ from typing import Any
 from ..core import InputError
 from ..data.parquet import load_tasks
 from ..rewards.reward import Reward, get_reward
+from ..rollout.names import check_policy
 from ..runs.run import check_reopen
 from ..task import Pair
 
@@ -30,10 +31,14 @@ def check_training(**parameters: Any) -> None:
     """Check notebook 02's parameters and the data they name, all of it before a model is loaded or a step is made.
 
     Raises:
-        InputError: as check_settings and check_tasks, or no data set, or a suite (to train or evaluate on) that has no
-            tasks in it (the nearest name is given), or a run of that name that has other parameters and did not fail.
+        InputError: as check_settings and check_tasks, or no such student or teacher, no data set, or a suite (to train
+            or evaluate on) that has no tasks in it (the nearest name is given), or a run of that name that has other
+            parameters and did not fail.
     """
     check_settings(**parameters)
+    check_policy(parameters["student"], parameters["served"])
+    if parameters["method"] == "gkd":
+        check_policy(parameters["teacher"], "")
     data, suites = Path(parameters["data"]), parameters["eval_suites"]
     if not suites:
         raise InputError("eval_suites=[]: name at least one suite to evaluate on")

@@ -35,12 +35,40 @@ DEFAULTS = {p.name: p.default for p in parameters_of(read_notebook(NOTEBOOK))}
         ({"temperature": float("nan")}, "temperature=nan"),
         ({"timeout": 0.0}, "timeout=0"),
         ({"prices": [1.0]}, "give two"),
+        ({"teacher": "nofolder"}, "no such model folder"),
+        ({"teacher": "http://localhost:8000/v1"}, "which model"),
     ],
 )
 def test_parameters_are_refused_by_name(tmp_path, settings, words):
     with pytest.raises(InputError, match=words) as caught:
         check_building(**DEFAULTS | {"root": str(tmp_path)} | settings)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("tools", "words"),
+    [
+        ("f = lambda x: x", r"rooms/tools\.py: toolbox rooms: tool f is a lambda"),
+        ("def f(x: int):\n    'Do it.'", "argument x has no line in the docstring"),
+        (
+            "import nosuch",
+            r"rooms/tools\.py does not load in the sandbox: ModuleNotFoundError: No module named 'nosuch'",
+        ),
+        ("while True: pass", "does not load in the sandbox: timed out"),
+        (None, r"rooms/tools\.py: cannot be read"),
+    ],
+)
+def test_a_folder_s_tools_are_loaded_before_anything_is_built(tmp_path, monkeypatch, tools, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rooms").mkdir()
+    (tmp_path / "rooms/tasks.jsonl").write_text('{"question": "1 + 1?", "answer": "2"}\n')
+    if tools is not None:
+        (tmp_path / "rooms/tools.py").write_text(tools)
+    with pytest.raises(InputError, match=words) as caught:
+        check_building(**DEFAULTS | {"root": str(tmp_path / "runs"), "sources": ["own:rooms"]})
+    assert "\n" not in str(caught.value)
+    (tmp_path / "rooms/tools.py").write_text("def f() -> int:\n    'Do it.'\n    return 1")
+    check_building(**DEFAULTS | {"root": str(tmp_path / "runs"), "sources": ["own:rooms"]})
 
 
 def test_the_defaults_pass_and_other_parameters_need_another_name(tmp_path):

@@ -100,6 +100,9 @@ def test_the_functions_refuse_what_the_notebook_refuses(tmp_path, sandbox):
         ({"groups": 13, "group_size": 2}, "13: suite 'calculator' has 12 training tasks.*groups=12 or lower"),
         ({"groups": 13, "method": "sft"}, ""),
         ({"data": "nowhere"}, "run 01_build_data first"),
+        ({"student": "nofolder"}, "nofolder: no such model folder"),
+        ({"student": "http://localhost:8000/v1", "method": "none"}, "which model"),
+        ({"method": "gkd", "teacher": "./nofolder"}, "no such model folder"),
     ],
 )
 def test_the_data_are_checked_before_training(data, settings, words):

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from ...core import Execution, InputError, Metric, Reference
+from ...sandbox.pool import Sandbox
 from ...sandbox.toolbox import Toolbox
 from ...task import Pair, Task
-from ..check_references import RejectedRow
+from ..check_references import RejectedRow, load_errors
 from ..suites import SUITES
 from .rows import Row, UnusableRow, convert_file, read_json_lines, read_text, required_text
 
@@ -20,6 +21,7 @@ ABOUT = {
     "simplified": "there are no references: train by GRPO with the reward sparse or none, or sample a teacher model",
 }
 KEYS = {"question", "answer", "tools", "metric"}
+_FOLDER = "a folder with tasks.jsonl and tools.py"
 METRICS: tuple[Metric, ...] = ("answer", "math", "text", "words")
 
 
@@ -66,18 +68,9 @@ def read_own(path: Path) -> tuple[list[Pair], list[RejectedRow]]:
     Raises:
         InputError: a file is missing or cannot be read, a tool has no usable signature, or no row is usable.
     """
-    suite = path.resolve().name
-    if suite in SUITES or not suite.replace("-", "_").isidentifier():
-        raise InputError(
-            f"{path}: {suite!r} is the name of a built-in suite or has other characters than letters, digits, _ and -, "
-            "and it becomes the tasks' suite: rename the folder"
-        )
-    rows = read_json_lines(path / "tasks.jsonl", "a folder with tasks.jsonl and tools.py")
-    source = read_text(path / "tools.py", "a folder with tasks.jsonl and tools.py (empty to do without tools)")
-    try:
-        toolbox = Toolbox.from_source(suite, source)
-    except InputError as e:
-        raise InputError(f"{path / 'tools.py'}: {e} (name helpers with a leading _)") from None
+    toolbox = read_tools(path)
+    suite = toolbox.name
+    rows = read_json_lines(path / "tasks.jsonl", _FOLDER)
     return convert_file(
         path / "tasks.jsonl",
         [(f"{suite}/{where}", row) for where, row in rows],
@@ -85,3 +78,31 @@ def read_own(path: Path) -> tuple[list[Pair], list[RejectedRow]]:
         "usable",
         unique=lambda pair: pair[0].question,
     )
+
+
+def check_own(path: Path) -> None:
+    """Check a folder before anything is built: its files are there, and its tools are usable and load in the sandbox.
+
+    Raises:
+        InputError: as read_own, without reading the tasks; or tools.py does not load.
+    """
+    read_text(path / "tasks.jsonl", _FOLDER)
+    toolbox = read_tools(path)
+    with Sandbox(workers=1) as sandbox:
+        for error in load_errors({toolbox.source: toolbox}, sandbox).values():
+            raise InputError(f"{path / 'tools.py'} does not load in the sandbox: {error}")
+
+
+def read_tools(path: Path) -> Toolbox:
+    """The toolbox of a folder's tools.py, under the folder's name; InputError as read_own."""
+    suite = path.resolve().name
+    if suite in SUITES or not suite.replace("-", "_").isidentifier():
+        raise InputError(
+            f"{path}: {suite!r} is the name of a built-in suite or has other characters than letters, digits, _ and -, "
+            "and it becomes the tasks' suite: rename the folder"
+        )
+    source = read_text(path / "tools.py", f"{_FOLDER} (empty to do without tools)")
+    try:
+        return Toolbox.from_source(suite, source)
+    except InputError as e:
+        raise InputError(f"{path / 'tools.py'}: {e} (name helpers with a leading _)") from None

@@ -1,0 +1,57 @@
+"""What a model may be called, checked before one is loaded or asked. It imports neither torch nor transformers."""
+
+import importlib.util
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ..core import InputError
+from ..runs.run import reject_credentials
+
+NANO = Path(__file__).parents[1] / "students" / "nano"
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def find_model(name: str) -> Path | None:
+    """The folder or .gguf file of a model; None for a hub name, which is not looked up.
+
+    Raises:
+        InputError: no folder of a model, and no hub name either.
+    """
+    source = NANO if name == "nano" else Path(name)
+    if source.suffix == ".gguf" and source.exists():
+        if importlib.util.find_spec("gguf") is None:
+            raise InputError(f"{name}: reading a .gguf file needs the gguf package: pip install gguf")
+        return source
+    if source.exists():
+        if not (source / "config.json").is_file():
+            raise InputError(
+                f"{name}: no model folder (it has no config.json): give one written by save_pretrained, or a .gguf file"
+            )
+        return source
+    if source.suffix == ".gguf" or not _HUB_NAME.fullmatch(name) or name.startswith("."):
+        raise InputError(
+            f"{name}: no such model folder: give 'nano', a model folder, a .gguf file or a hub name (owner/name)"
+        )
+    return None
+
+
+def check_server(url: str, model: str) -> None:
+    """InputError for what is no server's address, or holds a password, or without the model's name there."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # such as half an IPv6 address
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(f"{url!r}: not a server's address: give one like http://localhost:8000/v1")
+    reject_credentials(url)
+    if not model:
+        raise InputError(f"{url}: which model? give its name at that server")
+
+
+def check_policy(name: str, served: str) -> None:
+    """Check a model's name, or a server's address and the name of its model there; InputError as above."""
+    if "://" in name:
+        check_server(name, served)
+    else:
+        find_model(name)

@@ -50,6 +50,8 @@ def check_model(model: PreTrainedModel, name: str = "") -> None:
     try:
         with torch.no_grad():
             reason = _unlike_itself(model)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as e:  # whatever a model's code does with arguments that it does not know
         first_line = str(e).strip().partition("\n")[0][:120]
         reason = f"its code does not take packed sequences ({type(e).__name__}: {first_line})"

@@ -2,7 +2,7 @@
 
 A transformers model gets a packed sequence, one row of tokens without padding, and a ``layout`` that says which tokens
 each token attends to: ``PackedGroups`` for training (with gradient), and for sampling those of decoding.py.
-Without a layout, attention is sdpa. Source: transformers' AttentionInterface. Which models this computes rightly,
+Without a layout, attention is sdpa. Dropout of attention weights is left out. Source: transformers' AttentionInterface. Which models this computes rightly,
 ``check.check_model`` finds out.
 """
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 from typer import Argument, Option
@@ -105,14 +105,7 @@ def _run(
 
     if attached:
         die_with_parent()
-    given: dict[str, str] = {}
-    for word in parameters or ():
-        name, equals, value = word.partition("=")
-        if not equals or not name.isidentifier():
-            raise InputError(f"{word!r}: write parameters as key=value")
-        if name in given:
-            raise InputError(f"{name!r} is given twice")
-        given[name] = value
+    given = _key_values(parameters)
     try:
         checked = check_parameters(notebook, given, text=True)
         report = run_notebook(notebook, checked, output or None, patience=math.inf if attached else 0.0)
@@ -120,6 +113,18 @@ def _run(
         return _report_error(str(error), 1)
     print(f"Report: {report}")
     return 0
+
+
+def _key_values(words: list[str] | None) -> dict[str, str]:
+    given: dict[str, str] = {}
+    for word in words or ():
+        name, equals, value = word.partition("=")
+        if not equals or not name.isidentifier():
+            raise InputError(f"{word!r}: write parameters as key=value")
+        if name in given:
+            raise InputError(f"{name!r} is given twice")
+        given[name] = value
+    return given
 
 
 @app.command("study")
@@ -280,6 +285,33 @@ def _import(file: str, name: Annotated[str, Option(help="of the new run (default
     from .lab.export.archive import load_archive
 
     print(load_archive(file, name=name or None).path)
+
+
+@app.command("check")
+def _check(
+    model: Annotated[str, Argument(help="nano, a model folder, a .gguf file or a hub name")],
+    settings: Annotated[
+        list[str] | None,
+        Argument(metavar="key=value", help="as in notebook 02: data=, template=, groups=, micro_batch=, lora_rank= …"),
+    ] = None,
+) -> None:
+    """Show whether a model can be trained and sampled: template, calls, logits, prompt lengths, memory, time."""
+    from pydantic import ConfigDict, TypeAdapter
+
+    from .lab.batch.parameters import fitting_values
+    from .trainer.model_page import model_page
+
+    types = {key: hint for key, hint in get_type_hints(model_page).items() if key not in ("name", "return")}
+    given = {}
+    for key, text in _key_values(settings).items():
+        if key not in types:
+            raise InputError(f"{key!r} is no setting of check; there are: {', '.join(types)}")
+        values = fitting_values(text, TypeAdapter(types[key], config=ConfigDict(strict=True)), text=True)
+        if not values:
+            raise InputError(f"{key} takes {types[key]}, not {text:.80}")
+        given[key] = values[0]
+    for line in model_page(model, **given):
+        print(line, flush=True)
 
 
 @app.command("doctor")

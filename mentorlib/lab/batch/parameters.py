@@ -101,12 +101,7 @@ def check_parameters(notebook: str | Path, given: Mapping[str, Any], text: bool 
             hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known) or 'none'}"
             raise InputError(f"{notebook}: no parameter {name!r}; {hint}")
         parameter = known[name]
-        candidates = [value]
-        if text:
-            with contextlib.suppress(yaml.YAMLError):
-                candidates = [load_yaml(value), value]
-        adapter = _adapter(parameter)
-        fitting = [candidate for candidate in candidates if _fits(adapter, candidate)]
+        fitting = fitting_values(value, _adapter(parameter), text)
         if not fitting:
             about = f" ({parameter.help})" if parameter.help else ""
             shown = value if text else repr(value)
@@ -117,6 +112,15 @@ def check_parameters(notebook: str | Path, given: Mapping[str, Any], text: bool 
         reject_credentials(fitting[0])
         checked[name] = fitting[0]
     return checked
+
+
+def fitting_values(value: Any, adapter: TypeAdapter[Any], text: bool) -> list[Any]:
+    """The value as it fits a type: as it is or, from a command line (``text``), read as YAML first. [] if it does not."""
+    candidates = [value]
+    if text:
+        with contextlib.suppress(yaml.YAMLError):
+            candidates = [load_yaml(value), value]
+    return [candidate for candidate in candidates if _fits(adapter, candidate)]
 
 
 def load_yaml(text: str) -> Any:

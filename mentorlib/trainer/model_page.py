@@ -1,0 +1,138 @@
+"""What a model must show before it is trained or evaluated, on one page: ``python -m mentorlib check MODEL``."""
+
+import statistics
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..core import InputError
+from ..data.parquet import load_tasks
+from ..data.suites import SUITES, generate
+from ..rollout.call_format import find_call_format
+from ..rollout.chat import encode_chat, opened_thought, turn_ends
+from ..rollout.check import context_length
+from ..rollout.engine import end_ids
+from ..rollout.model import load_model
+from ..task import Pair
+from .memory import training_memory
+
+TASKS = 20  # of a suite, for the lengths of its prompts
+FORWARD = 512  # tokens of the pass that is timed
+
+
+def model_page(
+    name: str,
+    *,
+    template: str = "",
+    template_arguments: dict[str, Any] | None = None,
+    data: str = "",
+    groups: int = 8,
+    group_size: int = 8,
+    micro_batch: int = 0,
+    lora_rank: int = 0,
+    gradient_checkpointing: bool = False,
+) -> Iterator[str]:
+    """The page's lines, each as soon as it is known.
+
+    Loading has checked that the template shows tools, that calls written by it are read back and earlier turns stay as
+    they were, and that packed and cached logits are the model's own; what fails ends the page.
+
+    Args:
+        name, template, template_arguments: see load_model.
+        data: a run of notebook 01 whose tasks to count; "" draws tasks of every suite.
+        groups, group_size, micro_batch, lora_rank, gradient_checkpointing: see train_grpo; for memory and time.
+
+    Raises:
+        InputError: what the model cannot show, with the remedy.
+    """
+    model, tokenizer = load_model(name, template=template, template_arguments=template_arguments)
+    size = sum(weight.numel() for weight in model.parameters())
+    yield f"model        {type(model).__name__}, {size / 1e6:,.1f} million parameters, on {model.device.type}"
+    format = find_call_format(tokenizer)
+    thinking = f", a turn begins with {opened_thought(tokenizer).strip()}" if opened_thought(tokenizer) else ""
+    yield f"calls        {format.name} format, {format.marker!r}{thinking}: rendered and read back"
+    names = ", ".join(f"{tokenizer.convert_ids_to_tokens(i)} ({i})" for i in sorted(turn_ends(tokenizer)))
+    others = sorted(end_ids(model, tokenizer) - turn_ends(tokenizer))
+    also = f"; also {', '.join(f'{tokenizer.convert_ids_to_tokens(i)} ({i})' for i in others)}" if others else ""
+    yield f"turn ends    {names}{also}"
+    yield "logits       packed and cached are the model's own"
+    context = context_length(model)
+    yield f"context      {context:,} tokens"
+    lengths = _lengths(tokenizer, _tasks(data))
+    for suite, (prompts, references) in lengths.items():
+        longest = max(map(sum, zip(prompts, references, strict=True)))
+        note = "  longer than the context" if longest > context else ""
+        yield (
+            f"tokens       {suite:<12} prompt {statistics.mean(prompts):,.0f} (at most {max(prompts):,}), "
+            f"reference {statistics.mean(references):,.0f} (at most {max(references):,}){note}"
+        )
+    prompt, answer = (max(statistics.mean(kind) for kind in kinds) for kinds in zip(*lengths.values(), strict=True))
+    rows = groups * group_size
+    memory = training_memory(
+        model.config,
+        micro_batch=micro_batch or rows,
+        prompt_tokens=round(prompt),
+        completion_tokens=round(answer),
+        lora_rank=lora_rank,
+        gradient_checkpointing=gradient_checkpointing,
+    )
+    yield (
+        f"memory       {memory['all']:.1f} GiB for GRPO on a GPU at micro_batch={micro_batch or rows}, the longest suite: "
+        f"{memory['weights']:.1f} weights, {memory['optimizer']:.1f} optimizer, {memory['saved']:.1f} saved for the "
+        "backward pass"
+    )
+    speed = _speed(model)
+    tokens = groups * prompt + rows * answer
+    yield (
+        f"time         {speed:,.0f} tokens/s forward here: a GRPO step of {groups} x {group_size} takes about "
+        f"{_seconds(4 * tokens / speed)} besides its sampling, an SFT step of {rows} about "
+        f"{_seconds(3 * (prompt + rows * answer) / speed)}"
+    )
+
+
+def _tasks(data: str) -> dict[str, list[Pair]]:
+    """Some tasks of each suite."""
+    if not data:
+        return {suite: generate(suite, TASKS, split="eval") for suite in SUITES}
+    tasks: dict[str, list[Pair]] = {}
+    for pair in load_tasks(data):
+        some = tasks.setdefault(pair[0].suite, [])
+        if len(some) < TASKS:
+            some.append(pair)
+    return tasks
+
+
+def _lengths(
+    tokenizer: PreTrainedTokenizerBase, tasks: dict[str, list[Pair]]
+) -> dict[str, tuple[list[int], list[int]]]:
+    """Of each suite, the tokens of its prompts, and of what follows them in the references."""
+    lengths: dict[str, tuple[list[int], list[int]]] = {}
+    for suite, pairs in tasks.items():
+        prompts, references = lengths.setdefault(suite, ([], []))
+        for task, reference in pairs:
+            ids, mask = encode_chat(tokenizer, task.prompt(), reference.messages, list(task.toolbox.schemas))
+            start = mask.index(1) if 1 in mask else len(ids)
+            prompts.append(start)
+            references.append(len(ids) - start)
+    if not lengths:
+        raise InputError("no tasks to count the tokens of")
+    return lengths
+
+
+def _speed(model: PreTrainedModel) -> float:
+    """Tokens a second of a forward pass over one sequence."""
+    ids = torch.arange(FORWARD, device=model.device)[None] % model.config.get_text_config(decoder=True).vocab_size
+    seconds = []
+    with torch.no_grad():
+        for _ in range(2):  # the first pass warms up
+            began = time.perf_counter()
+            float(model(input_ids=ids, use_cache=False).logits[0, -1, 0])  # waits for a GPU
+            seconds.append(time.perf_counter() - began)
+    return FORWARD / min(seconds)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -1,9 +1,9 @@
 """Claim: a real small model samples at least three times as many tokens a second as by transformers' generate, at batch
 32 with one toolbox, as evaluation does.
 
-Peer: ``model.generate`` on the left-padded batch, greedy, with its own cache. Both continue the same prompts by one turn
-of at most ``--tokens`` tokens; the tokens must agree. What bounds it: the prompt's tools are computed once instead of 32
-times; after that, both read all weights once a token.
+Peer: ``model.generate`` on the left-padded batch, greedy, with its own cache. Both continue the same prompts by one
+turn of at most ``--tokens`` tokens; the tokens must agree. What bounds it: the prompt's tools are computed once instead
+of 32 times; after that, both read all weights once a token.
 """
 
 import argparse

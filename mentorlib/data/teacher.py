@@ -30,7 +30,13 @@ from .suites import SUITES
 
 
 def load_teacher(
-    name: str, run: Run, *, model: str = "", template_arguments: dict[str, Any] | None = None, **endpoint: Any
+    name: str,
+    run: Run,
+    *,
+    model: str = "",
+    template: str = "",
+    template_arguments: dict[str, Any] | None = None,
+    **endpoint: Any,
 ) -> Policy | None:
     """A teacher by name.
 
@@ -39,14 +45,14 @@ def load_teacher(
             a model folder or a hub name.
         run: stores an endpoint's replies.
         model: its name at the address.
-        template_arguments: see load_model and Endpoint.
+        template, template_arguments: see load_model; a server renders with its own template (see Endpoint).
         endpoint: see Endpoint.
     """
     if not name:
         return None
     if "://" in name:
         return Endpoint(name, model, run, template_arguments=template_arguments, **endpoint)
-    return TorchEngine(*load_model(name, template_arguments=template_arguments))
+    return TorchEngine(*load_model(name, template=template, template_arguments=template_arguments))
 
 
 def distill(

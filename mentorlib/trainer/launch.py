@@ -97,6 +97,7 @@ def _is_trained(run: Run) -> bool:
     names = {
         "student",
         "suite",
+        "template",
         "template_arguments",
         "teacher",
         "launcher",
@@ -217,7 +218,11 @@ def main(folder: str) -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     run = Run.open(folder)
     pairs = load_tasks(run.params["data"], suite=run.params["suite"], split="train")
-    model, tokenizer = load_model(run.params["student"], template_arguments=run.params.get("template_arguments"))
+    model, tokenizer = load_model(
+        run.params["student"],
+        template=run.params.get("template", ""),
+        template_arguments=run.params.get("template_arguments"),
+    )
 
     def progress(step: int, steps: int, metrics: dict[str, Any]) -> bool:
         print(_STEP + json.dumps([step, steps, metrics]), flush=True)

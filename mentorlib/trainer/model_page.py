@@ -66,7 +66,7 @@ def model_page(
         longest = max(map(sum, zip(prompts, references, strict=True)))
         note = "  longer than the context" if longest > context else ""
         yield (
-            f"tokens       {suite:<12} prompt {statistics.mean(prompts):,.0f} (at most {max(prompts):,}), "
+            f"tokens       {suite:<16} prompt {statistics.mean(prompts):,.0f} (at most {max(prompts):,}), "
             f"reference {statistics.mean(references):,.0f} (at most {max(references):,}){note}"
         )
     prompt, answer = (max(statistics.mean(kind) for kind in kinds) for kinds in zip(*lengths.values(), strict=True))
@@ -80,9 +80,9 @@ def model_page(
         gradient_checkpointing=gradient_checkpointing,
     )
     yield (
-        f"memory       {memory['all']:.1f} GiB for GRPO on a GPU at micro_batch={micro_batch or rows}, the longest suite: "
-        f"{memory['weights']:.1f} weights, {memory['optimizer']:.1f} optimizer, {memory['saved']:.1f} saved for the "
-        "backward pass"
+        f"memory       {memory['all']:.1f} GiB for GRPO on a GPU with micro_batch={micro_batch or rows} on the longest "
+        f"suite: weights {memory['weights']:.1f}, optimizer {memory['optimizer']:.1f}, saved for the backward pass "
+        f"{memory['saved']:.1f} (gradient_checkpointing and micro_batch lower this)"
     )
     speed = _speed(model)
     tokens = groups * prompt + rows * answer

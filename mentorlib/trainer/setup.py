@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from ..runs.run import Run
 # TRL sends telemetry from a thread for every trainer. Besides being unasked for, its look-ups can crash the process
 # while accelerate, loading its plugins, empties the environment for a moment.
 constants.HF_HUB_DISABLE_TELEMETRY = True
+# peft and TRL read it; a warning in a notebook that its reader can do nothing about.
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 
 def task_order(tasks: int, a_step: int, steps: int, seed: int) -> list[list[int]]:

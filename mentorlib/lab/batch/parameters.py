@@ -115,7 +115,7 @@ def check_parameters(notebook: str | Path, given: Mapping[str, Any], text: bool 
 
 
 def fitting_values(value: Any, adapter: TypeAdapter[Any], text: bool) -> list[Any]:
-    """The value as it fits a type: as it is or, from a command line (``text``), read as YAML first. [] if it does not."""
+    """The value as it fits a type: as it is or, from a command line (``text``), read as YAML first; [] if neither."""
     candidates = [value]
     if text:
         with contextlib.suppress(yaml.YAMLError):

@@ -119,7 +119,7 @@ def call(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     """Call a tool with JSON arguments: each as its hint says, positional-only ones by position."""
     inner = inspect.unwrap(function)
     hints = getattr(inner, "__annotations__", {})
-    if not all(hint in (int, float, str, bool, list, dict, Any) for hint in hints.values()):
+    if not all(map(_comes_as_it_is, hints.values())):
         try:
             hints = typing.get_type_hints(inner)
         except Exception:  # such as a name that only a type checker knows
@@ -135,6 +135,12 @@ def call(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
             break  # the function says itself what it lacks
         by_position.append(by_name.pop(parameter.name, parameter.default))
     return function(*by_position, **by_name)
+
+
+def _comes_as_it_is(hint: Any) -> bool:
+    """Whether JSON has the hint's type: looking up all hints takes as long as a small tool."""
+    parts = typing.get_args(hint) if typing.get_origin(hint) is list else [hint]
+    return all(any(part is known for known in (*_SCALARS, list, dict, Any, None)) for part in parts)
 
 
 def _hinted(value: Any, hint: Any) -> Any:

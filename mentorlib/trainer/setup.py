@@ -158,6 +158,7 @@ def save_model(model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase
     """Write a model folder, whole or not at all. Does nothing for a model behind a server (None)."""
     if model is None or tokenizer is None:
         return
+    folder = folder.resolve()  # a link, to a disk with more room, stays
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)

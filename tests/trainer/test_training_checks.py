@@ -17,6 +17,7 @@ from mentorlib.rollout.model import load_model
 from mentorlib.runs.run import Run
 from mentorlib.trainer.checks import check_settings, check_training
 from mentorlib.trainer.grpo import train_grpo
+from mentorlib.trainer.setup import save_model
 from mentorlib.trainer.sft import train_sft
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks/02_train.ipynb"
@@ -146,3 +147,13 @@ def test_notebook_02_refuses_before_its_kernel_starts_and_leaves_nothing(data, t
 def test_checking_needs_neither_torch_nor_trl():
     code = "import sys, mentorlib.trainer.checks; sys.exit(bool({'torch', 'trl', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_model_folder_that_is_a_link_stays_one(tmp_path):
+    model, tokenizer = load_model("nano")
+    (tmp_path / "large/disk").mkdir(parents=True)
+    (tmp_path / "model").symlink_to("large/disk")
+    for _ in range(2):
+        save_model(model, tokenizer, tmp_path / "model")
+    assert (tmp_path / "model").is_symlink() and (tmp_path / "large/disk/config.json").is_file()
+    assert os.listdir(tmp_path / "large") == ["disk"]

@@ -2,8 +2,8 @@
 
 A transformers model gets a packed sequence, one row of tokens without padding, and a ``layout`` that says which tokens
 each token attends to: ``PackedGroups`` for training (with gradient), and for sampling those of decoding.py.
-Without a layout, attention is sdpa. Dropout of attention weights is left out. Source: transformers' AttentionInterface. Which models this computes rightly,
-``check.check_model`` finds out.
+Without a layout, attention is sdpa; with one, attention weights are not dropped out. Which models this computes
+rightly, ``check.check_model`` finds out. Source: transformers' AttentionInterface.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

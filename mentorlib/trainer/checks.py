@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import InputError
-from ..data.parquet import load_tasks
+from ..data.parquet import check_ids, load_tasks
 from ..rewards.reward import Reward, get_reward
 from ..rollout.names import check_policy
 from ..runs.run import check_reopen
@@ -104,8 +104,8 @@ def check_tasks(
     """Check that the training tasks have what a method and its reward need.
 
     Raises:
-        InputError: no tasks, fewer than the ``groups`` of a GRPO step, or a reference without what the reward compares
-            or SFT imitates.
+        InputError: no tasks, two of one id or fewer than the ``groups`` of a GRPO step, or a reference without what the
+            reward compares or SFT imitates.
     """
     if not pairs:
         raise InputError("no training tasks: build some with 01_build_data")
@@ -114,6 +114,7 @@ def check_tasks(
         raise InputError(f"suite {suite!r} has no teacher turns to imitate: train with method=grpo")
     if method != "grpo":
         return
+    check_ids(pairs)
     if len(pairs) < groups:
         raise InputError(
             f"groups={groups}: suite {suite!r} has {len(pairs)} training tasks, and a step takes that many different "

@@ -131,7 +131,7 @@ def prepare_resume(trainer: Trainer, run: Run) -> int:
 
 
 def trained_model(trainer: Trainer, run: Run) -> PreTrainedModel:
-    """The trainer's model, adapters merged. All processes save, which gathers shards; the first loads the result.
+    """The trainer's model, adapters merged. Shards (FSDP, DeepSpeed) are saved whole, which the first process loads.
 
     Raises:
         InputError: no step was made, so that the model is what it was.
@@ -139,7 +139,7 @@ def trained_model(trainer: Trainer, run: Run) -> PreTrainedModel:
     if not trainer.state.global_step:
         raise InputError(f"{run.path}: training made no optimizer step; nothing is saved as trained")
     model: Any = trainer.model
-    if trainer.args.world_size > 1:
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         whole = run.path / "checkpoints" / "whole"
         trainer.save_model(str(whole))
         if not trainer.is_world_process_zero():

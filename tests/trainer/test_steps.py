@@ -147,6 +147,8 @@ def test_training_that_would_make_no_step_is_refused(tmp_path, pairs, sandbox):
     run = Run("few", root=tmp_path)
     with pytest.raises(InputError, match=r"groups=4: suite 'calculator' has 3 training tasks.*set groups=3 or lower"):
         train_grpo(run, model, tokenizer, pairs[:3], sandbox, groups=4, group_size=2)
+    with pytest.raises(InputError, match="two tasks have the id"):  # nor the same ones again
+        train_grpo(run, model, tokenizer, pairs[:3] * 2, sandbox, groups=4, group_size=2)
     with pytest.raises(InputError, match="no training tasks"):
         train_grpo(run, model, tokenizer, [], sandbox)
     with pytest.raises(InputError, match="no training tasks"):

@@ -334,7 +334,8 @@ class MentorTrainer(GRPOTrainer):
                 self._save_reference(self.accelerator.unwrap_model(self.ref_model))
         raise InputError(
             f"{self.run.path}: none of the {len(rows)} rollouts of step {done + 1} has a reward ({said}): check the "
-            f"sandbox with `python -m mentorlib doctor`, then run it again; it goes on after step {done}"
+            f"sandbox with `python -m mentorlib doctor`, then run it again"
+            + (f" to go on after step {done}" if done else "")
         )
 
     def _row(self, rollout: dict[str, Any], advantage: float) -> dict[str, Any]:

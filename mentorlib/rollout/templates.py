@@ -60,7 +60,10 @@ def choose_template(
             return
         tokenizer.chat_template = own
     if "reasoning_content" in own:  # ours would take its thinking away
-        raise InputError(f"model {name!r}: {problem}, and TRL has no variant of it: give template=FILE (docs/model.md)")
+        raise InputError(
+            f"model {name!r}: {problem}, and so does what TRL has for it: set template_arguments (such as "
+            "{enable_thinking: false}) or give template=FILE (docs/model.md)"
+        )
     try:
         tokenizer.chat_template = hermes_template(turn_markers(tokenizer))
         if remaining := template_problem(tokenizer):

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from trl.chat_template_utils import get_training_chat_template
 
 from mentorlib.core import Call, InputError
 from mentorlib.rollout.call_format import PROBE_SCHEMAS, PROBES, find_call_format
+from mentorlib.rollout.chat import tool_turn, turn_ends
 from mentorlib.rollout.hermes import hermes_template, turn_markers
 from mentorlib.rollout.model import NANO
+from mentorlib.rollout.templates import choose_template
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 OWN = {  # families whose own templates render tools and calls
@@ -30,6 +33,8 @@ OWN = {  # families whose own templates render tools and calls
 FORMAT = {name: format for format, names in OWN.items() for name in names.split()}
 # Templates of models that see: their messages are lists of parts.
 REFUSED = {"idefics3", "llava_next", "smolvlm"}
+# Their tool results name the tool.
+NAMED = {"gptoss", "diffusion_gemma", "gemma4", "gemma4_v2", "gemma4_v3", "gemma4_v4", "gemma4_v5"}
 FAMILIES = sorted(file.stem for file in TEMPLATES.glob("*.jinja") if not file.stem.endswith("_training"))
 MISTRAL = """{{ bos_token }}{% for m in messages %}{% if m.role == "user" %}{% if tools %}[AVAILABLE_TOOLS]\
 {{ tools | tojson }}[/AVAILABLE_TOOLS]{% endif %}[INST]{{ m.content }}[/INST]{% elif m.tool_calls %}[TOOL_CALLS][\
@@ -85,6 +90,33 @@ def test_every_familys_calls_are_read_or_another_template_is_made(tokenizer, nam
     assert all(b.startswith(a) for a, b in itertools.pairwise(texts))  # prefix-preserving
     for part in ("Be brief.", "How large?", "What get_time does.", "<tool_response>\n12\n", "Done."):
         assert texts[-1].count(part) == 1
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_models_own_template_is_kept_replaced_or_refused(tokenizer, name, capsys):
+    """As load_model does, with the special tokens of the family; nemotron's opens a thought that its turns lack."""
+    use(tokenizer, name)
+    own = tokenizer.chat_template
+    special = set(
+        re.findall(r"<\|[^|<>\s']{1,40}\|>|<(?:start|end)_of_turn>|<\|[a-z_]+>|<[a-z_]+\|>|<｜[^｜]{1,40}｜>", own)
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": sorted(special)})
+    if name in REFUSED or name.startswith(("nemotron", "muse")):
+        with pytest.raises(InputError, match=rf"model '{name}': its chat template .*give template=FILE"):
+            choose_template(tokenizer, name)
+        return
+    choose_template(tokenizer, name)
+    said = capsys.readouterr().out
+    if name in FORMAT:
+        assert not said and find_call_format(tokenizer).name == FORMAT[name]
+    else:
+        assert said.count("\n") == 1 and "replaced by one in Hermes's format" in said
+    assert turn_ends(tokenizer)
+    following = tool_turn(tokenizer, ["first", "second"], ["get_area", "get_time"])
+    assert (following.index("first") < following.index("second") and "get_area" not in following) or name in NAMED
+    kept = tokenizer.chat_template
+    choose_template(tokenizer, name)  # of the saved model folder: nothing more to do
+    assert not capsys.readouterr().out and tokenizer.chat_template == kept
 
 
 def test_a_chatml_template_without_tools_becomes_the_shipped_students(tokenizer):

@@ -5,7 +5,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.installed
 
-.PHONY: study test models lab bench lint
+.PHONY: study test models lab docs bench lint
 
 study: $(READY)  ## the quick study: data, student, training, evaluation, report
 	$(PY) -m mentorlib study studies/quick.yaml
@@ -26,6 +26,9 @@ $(SMOLLM2): $(READY)
 # Kernels start in the repository, as run_notebook starts them, so that both find the same runs/.
 lab: $(READY)
 	$(PY) -m jupyterlab --ServerApp.root_dir=notebooks --MappingKernelManager.root_dir="$(CURDIR)"
+
+docs: $(READY)  ## an API reference from the docstrings: docs/api/index.html
+	$(PY) docs/reference.py
 
 bench: $(READY)
 	set -e; for file in benchmarks/*.py; do echo "== $$file"; $(PY) $$file; done

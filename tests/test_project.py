@@ -149,3 +149,76 @@ def test_ci_runs_make_test():
     ci = ROOT / ".ci" / "run"
     assert ci.stat().st_mode & 0o111 and "make test" in ci.read_text()
     assert str(ROOT) not in (ROOT / "Makefile").read_text()
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_the_licence_is_the_same_everywhere():
+    text = (ROOT / "LICENSE").read_text()
+    assert text.split()[:4] == ["Apache", "License", "Version", "2.0,"] and "9. Accepting Warranty" in text
+    assert project()["license"] == "Apache-2.0" and project()["license-files"] == ["LICENSE"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["license"] == "Apache-2.0"
+
+
+def test_citation_and_changelog_know_the_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()  # what the format requires
+    assert citation["version"] == project()["version"]
+    (paper,) = citation["references"]
+    assert "2510.18383" in paper["doi"] and all(name["family-names"] for name in paper["authors"])
+    assert re.search(
+        rf"^## {re.escape(project()['version'])}, \d{{4}}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.M
+    )
+
+
+def test_package_data_is_there():
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = tool["package-data"]["mentorlib"]
+    assert "py.typed" in patterns
+    for pattern in patterns:
+        assert list((ROOT / "mentorlib").glob(pattern)), f"{pattern} names no file of the package"
+    assert (ROOT / project()["readme"]).is_file()
+
+
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Dockerfile"])
+def test_pages_name_targets_that_make_has(file):
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
+    text = (ROOT / file).read_text()
+    named = set(re.findall(r"`make (\w+)`|^make (\w+)", text, re.M))
+    assert {a or b for a, b in named} <= targets
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / link).exists(), f"{file} links to {link}"
+
+
+def test_the_container_sets_up_as_make_does():
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    (base,) = [line for line in lines if line.startswith("FROM")]
+    assert re.fullmatch(
+        r"FROM python:3\.1[1-9]-slim", base
+    )  # of the default registry, and a Python that pyproject allows
+    assert "RUN make .venv/.installed" in lines  # constraints.txt's versions, by the Makefile's own rule
+    assert {".venv", "runs", ".git"} <= set((ROOT / ".dockerignore").read_text().split())
+
+
+@pytest.mark.slow
+def test_the_api_reference_has_the_public_names(tmp_path):
+    import mentorlib
+
+    pytest.importorskip("pdoc", reason="make docs needs pdoc, which the dev packages bring")
+    code = (
+        "import pathlib, sys; sys.path.insert(0, 'docs'); import reference; reference.main(pathlib.Path(sys.argv[1]))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning:pdoc", "-c", code, tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    page = (tmp_path / "mentorlib.html").read_text()
+    for name in mentorlib.__all__:
+        assert f'id="{name}"' in page and getattr(mentorlib, name).__doc__, f"{name} is not documented"
+    assert (tmp_path / "mentorlib/rewards/reward.html").exists()
+    assert "/docs/api/" in (ROOT / ".gitignore").read_text().split()

@@ -62,7 +62,7 @@ def mentorlib_steps(pairs: list[Pair], sandbox: Sandbox, folder: str) -> tuple[l
         max_turns=MAX_TURNS,
         max_tokens=MAX_TOKENS,
         **settings,
-        progress=lambda *_: began.append(time.perf_counter()),
+        progress=lambda _, __, metrics: None if "inside" in metrics else began.append(time.perf_counter()),
     )
     tokens = sum(row["n_tokens"] for row in run.read_rows("rollouts.jsonl"))
     return [b - a for a, b in itertools.pairwise(began)][1:], tokens

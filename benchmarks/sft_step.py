@@ -49,7 +49,9 @@ def main() -> None:
                     steps=options.steps,
                     batch_size=options.batch,
                     micro_batch=0 if name == "mentorlib" else options.micro,
-                    progress=lambda *_, began=began: began.append(time.perf_counter()),
+                    progress=lambda _, __, metrics, began=began: (
+                        None if "inside" in metrics else began.append(time.perf_counter())
+                    ),
                 )
                 losses[name] = [row["loss"] for row in run.read_rows("metrics.jsonl")]
             step = statistics.median([b - a for a, b in itertools.pairwise(began)][1:])

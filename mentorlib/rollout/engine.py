@@ -17,6 +17,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..runs.progress import Sampling
 from .attention import common_prefix, forward, pack, packed_attention
 from .chat import turn_ends
 from .check import check_model, context_length
@@ -60,6 +61,7 @@ class Engine(Protocol):
         max_tokens: int,
         seed: int | None,
         first: int = 0,
+        tally: Sampling | None = None,
     ) -> list[Sampled]:
         """Sample every prompt to its end.
 
@@ -73,6 +75,7 @@ class Engine(Protocol):
             seed: of the sampling; None takes torch's global state.
             first: number of the first row in a larger batch whose other rows another process samples; rows sample the
                 same tokens as in that batch.
+            tally: where it counts rows and tokens for progress.
         """
         ...
 
@@ -104,6 +107,7 @@ class TorchEngine:
         max_tokens: int = 512,
         seed: int | None = None,
         first: int = 0,
+        tally: Sampling | None = None,
     ) -> list[Sampled]:
         """See Engine.run."""
         if not prompts:
@@ -113,7 +117,9 @@ class TorchEngine:
         numbers = torch.rand(first + len(prompts), max_tokens, generator=generator)[first:]
         model = sampling_copy(self.model) if self.half else self.model
         with _inference(model):
-            return self._run(model, prompts, on_turns, temperature, max_tokens, numbers)
+            return self._run(
+                model, prompts, on_turns, temperature, max_tokens, numbers, tally or Sampling(len(prompts))
+            )
 
     def _run(
         self,
@@ -123,6 +129,7 @@ class TorchEngine:
         temperature: float,
         max_tokens: int,
         numbers: Tensor,
+        tally: Sampling,
     ) -> list[Sampled]:
         """``model``: the one to sample from; ``numbers``: uniform in [0, 1), shape (prompts, max_tokens)."""
         device = model.device
@@ -130,7 +137,8 @@ class TorchEngine:
         sizes = torch.tensor([len(p) for p in prompts])
         limits = (self.context - sizes).clamp(max=max_tokens)
         # Of each prompt: the tokens after it, whether they were sampled, their log-probabilities.
-        ids = torch.zeros(len(prompts), int(limits.max()), dtype=torch.long)
+        tally.limit = int(limits.max())
+        ids = torch.zeros(len(prompts), tally.limit, dtype=torch.long)
         mask, logprobs = torch.zeros_like(ids), torch.zeros(ids.shape)
         lengths, turn_starts = torch.zeros_like(sizes), torch.zeros_like(sizes)
         done = torch.zeros_like(sizes, dtype=torch.bool)
@@ -141,6 +149,7 @@ class TorchEngine:
             tokens, chosen = (x.cpu() for x in sample(logits, temperature, numbers[rows, at].to(device)))
             ids[rows, at], logprobs[rows, at], mask[rows, at] = tokens, chosen, 1
             lengths[rows] += 1
+            tally.step(len(rows))
             appended: dict[int, int] = {}  # prompt: number of tokens appended in this step
             closed = rows[torch.isin(tokens, ends)].tolist()
             if closed:
@@ -259,18 +268,29 @@ class TurnEngine:
         self.complete, self.tokenizer, self.end_ids, self.context = complete, tokenizer, ends, context
 
     def run(
-        self, prompts: list[list[int]], on_turns: OnTurns, *, max_tokens: int = 512, **sampling: Any
+        self,
+        prompts: list[list[int]],
+        on_turns: OnTurns,
+        *,
+        max_tokens: int = 512,
+        tally: Sampling | None = None,
+        **sampling: Any,
     ) -> list[Sampled]:
         """See Engine.run; ``sampling`` (temperature, seed) is ignored."""
         out = [Sampled(cut=True) for _ in prompts]
         limits = [min(max_tokens, self.context - len(prompt)) for prompt in prompts]
+        tally = tally or Sampling(len(prompts))
+        tally.limit = max(limits, default=0)
         rows = list(range(len(prompts)))
         while rows:
+            tally.keep(len(rows))
             turns = self.complete([prompts[row] + out[row].token_ids for row in rows])
             closed: list[tuple[int, list[int]]] = []
             for row, ids, logprobs in zip(rows, *turns, strict=True):
                 room = limits[row] - len(out[row].token_ids)
                 out[row].append(ids[:room], logprobs[:room])
+                tally.tokens += len(ids[:room])
+                tally.length = max(tally.length, len(out[row].token_ids))
                 if ids and ids[-1] in self.end_ids and len(ids) <= room:
                     closed.append((row, ids))
             rows = []

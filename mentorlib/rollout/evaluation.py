@@ -5,7 +5,7 @@ from typing import Any
 
 from ..core import Trajectory
 from ..runs.files import Row
-from ..runs.progress import ProgressCallback
+from ..runs.progress import ProgressCallback, Sampling, Ticker
 from ..runs.run import Run
 from ..sandbox.pool import Sandbox
 from ..task import Pair, Task
@@ -33,19 +33,29 @@ def sample_tasks(
         tasks, sandbox: see run_rollouts.
         batch_size: trajectories in flight (64 keep a process of the quick study under 2 GB).
         seed: of the sampling.
-        progress: called with (done, all, metrics) after each batch, or by the endpoint.
+        progress: called with (done, all, metrics) every few seconds, from a thread, and at the end; or by the endpoint.
         limits: temperature, max_turns, max_tokens and system of run_rollouts.
     """
     if callable(policy):
         return policy(tasks, sandbox, progress=progress, **limits)
     order = sorted(range(len(tasks)), key=lambda i: len(tasks[i].question))
     done: dict[int, Trajectory] = {}
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        trajectories = run_rollouts(policy, [tasks[i] for i in batch], sandbox, seed=seed * 1_000_003 + start, **limits)
-        done |= zip(batch, trajectories, strict=True)
+    tally = Sampling(len(tasks))
+
+    def report() -> None:
         if progress:
-            progress(len(done), len(tasks), {})
+            progress(tally.done, tally.rows, tally.metrics())
+
+    with Ticker(report if progress else None):
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            seed_of_batch = seed * 1_000_003 + start
+            trajectories = run_rollouts(
+                policy, [tasks[i] for i in batch], sandbox, seed=seed_of_batch, tally=tally, **limits
+            )
+            done |= zip(batch, trajectories, strict=True)
+    if tasks:
+        report()
     return [done[i] for i in range(len(tasks))]
 
 

@@ -7,6 +7,7 @@ concatenated, never re-tokenised.
 from functools import partial
 
 from ..core import Trajectory, parse_call
+from ..runs.progress import Sampling
 from ..sandbox.pool import Sandbox
 from ..task import SYSTEM, Task
 from .call_format import find_call_format
@@ -26,6 +27,7 @@ def run_rollouts(
     system: str = SYSTEM,
     seed: int | None = None,
     first: int = 0,
+    tally: Sampling | None = None,
 ) -> list[Trajectory]:
     """Sample one trajectory a task, in order; repeat a task for a group.
 
@@ -39,7 +41,10 @@ def run_rollouts(
         system: the system message.
         seed: of the sampling.
         first: see Engine.run.
+        tally: how far it is, for progress from another thread.
     """
+    tally = tally or Sampling(len(tasks))
+    tally.begin(len(tasks))
     tokenizer = engine.tokenizer
     unique = {task.id: task for task in tasks}.values()
     ids_of = {task.id: prompt_ids(tokenizer, task.prompt(system), list(task.toolbox.schemas)) for task in unique}
@@ -68,8 +73,15 @@ def run_rollouts(
         return following
 
     completions = engine.run(
-        [prompts[row] for row in fits], on_turns, temperature=temperature, max_tokens=max_tokens, seed=seed, first=first
+        [prompts[row] for row in fits],
+        on_turns,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        seed=seed,
+        first=first,
+        tally=tally,
     )
+    tally.keep(0)
     for row, completion in zip(fits, completions, strict=True):
         sampled[row] = completion
     trajectories = []

@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core import InputError
+from ..runs.progress import waiting
 from .check import check_model
 from .names import NANO as NANO
 from .names import find_model
@@ -43,8 +44,9 @@ def load_model(
     gguf = {"gguf_file": source.name} if source and source.suffix == ".gguf" else {}
     where = str(source.parent if gguf else source) if source else name
     try:
-        model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **gguf)
-        tokenizer = AutoTokenizer.from_pretrained(where, **gguf)
+        with waiting(f"loading {name}"):
+            model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **gguf)
+            tokenizer = AutoTokenizer.from_pretrained(where, **gguf)
     except (OSError, ValueError, RuntimeError, KeyError) as e:
         reason = str(e).strip().splitlines()[0][:160] if str(e).strip() else e.__class__.__name__
         raise InputError(

@@ -1,13 +1,22 @@
-"""Progress as one line at a time: steps done, metrics, time left."""
+"""Progress as one line at a time: what is done, metrics, time left."""
 
+import math
+import shutil
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
-ProgressCallback = Callable[[int, int, dict[str, Any]], Any]  # step, steps, metrics; returning True stops training
+EVERY = 4.0  # seconds without a report after which one from inside a batch or a step is due
+# Called with (done, all, metrics); returning True stops training. A report from inside a step of training has the
+# metric ``inside`` alone, a text.
+ProgressCallback = Callable[[int, int, dict[str, Any]], Any]
 
 METRIC_FORMATS = {"loss": "z.3f", "reward": "z.3f", "accuracy": ".0%", "token_accuracy": ".1%", "calls": ".1f"}
-METRIC_FORMATS |= {"replies/s": ".1f", "tokens": ",.0f", "retries": ",", "cost": ".2f"}
+METRIC_FORMATS |= {"replies/s": ".1f", "tokens": ",.0f", "tokens/s": ",.1f", "retries": ",", "cost": ".2f"}
 
 
 def format_duration(seconds: float) -> str:
@@ -16,23 +25,179 @@ def format_duration(seconds: float) -> str:
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
+@dataclass
+class Sampling:
+    """How far sampling is. Engines count in plain numbers; a thread reads them when a line is due (see Ticker).
+
+    rows, done: to be sampled and at their end, in all batches; before: done when the batch at hand began; batch, going:
+    rows of the batch, and those not at their end; tokens: sampled so far; length, limit: of the batch, the tokens that
+    its longest row has, and the most that a row may have.
+    """
+
+    rows: int
+    done: int = 0
+    before: int = 0
+    batch: int = 0
+    going: int = 0
+    tokens: int = 0
+    length: int = 0
+    limit: int = 0
+    started: float = field(default_factory=time.monotonic)
+    batch_started: float = 0.0
+    prompts_done: float = 0.0  # when the batch had its first tokens
+
+    def begin(self, rows: int) -> None:
+        """A batch of ``rows`` begins, with its prompts."""
+        self.before, self.length = self.done, 0
+        self.batch_started = self.prompts_done = time.monotonic()
+        self.batch = self.going = rows
+
+    def keep(self, going: int) -> None:
+        """Of the batch's rows, ``going`` are not at their end."""
+        self.done += self.going - going
+        self.going = going
+
+    def step(self, going: int) -> None:
+        """Each of the ``going`` rows has got a token."""
+        self.keep(going)
+        if not self.length:
+            self.prompts_done = time.monotonic()
+        self.tokens, self.length = self.tokens + going, self.length + 1
+
+    def metrics(self) -> dict[str, Any]:
+        """``tokens``, ``tokens/s`` (mean since the start), ``left`` (seconds; None while the first prompts are read).
+
+        The batch at hand is taken to last as long a row as the batches before it. If there is none, or it already lasts
+        longer: as long as the share of its rows that are done suggests, or until its longest row reaches the limit,
+        whichever is sooner. Batches to come are taken to last as those so far. Before any row is done, ``left`` is the
+        most that it can be.
+        """
+        now = time.monotonic()
+        seconds, in_batch, sampling = now - self.started, now - self.batch_started, now - self.prompts_done
+        length, going, before = self.length, self.going, self.before  # read once: the engine goes on
+        rest = []
+        if length > 1:
+            rest.append(sampling / (length - 1) * max(0, self.limit - length))
+        if ended := self.batch - going:
+            rest.append(sampling / ended * going)
+        if before and (usual := (seconds - in_batch) / before * self.batch) > in_batch:
+            rest = [usual - in_batch]
+        left = (seconds + min(rest)) * self.rows / (before + self.batch) - seconds if rest else None
+        left = 0.0 if self.done == self.rows else left
+        return {"tokens": self.tokens, "tokens/s": self.tokens / max(1e-9, seconds), "left": left}
+
+
+class Ticker:
+    """Calls ``report`` whenever ``EVERY`` seconds have passed without ``restart``, while its ``with`` block runs.
+
+    From a thread of its own: the block may be in a forward pass, or a tool's call, that takes minutes. What fails in
+    ``report`` is printed and ends the reports, not the block.
+    """
+
+    def __init__(self, report: Callable[[], Any] | None):
+        self.report = report
+        self.lock = threading.Lock()  # held during a report, for others that report
+        self._ended = threading.Event()
+        self._due = math.inf
+
+    def restart(self) -> None:
+        """The next report is due in ``EVERY`` seconds."""
+        self._due = time.monotonic() + EVERY
+
+    def __enter__(self) -> "Ticker":
+        self.restart()
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+        if self.report:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        if self.report:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(max(0.0, self._due - time.monotonic())):
+            with self.lock:
+                if time.monotonic() >= self._due and self.report and not self._ended.is_set():
+                    self.report()
+                    self.restart()
+
+
+class _Line:
+    """A line on stdout that the next one overwrites in place, unless it is the last."""
+
+    def __init__(self) -> None:
+        self.width = 0
+
+    def show(self, text: str, last: bool = False) -> None:
+        # A carriage return goes back one row of a terminal, so that a line must fit into one. Jupyter's lines may wrap.
+        fits = not sys.stdout.isatty() or len(text) < shutil.get_terminal_size().columns
+        sys.stdout.write(text.ljust(self.width if fits else 0) + ("\r" if fits and not last else "\n"))
+        sys.stdout.flush()
+        self.width = len(text) if fits and not last else 0
+
+
+def progress_line(label: str, done: int, total: int, metrics: dict[str, Any], seconds: float) -> str:
+    """``label done/total``, the metrics that METRIC_FORMATS knows, and the time: what is left by the metric ``left``.
+
+    Args:
+        label: what is counted.
+        done, total: how many.
+        metrics: by name; ``left`` in seconds, None where only the time so far is known.
+        seconds: so far.
+    """
+    values = [f"{k} {format(metrics[k], form)}" for k, form in METRIC_FORMATS.items() if k in metrics]
+    left = metrics.get("left")
+    if done >= total:
+        clock = format_duration(seconds)
+    elif left is None:
+        clock = f"reading prompts, {format_duration(seconds)} so far"
+    else:
+        clock = f"{'' if done else 'at most '}{format_duration(left)} left"
+    return "  ".join([f"{label} {done}/{total}", *values, clock])
+
+
 def progress_printer(label: str, every: float = 2.0) -> Callable[..., None]:
-    """A progress callback that prints at most one line in ``every`` seconds, and always the last one."""
+    """A progress callback that prints at most one line in ``every`` seconds, and always the last one.
+
+    In a terminal and in Jupyter each line overwrites the one before; a report keeps the last one.
+    """
     start = time.monotonic()
     last = -every
+    line = _Line()
     first: tuple[int, float] | None = None  # step and time of the first report: a resumed training starts above 0
 
     def report(done: int, total: int, metrics: dict[str, Any] | None = None) -> None:
         nonlocal last, first
+        metrics = metrics or {}
         now = time.monotonic() - start
-        first_step, first_time = first or (0, 0.0)
-        first = first or (done, now)
+        inside = metrics.get("inside")
+        if not inside:
+            first_step, first_time = first or (0, 0.0)
+            first = first or (done, now)
         if done < total and now - last < every:
             return
         last = now
-        values = [f"{k} {format(metrics[k], form)}" for k, form in METRIC_FORMATS.items() if metrics and k in metrics]
+        if inside:
+            line.show(f"{label} step {done + 1}/{total}: {inside}")
+            return
         left = (now - first_time) / max(1, done - first_step) * (total - done)
-        clock = f"{format_duration(left)} left" if done < total else format_duration(now)
-        print("  ".join([f"{label} {done}/{total}", *values, clock]), flush=True)
+        line.show(progress_line(label, done, total, {"left": left} | metrics, now), last=done >= total)
 
     return report
+
+
+@contextmanager
+def waiting(label: str) -> Iterator[None]:
+    """Print ``label`` with the time so far every few seconds while the block runs; nothing if it is quick."""
+    start = time.monotonic()
+    line = _Line()
+
+    def show(last: bool = False) -> None:
+        line.show(f"{label}: {format_duration(time.monotonic() - start)}", last)
+
+    with Ticker(show):
+        yield
+    if line.width:
+        show(last=True)

@@ -14,7 +14,7 @@ import logging
 import math
 import warnings
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -35,7 +35,7 @@ from ..rollout.check import check_model, context_length
 from ..rollout.engine import Engine, TorchEngine, TurnEngine, end_ids
 from ..rollout.loop import run_rollouts
 from ..rollout.record import trajectory_row
-from ..runs.progress import ProgressCallback
+from ..runs.progress import ProgressCallback, Sampling, format_duration, progress_line
 from ..runs.run import Run
 from ..sandbox.pool import Sandbox
 from ..task import SYSTEM, Pair
@@ -101,7 +101,8 @@ def train_grpo(
             the student in this process.
         report_to: "tensorboard" (into the run's tensorboard/), "trackio" or "wandb": where TRL logs every step too.
         seed: of task order and sampling; a step samples from (seed, step), so that a resumed run repeats nothing.
-        progress: called with (step, steps, metrics) after each step; training stops there if it returns True.
+        progress: called with (step, steps, metrics) after each step; training stops there if it returns True. In long
+            steps it is also called every few seconds, from a thread, with the metric ``inside`` alone.
 
     Raises:
         InputError: an unknown reward, a reference without what the reward compares, fewer tasks than groups, a number
@@ -153,6 +154,7 @@ def train_grpo(
         **settings,
     )
     limits = {"max_turns": max_turns, "max_tokens": max_tokens, "temperature": temperature, "system": system}
+    rollouts = RolloutFunction(tokenizer, {t.id: (t, r) for t, r in pairs}, sandbox, reward, limits, seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*rollout_func.*")  # TRL: experimental; the pinned version has it
         trainer = MentorTrainer(
@@ -161,7 +163,7 @@ def train_grpo(
             train_dataset=data.select([task for step in order for task in step]),
             processing_class=tokenizer,
             reward_funcs=CarriedReward(reward.name),
-            rollout_func=RolloutFunction(tokenizer, {t.id: (t, r) for t, r in pairs}, sandbox, reward, limits, seed),
+            rollout_func=rollouts,
             peft_config=lora_config(lora_rank),
         )
     trainer.run, trainer.reward = run, reward
@@ -173,12 +175,13 @@ def train_grpo(
         **{f"{reward.name}/{term}": f"term/{term}" for term in reward.weights},
     }
     trainer.remove_callback(PrinterCallback)  # StepLogger prints the same in one line
-    trainer.add_callback(StepLogger(run, progress, columns))
+    logger = StepLogger(run, progress, columns, rollouts.inside)
+    trainer.add_callback(logger)
     last = prepare_resume(trainer, run)
     if reference is not None:
         trainer.set_reference(reference, beta, bool(last))
         arguments.beta = beta
-    with packed_attention(*(m for m in (trainer.model, trainer.ref_model) if m is not None)):
+    with packed_attention(*(m for m in (trainer.model, trainer.ref_model) if m is not None)), logger.ticker:
         trainer.train(resume_from_checkpoint=bool(last) or None)
     return trained_model(trainer, run)
 
@@ -193,6 +196,7 @@ class RolloutFunction:
     reward: Reward
     limits: dict[str, Any]
     seed: int
+    tally: Sampling = field(default_factory=lambda: Sampling(0))  # of the step at hand, in this process
     __name__ = "mentorlib_rollout"
 
     def engine(self, trainer: GRPOTrainer) -> Engine:
@@ -210,6 +214,13 @@ class RolloutFunction:
 
         return TurnEngine(complete, self.tokenizer, end_ids(model, self.tokenizer), context_length(model))
 
+    def inside(self, seconds: float) -> str:
+        """Where the step at hand is, for a line of progress."""
+        done, rows = self.tally.done, self.tally.rows
+        if done < rows:
+            return progress_line("rollouts", done, rows, self.tally.metrics(), seconds)
+        return f"rollouts {done}/{rows}, rewards and loss, {format_duration(seconds)} so far"
+
     def __call__(self, prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
         pairs = [self.pairs[prompt[-1]["task_id"]] for prompt in prompts]
         tasks, references = [task for task, _ in pairs], [reference for _, reference in pairs]
@@ -217,7 +228,10 @@ class RolloutFunction:
         group_size = int(trainer.num_generations or 1)
         groups = [(first + i) // group_size for i in range(len(pairs))]
         seed = self.seed * 1_000_003 + trainer.state.global_step
-        trajectories = run_rollouts(self.engine(trainer), tasks, self.sandbox, seed=seed, first=first, **self.limits)
+        self.tally = Sampling(len(tasks))
+        trajectories = run_rollouts(
+            self.engine(trainer), tasks, self.sandbox, seed=seed, first=first, tally=self.tally, **self.limits
+        )
         return {
             "prompt_ids": [t.prompt_ids for t in trajectories],
             "completion_ids": [t.token_ids for t in trajectories],

@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from transformers import (
 )
 
 from ..core import InputError
-from ..runs.progress import ProgressCallback
+from ..runs.progress import ProgressCallback, Ticker, format_duration
 from ..runs.run import Run
 
 # TRL sends telemetry from a thread for every trainer. Besides being unasked for, its look-ups can crash the process
@@ -90,11 +91,30 @@ def lora_config(rank: int) -> LoraConfig | None:
 class StepLogger(TrainerCallback):
     """Log each step into the run's metrics and call ``progress``, which may stop the training.
 
-    ``columns`` maps TRL's metric names to those of metrics.jsonl.
+    Args:
+        run, progress: see train_grpo. ``ticker``, a context, calls ``progress`` from inside long steps.
+        columns: TRL's metric names, and those of metrics.jsonl.
+        inside: where a step is, from its seconds so far.
     """
 
-    def __init__(self, run: Run, progress: ProgressCallback | None, columns: dict[str, str]):
+    def __init__(
+        self,
+        run: Run,
+        progress: ProgressCallback | None,
+        columns: dict[str, str],
+        inside: Callable[[float], str] = lambda seconds: f"{format_duration(seconds)} so far",
+    ):
         self.run, self.progress, self.columns, self.last = run, progress, columns, time.monotonic()
+        self.inside, self.at = inside, (0, 0)  # the last step and their number
+        self.ticker = Ticker(self._report_inside if progress else None)
+
+    def _report_inside(self) -> None:
+        if self.progress and self.at[0] < self.at[1]:
+            self.progress(*self.at, {"inside": self.inside(time.monotonic() - self.last)})
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.last = time.monotonic()
+        self.at = (state.global_step, state.max_steps) if state.is_world_process_zero else (0, 0)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if not logs or "train_runtime" in logs:
@@ -105,7 +125,10 @@ class StepLogger(TrainerCallback):
             metrics = {name: float(logs[trl]) for trl, name in self.columns.items() if logs.get(trl) is not None}
             metrics["seconds"], self.last = round(now - self.last, 3), now
             self.run.log(state.global_step, **metrics)
-            stop = bool(self.progress and self.progress(state.global_step, state.max_steps, metrics) is True)
+            with self.ticker.lock:
+                self.at = (state.global_step, state.max_steps)
+                stop = bool(self.progress and self.progress(*self.at, metrics) is True)
+                self.ticker.restart()
         if broadcast_object_list([stop])[0]:
             control.should_training_stop = True
 

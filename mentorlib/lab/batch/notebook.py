@@ -213,7 +213,11 @@ class _ThisPython(AsyncKernelManager):
 
 
 class _Lines:
-    """A file that passes whole lines on as they come; of a progress bar redrawn in place, its last state."""
+    """A file that passes whole lines on as they come.
+
+    So is a line that ends with a carriage return, which a notebook overwrites with the next one; of a progress bar,
+    which begins with carriage returns, the last state is.
+    """
 
     def __init__(self, on_line: Callable[[str], None]):
         self.on_line, self.rest = on_line, ""
@@ -221,7 +225,11 @@ class _Lines:
     def write(self, text: str) -> None:
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
-            self.on_line(line.rstrip("\r").rpartition("\r")[2])
+            self.on_line(line.rstrip("\r").rpartition("\r")[2].rstrip())
+        if self.rest.endswith("\r"):
+            if line := self.rest.rstrip("\r").rpartition("\r")[2].rstrip():
+                self.on_line(line)
+            self.rest = ""
 
     def flush(self) -> None:
         pass
@@ -261,11 +269,17 @@ def _socket_folder() -> str:
 
 
 def _what_ran(running: Path, node: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook with its outputs, or without where a full disk has cut them short."""
+    """The notebook with its outputs, or without where a full disk has cut them short.
+
+    Of lines that were overwritten in place, such as those of progress, the last one is kept.
+    """
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
     try:
-        return nbformat.read(running, as_version=4)
+        ran = nbformat.read(running, as_version=4)
     except Exception:  # nbformat raises several kinds
         return copy.deepcopy(node)
+    return CoalesceStreamsPreprocessor().preprocess(ran, {})[0]  # type: ignore[no-any-return]
 
 
 def _remedy(failure: BaseException | None) -> str | None:

@@ -39,7 +39,7 @@ class Live:
 
     Args:
         run: whose metrics.jsonl is drawn.
-        report: another callback that is called each step, such as ``progress_printer``.
+        report: another callback that is called each step, and within long ones, such as ``progress_printer``.
         every: seconds between two drawings at least; the last step is always drawn.
     """
 
@@ -53,6 +53,8 @@ class Live:
     def __call__(self, step: int, steps: int, metrics: dict[str, Any]) -> bool:
         if self.report:
             self.report(step, steps, metrics)
+        if "inside" in metrics:  # the step has not ended
+            return False
         if self._first is None:
             self._first = step
             if threading.current_thread() is threading.main_thread():

@@ -14,7 +14,7 @@ from tiny import notebook
 
 from mentorlib.core import InputError
 from mentorlib.lab import figures
-from mentorlib.lab.batch.notebook import NotebookFailed, run_notebook
+from mentorlib.lab.batch.notebook import NotebookFailed, _Lines, run_notebook
 from mentorlib.lab.batch.parameters import check_parameters, parameters_of, read_notebook
 from mentorlib.lab.report.html import figure_html
 from mentorlib.runs.run import Run
@@ -177,6 +177,44 @@ def test_a_report_streams_runs_here_and_opens_offline(tmp_path):
     assert executed.metadata.mentorlib.parameters == {"run": "r", "n": 3} and executed.metadata.mentorlib.error is None
     assert sorted(os.listdir(tmp_path / "runs" / "r")) == ["notebook.ipynb", "report.html", "run.json"]
     assert Run.open("r").status == "done"
+
+
+def test_lines_of_progress_appear_while_it_runs_and_do_not_pile_up_in_the_report(tmp_path):
+    source = notebook(
+        tmp_path / "n.ipynb",
+        'run: str = "r"',
+        "import time\nfrom mentorlib import Run\nfrom mentorlib.lab.report.live import Live\n"
+        "from mentorlib.runs import progress\nprogress.EVERY = 0.2\nrecord = Run(run)",
+        "print('before')\nreport = progress.progress_printer('evaluate', every=0)\n"
+        "for done in range(4):\n    report(done, 3, {'tokens': 1000 * done})\n    time.sleep(0.3)",
+        "with progress.waiting('loading big'):\n    time.sleep(0.7)",  # from a thread
+        "follow = Live(record, progress.progress_printer('grpo', every=0))\n"
+        "for step in range(2):\n    for done in range(3):\n"
+        "        follow(step, 2, {'inside': f'rollouts {done}/3'})\n        time.sleep(0.2)\n"
+        "    record.log(step + 1, loss=0.5)\n    follow(step + 1, 2, {'loss': 0.5})",
+        "record.finish()",
+    )
+    printed = []
+    report = run_notebook(source, on_line=printed.append)
+    assert printed[0] == "before"
+    for done in range(3):
+        assert sum(line.startswith(f"evaluate {done}/3  tokens {1000 * done:,}  ") for line in printed) == 1
+        for step in (1, 2):
+            assert printed.count(f"grpo step {step}/2: rollouts {done}/3") == 1
+    assert sum(line.startswith("loading big: ") for line in printed) > 2
+    page = re.sub(r"<script>.*?</script>", "", report.read_text(), flags=re.DOTALL)
+    page = re.sub(r"<div class=\"jp-Cell-inputWrapper\".*?</details>", "", page, flags=re.DOTALL)
+    page = page[page.index(">before") :]
+    assert page.count("evaluate 3/3") == 1 and page.count("loading big: ") == 1
+    assert "evaluate 2/3" not in page and "rollouts" not in page and "\r" not in page
+
+
+def test_of_a_bar_redrawn_in_place_the_last_state_is_a_line():
+    lines = []
+    file = _Lines(lines.append)
+    for text in ("whole\nhal", "f\n", "\r 1%", "\r 50%\r", "", "\r100%", "\nours  1/2 \r", "ours 2/2   \nend"):
+        file.write(text)
+    assert lines == ["whole", "half", " 50%", "100%", "ours  1/2", "ours 2/2"] and file.rest == "end"
 
 
 def test_a_report_is_in_its_runs_folder_wherever_that_is(tmp_path):

@@ -172,16 +172,14 @@ def progress_printer(label: str, every: float = 2.0) -> Callable[..., None]:
         nonlocal last, first
         metrics = metrics or {}
         now = time.monotonic() - start
-        inside = metrics.get("inside")
-        if not inside:
-            first_step, first_time = first or (0, 0.0)
-            first = first or (done, now)
+        if inside := metrics.get("inside"):  # a Ticker's, which come seconds apart
+            line.show(f"{label} step {done + 1}/{total}: {inside}")
+            return
+        first_step, first_time = first or (0, 0.0)
+        first = first or (done, now)
         if done < total and now - last < every:
             return
         last = now
-        if inside:
-            line.show(f"{label} step {done + 1}/{total}: {inside}")
-            return
         left = (now - first_time) / max(1, done - first_step) * (total - done)
         line.show(progress_line(label, done, total, {"left": left} | metrics, now), last=done >= total)
 

@@ -63,14 +63,14 @@ def test_what_a_line_says(done, metrics, said):
 def test_a_line_overwrites_the_one_before_and_the_last_one_stays(monkeypatch, capsys):
     clock = Clock(monkeypatch)
     report = progress_printer("grpo")
-    for step, metrics in ((0, {"inside": "rollouts 3/64"}), (0, {"inside": "hidden"}), (1, {"loss": 0.5}), (2, {})):
-        report(step, 2, metrics)
+    for step, metrics in ((0, {"inside": "rollouts 3/64"}), (1, {"loss": 0.5}), (2, {"loss": 9.0}), (3, {})):
+        report(step, 3, metrics)  # a step's line is not held back by one from inside it, but by another step's
         clock.now += 1.5
     written = capsys.readouterr().out
     assert [line.rstrip(" ") for line in re.split("(?<=[\r\n])", written)] == [
-        "grpo step 1/2: rollouts 3/64\r",
-        "grpo 1/2  loss 0.500  3s left\r",
-        "grpo 2/2  4s                 \n",
+        "grpo step 1/3: rollouts 3/64\r",
+        "grpo 1/3  loss 0.500  3s left\r",
+        "grpo 3/3  4s                 \n",
         "",
     ]
 

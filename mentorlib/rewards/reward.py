@@ -7,14 +7,17 @@ docs/rewards.md gives the formulas and the ledger of deviations between release 
     REWARDS["exact"](trajectory, reference, answer="42", valid_tools=["add", "multiply"]).total
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, Literal
 
 from ..core import InputError, Metric, Reference, Trajectory
 from .corrected import noise_terms, outcome_terms, progress_terms
+from .function import function_terms, load_function
 from .matching import any_tool, as_many_calls, f1_tools, same_calls, same_tools
 from .official import CALCULATOR_TOOLS, FALLBACK, official_terms
 from .score import Score, Terms
@@ -28,7 +31,7 @@ class Reward:
     name: as in ``reward=…``, metrics and stored rows.
     weights: the weight of each term in the total.
     terms: computes the terms from (trajectory, reference, gold answer, names of the tools offered, the task's metric).
-    maximum: the highest total, which the teacher's own trajectory gets.
+    maximum: the highest total, which the teacher's own trajectory gets; NaN if nobody knows it.
     needs: what the terms read of the teacher: nothing, the names of its tools, its calls with arguments, its results.
     group_weights: (weights, judged scores of a group) -> the group's weights; None if a group changes nothing.
     """
@@ -164,16 +167,27 @@ OFFICIAL: dict[str, Reward] = {
 
 
 def get_reward(reward: str | Reward, version: str = "corrected") -> Reward:
-    """The reward of that name and version; a Reward is given back as it is.
+    """The reward of that name and version, or the function at ``FILE.py:NAME``; a Reward is given back as it is.
 
     Raises:
-        InputError: there is none; the message lists those there are.
+        InputError: there is none (the message has the nearest name, or lists those there are), or the file or its
+            function is wrong.
     """
     if isinstance(reward, Reward):
         return reward
     if version not in ("corrected", "official"):
         raise InputError(f"version: {version!r} is neither 'corrected' nor 'official'")
     known = OFFICIAL if version == "official" else REWARDS | CONTROLS
-    if reward not in known:
-        raise InputError(f"unknown reward {reward!r}: there is no {version} one; choose one of {', '.join(known)}")
-    return known[reward]
+    if reward in known:
+        return known[reward]
+    if ":" in reward or reward.endswith(".py"):
+        if version == "official":
+            raise InputError(f"reward={reward}: the release has no functions of your own; use the corrected version")
+        terms = partial(function_terms, function=load_function(reward), place=reward)
+        return Reward(reward, {reward.rpartition(":")[2]: 1.0}, terms, math.nan)
+    near = get_close_matches(reward, known, 1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    raise InputError(
+        f"unknown reward {reward!r}: {meant}there is no {version} one; choose {', '.join(known)}"
+        + ("" if version == "official" else " or FILE.py:FUNCTION")
+    )

@@ -20,8 +20,9 @@ class Terms(NamedTuple):
 class Score:
     """One trajectory under one reward: ``total`` is the sum of ``terms[k] * weights[k]``, in the order of the weights.
 
-    Terms lie in [0, 1]. ``judged`` is False when the answer could not be judged or the infrastructure failed: the
-    total then counts the answer as wrong, and must be left out of the loss.
+    Terms lie in [0, 1]; what a function of the user's returns may be any number. ``judged`` is False when the answer
+    could not be judged or the infrastructure failed: the total then counts the answer as wrong, and must be left out of
+    the loss.
     """
 
     terms: dict[str, float]

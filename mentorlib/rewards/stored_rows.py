@@ -115,6 +115,8 @@ def _score_row(
     if version == "official" and isinstance(row.get("prompt"), str):
         text = row["prompt"] + text
     trajectory = Trajectory.from_response(text, reference.task_id)
+    if isinstance(row.get("n_tokens"), int):
+        trajectory.sampled_by_server = row["n_tokens"]
     if row.get("stop") == "infrastructure":
         trajectory.stop = "infrastructure"
     elif not ended:

@@ -87,3 +87,34 @@ def test_a_running_run_is_not_corrected(tmp_path, pairs):
     Run("one", tmp_path, **SFT)
     with pytest.raises(InputError, match="choose another run name or remove the folder"):
         Run("one", tmp_path, **SFT | {"steps": 3})
+
+
+def function(file, body):
+    file.write_text(f"def f(trajectory, reference, terms):\n    {body}\n")
+    return f"{file}:f"
+
+
+def test_a_reward_function_trains_and_a_changed_one_trains_anew(tmp_path, pairs, sandbox):
+    file = tmp_path / "mine.py"
+    at = function(file, "return trajectory.n_tokens")
+    run, _ = attempt(tmp_path, pairs, sandbox, **GRPO | {"reward": at})
+    rows = run.read_rows("rollouts.jsonl")
+    assert {(r["reward"], r["total"] == r["terms"]["f"] == r["n_tokens"]) for r in rows} == {(at, True)}
+    assert {m["step"] for m in run.read_rows("metrics.jsonl")} == {1, 2, 3}
+    assert run.info["data"][str(file)].startswith("sha256:")
+    run.finish("failed")
+    run, _ = attempt(tmp_path, pairs, sandbox, **GRPO | {"reward": at})
+    assert run.read_rows("rollouts.jsonl") == rows  # the same function: nothing is trained again
+    run.finish("failed")
+    function(file, "return -trajectory.n_tokens")
+    run, _ = attempt(tmp_path, pairs, sandbox, **GRPO | {"reward": at})
+    assert {r["total"] == -r["n_tokens"] for r in run.read_rows("rollouts.jsonl")} == {True}
+
+
+def test_a_reward_function_that_fails_ends_the_training_in_one_line(tmp_path, pairs, sandbox):
+    at = function(tmp_path / "mine.py", "return 1 / (2 - 2)")
+    with pytest.raises(InputError, match=r"mine.py:f failed on task .*ZeroDivisionError.*\(line 2\)") as caught:
+        attempt(tmp_path, pairs, sandbox, **GRPO | {"reward": at})
+    assert "\n" not in str(caught.value) and Run.open("one", tmp_path).status == "failed"
+    function(tmp_path / "mine.py", "return 1.0")  # mended, it trains
+    assert len(attempt(tmp_path, pairs, sandbox, **GRPO | {"reward": at})[0].read_rows("metrics.jsonl")) == 3

@@ -59,6 +59,8 @@ def data(tmp_path_factory):
         ({"vllm": "yes"}, 'choose "colocate"'),
         ({"vllm": "server", "launcher": "accelerate", "processes": 2}, "serves one training process"),
         ({"reward": "nice"}, "unknown reward 'nice'"),
+        ({"reward": "exat"}, "did you mean exact"),
+        ({"reward": "nowhere.py:f"}, "reward=nowhere.py:f: nowhere.py cannot be read"),
         ({"method": "dpo"}, "unknown method 'dpo'"),
         ({"method": "gkd"}, "give teacher=FOLDER"),
         ({"report_to": "mlflow"}, 'choose "tensorboard"'),

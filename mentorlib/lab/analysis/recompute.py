@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from ...core import InputError
+from ...rewards.function import function_file
 from ...runs.query import query_rows, select_rows
 from ...runs.run import Run
 from . import comparison, exploits, load, outcomes, reward_effects, tool_use, training, ungrounded
@@ -79,7 +80,8 @@ def record_table(
         table: one row a result; columns ``low`` and ``high`` are recorded as the interval, ``tasks`` or ``n`` as the
             count.
         value: the column to record.
-        by: the columns that identify a row.
+        by: the columns that identify a row. A row about a reward that is a function in a file is recorded without a
+            query, since `verify_run` executes nobody's file.
         query: the function's name in TABLES.
         key: the results' name; by default the column.
         arguments: the function's arguments beside the rows; plain values.
@@ -94,13 +96,14 @@ def record_table(
     count = next((column for column in ("tasks", "n") if column in table), None)
     entries = {}
     for row in table.to_dict("records"):
+        own = any(function_file(str(row.get(column))) for column in ("reward", "trained"))
         condition = " and ".join(f"{column} == {row[column]!r}" for column in by)
         entries["/".join([key or value, *(str(row[column]) for column in by)])] = {
             "value": row[value],
             "ci": (row["low"], row["high"]) if {"low", "high"} <= row.keys() else None,
             "n": int(row[count]) if count else None,
-            "rows": "runs",
-            "query": f"{call} where {condition}",
+            "rows": None if own else "runs",
+            "query": None if own else f"{call} where {condition}",
         }
     run.record_many(entries)
 

@@ -7,6 +7,7 @@ differ, which advantages each would have given, and which terms these consist of
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def rescore(rows: pd.DataFrame, version: str = "corrected", rewards: Sequence[st
 
 
 def from_row(row: Mapping[str, Any]) -> tuple[Trajectory, Reference]:
-    """The two objects that a reward reads, rebuilt from a stored row (without token ids)."""
+    """The two objects that a reward reads, rebuilt from a stored row (without token ids, but their number)."""
     calls, results = row.get("teacher_calls"), row.get("teacher_results")
     if not isinstance(calls, list):
         calls = [{"name": name, "arguments": {}} for name in row["teacher_tools"]]
@@ -70,7 +71,8 @@ def from_row(row: Mapping[str, Any]) -> tuple[Trajectory, Reference]:
     response = str(row["response"])
     if row["stop"] not in ("length", "infrastructure"):
         response = end_response(response)  # of a model with another end token
-    return Trajectory(task, list(row["messages"]), response, row["stop"]), reference
+    n_tokens = int(row["n_tokens"]) if isinstance(row.get("n_tokens"), Integral) else 0
+    return Trajectory(task, list(row["messages"]), response, row["stop"], sampled_by_server=n_tokens), reference
 
 
 def version_differences(official: pd.DataFrame, corrected: pd.DataFrame) -> pd.DataFrame:

@@ -15,6 +15,7 @@ import yaml
 
 from ...core import InputError
 from ...data.sources import SOURCES
+from ...rewards.function import function_file
 from ...runs.files import file_hash
 from ...runs.provenance import versions
 from ...runs.run import check_name
@@ -208,13 +209,15 @@ def _hint(name: Any, known: Iterable[str], otherwise: str) -> str:
 
 
 def _content(text: str, own: set[Path]) -> str | None:
-    """The hash of the file or folder that a parameter names, also as 01's ``source:path``; None if it names none.
+    """The hash of the file or folder that a parameter names; None if it names none.
+
+    Also as 01's ``source:path``, and of a reward's ``FILE.py:FUNCTION``.
 
     Of another study's run, by folder or name, it is that of run.json, which every execution changes. The study's own
     runs (``own``) are left to the keys of their stages.
     """
     source, _, place = text.partition(":")
-    path = Path(place if place and source in SOURCES else text)
+    path = Path(place if place and source in SOURCES else function_file(text) or text)
     try:
         if len(path.parts) == 1 and (RUNS / path / "run.json").is_file():
             path = RUNS / path

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import synthetic
 
@@ -77,3 +78,15 @@ def test_unknown_tables_and_malformed_queries_are_refused(compared: Run) -> None
         compared.record_many({"bad": entry})
         with pytest.raises(InputError, match="query "):
             verify_run(compared)
+
+
+def test_a_reward_function_s_numbers_carry_no_query(compared: Run) -> None:
+    """`verify` executes nobody's file: such a number is stated, and the others are verified."""
+    table = pd.DataFrame(
+        {"method": "grpo-exact", "trained": ["exact", "exact", "mine.py:f"], "reward": ["sparse", "mine.py:f", "exact"]}
+    ).assign(sign_flips=0.5, n=3)
+    names = compared.info["compares"]
+    record_table(compared, names, table, "sign_flips", ["trained", "reward"], "counterfactual", groups=2)
+    entries = {k: e["rows"] for k, e in compared.results.items() if k.startswith("sign_flips")}
+    assert list(entries.values()) == ["runs", None, None]
+    assert {c["ok"] for c in verify_run(compared) if "mine.py:f" in c["key"]} == {None}

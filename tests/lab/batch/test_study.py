@@ -398,6 +398,15 @@ def test_a_stage_on_another_study_s_run_is_done_again_when_that_changes(quick, n
     assert stage_keys([stage]) != before
 
 
+def test_a_stage_whose_reward_function_changes_is_done_again(quick):
+    file = study("stages: [{name: a, notebook: make.ipynb, parameters: {data: 'mine.py:f'}}]")
+    keys = []
+    for text in ("def f(): 1", "def f(): 2", "def f(): 2"):
+        Path("mine.py").write_text(text)
+        keys.append(stage_keys(plan(file)[1])["a"])
+    assert keys[0] != keys[1] == keys[2]
+
+
 def test_a_stage_on_a_source_is_done_again_when_its_files_change(quick):
     Path("mine").mkdir()
     Path("mine/tasks.jsonl").write_text("")

@@ -146,6 +146,16 @@ def _study(
     return 0
 
 
+@app.command("init")
+def _init(folder: Annotated[str, Argument(help="a new or empty folder")]) -> None:
+    """Make a workspace: the notebooks, the studies and a reward of your own to begin with."""
+    from .lab.workspace import create_workspace
+
+    made = create_workspace(folder)
+    print(f"{made}: notebooks, studies and mine.py, a reward of your own; its README.md says what to run first:")
+    print(f"cd {shlex.quote(str(made))} && {shlex.quote(sys.executable)} -m mentorlib run notebooks/00_tour.ipynb")
+
+
 @app.command("score")
 def _score(
     file: Annotated[str, Argument(help="JSON Lines: response, answer, teacher_tools")],

@@ -26,7 +26,7 @@ RUNS, REPORTS = Path("runs"), Path("reports")
 FILES_WITHOUT_EFFECT = (
     *("lab/batch/plan.py", "lab/batch/study.py", "lab/batch/setting.py"),
     *("lab/batch/study_page.py", "lab/batch/study_page.template"),
-    *("lab/export", "runs/processes.py", "cli.py", "__main__.py"),
+    *("lab/export", "lab/workspace", "runs/processes.py", "cli.py", "__main__.py"),
 )
 _STAGE_KEYS = {
     **{"name": str, "notebook": str, "parameters": dict, "grid": dict, "needs": list},
@@ -70,7 +70,10 @@ def plan(path: Path) -> tuple[dict[str, Any], list[Stage]]:
     try:
         study = load_yaml(path.read_text(encoding="utf-8"))
     except OSError:
-        raise InputError(f"{path}: no such study file") from None
+        known = {name: str(file) for file in sorted(Path("studies").glob("*.yaml")) for name in (file.stem, str(file))}
+        near = get_close_matches(str(path), known, 1)
+        hint = f"did you mean {known[near[0]]}?" if near else f"there are {', '.join(sorted(set(known.values())))}"
+        raise InputError(f"{path}: no such study file" + (f"; {hint}" if known else "")) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split()):.200}") from None
     _check_keys(study, {"question": str, "workers": int, "stages": list}, f"{path}")

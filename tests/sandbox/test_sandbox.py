@@ -554,7 +554,7 @@ def _attacks(*options: str, python: str = sys.executable) -> None:
 
 @pytest.mark.slow
 def test_every_attack_is_contained() -> None:
-    _attacks()
+    _attacks("--limit", "0.5")  # longer than any attack takes that ends by itself; what loops costs all of it
 
 
 @pytest.mark.slow

@@ -162,11 +162,11 @@ def test_trl_speaks_to_vllm_as_we_expect():
 
 def test_a_trajectory_longer_than_the_context_does_not_stop_training(tmp_path, pairs, sandbox):
     model, tokenizer = load_model("nano")
-    (task, reference), *others = pairs
+    (task, reference), *others = pairs[:4]
     mixed = [(replace(task, question="1 " * 3_000), reference), *others]
     run = Run("long", root=tmp_path)
     train_grpo(
-        run, model, tokenizer, mixed, sandbox, steps=4, groups=2, group_size=4, max_tokens=48, learning_rate=1e-4
+        run, model, tokenizer, mixed, sandbox, steps=2, groups=2, group_size=4, max_tokens=48, learning_rate=1e-4
     )
     rows = run.read_rows("rollouts.jsonl")
     assert {r["stop"] for r in rows if r["task_id"] == task.id} == {"length"}
@@ -198,7 +198,7 @@ def test_packing_changes_no_number(tmp_path, pairs, sandbox, monkeypatch, same_t
 
     monkeypatch.setattr(trainer_module.MentorTrainer, "_get_per_token_logps_and_entropies", both)
     model, tokenizer = load_model("nano")
-    settings = {"steps": 1, "groups": 5, "group_size": 4, "max_tokens": 128, "lora_rank": lora_rank}
+    settings = {"steps": 1, "groups": 3, "group_size": 4, "max_tokens": 128, "lora_rank": lora_rank}
     train_grpo(Run("same", root=tmp_path), model, tokenizer, pairs, sandbox, **settings)
     assert compared
     prompts = [prompt_ids(tokenizer, t.prompt(), list(t.toolbox.schemas)) for t, _ in pairs]
@@ -244,7 +244,7 @@ def test_a_killed_run_goes_on_as_if_nothing_happened(tmp_path, pairs, sandbox, m
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_over_500_steps(tmp_path, pairs, sandbox, monkeypatch):
+def test_memory_does_not_grow_from_step_to_step(tmp_path, pairs, sandbox, monkeypatch):
     """Every step has the same shapes: torch's math libraries keep something for each new shape, which is not ours."""
     _, tokenizer = load_model("nano")
     config = AutoConfig.from_pretrained(NANO, num_hidden_layers=1, layer_types=["full_attention"], hidden_size=32)
@@ -260,10 +260,10 @@ def test_memory_does_not_grow_over_500_steps(tmp_path, pairs, sandbox, monkeypat
     monkeypatch.setattr(engine, "sample", endless)
 
     def progress(step, steps, metrics):
-        if step in (100, 500):
+        if step in (100, 300):
             gc.collect()
             used[step] = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
-    sizes = {"steps": 500, "groups": 1, "group_size": 2, "max_tokens": 8}
+    sizes = {"steps": 300, "groups": 1, "group_size": 2, "max_tokens": 8}
     train_grpo(Run("long", root=tmp_path), model, tokenizer, pairs[:1], sandbox, progress=progress, **sizes)
-    assert used[500] - used[100] < 8, used  # MiB
+    assert used[300] - used[100] < 4, used  # MiB

@@ -53,7 +53,11 @@ for name, text in {"report.html": "ok", "results.json": json.dumps({"sum": resul
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+    prepare(tmp_path, monkeypatch)
+
+
+def prepare(folder, monkeypatch):
+    monkeypatch.chdir(folder)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     notebook(Path("make.ipynb"), PARAMETERS, "pass")
     Path("stage.py").write_text(SCRIPT)
@@ -108,17 +112,18 @@ def gone(process: int) -> bool:
         return True
 
 
-def local() -> dict[str, bytes]:
-    run_study("small.yaml")
-    files = made()
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory) -> dict[str, bytes]:
+    """What the study leaves where this process runs its stages."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        prepare(tmp_path_factory.mktemp("local"), monkeypatch)
+        run_study("small.yaml")
+        files = made()
     assert len(files) == 10
-    Path("runs").rename("runs-local")
-    Path("starts").unlink()
     return files
 
 
-def test_a_cluster_gives_what_this_process_gives(executor):
-    expected = local()
+def test_a_cluster_gives_what_this_process_gives(executor, expected):
     run_study("small.yaml", executor=executor)
     assert made() == expected
     assert {len(starts(f"small-{name}")) for name in ("first", "many-0", "many-1", "many-2", "last")} == {1}
@@ -126,8 +131,7 @@ def test_a_cluster_gives_what_this_process_gives(executor):
     assert not logs or "[first] working small-first" in "".join(logs)
 
 
-def test_a_killed_worker_s_stage_runs_again(executor):
-    expected = local()
+def test_a_killed_worker_s_stage_runs_again(executor, expected):
     Path("wait").write_text("small-many-1")
 
     def kill() -> None:
@@ -212,7 +216,8 @@ stages:
   - {{name: data, notebook: {notebooks}/01_build_data.ipynb, parameters: {{{drawn}}}}}
   - name: train
     notebook: {notebooks}/02_train.ipynb
-    parameters: {{data: $data/, method: grpo, steps: 2, groups: 2, group_size: 4, eval_suites: [calculator], n_eval: 4}}
+    parameters: {{data: $data/, method: grpo, steps: 2, groups: 2, group_size: 4, max_tokens: 64,
+                 eval_suites: [calculator], n_eval: 4}}
 """)
 
     def left() -> dict[str, bytes]:

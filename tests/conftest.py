@@ -16,6 +16,16 @@ for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+SLOWEST = (
+    "sandbox/test_sandbox lab/batch/test_cluster lab/report/test_browser trainer/test_launch trainer/test_trainer "
+    "test_notebooks students/ trainer/ rollout/ rewards/ lab/batch/test_study test_project"
+).split()
+
+
+def pytest_collection_modifyitems(items):
+    """The slowest files first, so that two processes end together (pytest sorts and merges what testpaths lists)."""
+    items.sort(key=lambda item: next((i for i, at in enumerate(SLOWEST) if f"tests/{at}" in item.nodeid), len(SLOWEST)))
+
 
 @pytest.fixture(scope="session")
 def shared():

@@ -244,7 +244,7 @@ def test_a_killed_run_goes_on_as_if_nothing_happened(tmp_path, pairs, sandbox, m
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_from_step_to_step(tmp_path, pairs, sandbox, monkeypatch):
+def test_memory_does_not_grow_over_500_steps(tmp_path, pairs, sandbox, monkeypatch):
     """Every step has the same shapes: torch's math libraries keep something for each new shape, which is not ours."""
     _, tokenizer = load_model("nano")
     config = AutoConfig.from_pretrained(NANO, num_hidden_layers=1, layer_types=["full_attention"], hidden_size=32)
@@ -260,10 +260,10 @@ def test_memory_does_not_grow_from_step_to_step(tmp_path, pairs, sandbox, monkey
     monkeypatch.setattr(engine, "sample", endless)
 
     def progress(step, steps, metrics):
-        if step in (100, 300):
+        if step in (100, 500):
             gc.collect()
             used[step] = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
-    sizes = {"steps": 300, "groups": 1, "group_size": 2, "max_tokens": 8}
+    sizes = {"steps": 500, "groups": 1, "group_size": 2, "max_tokens": 8}
     train_grpo(Run("long", root=tmp_path), model, tokenizer, pairs[:1], sandbox, progress=progress, **sizes)
-    assert used[300] - used[100] < 4, used  # MiB
+    assert used[500] - used[100] < 8, used  # MiB

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from ...core import InputError
-from .stats import by_group, holm, mcnemar, two_way_clustered, wilson
+from .stats import SEEDS, by_group, holm, tool_clusters, two_way_clustered, wilson
 
 
 def add_domain(rows: pd.DataFrame, in_domain: Sequence[str]) -> pd.DataFrame:
@@ -47,21 +48,25 @@ def accuracy(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.
 
     Out: ``by``, accuracy, low, high, n, tasks, unjudged (infrastructure failures, left out), runs, sd_runs (standard
     deviation of accuracy between runs, NaN with one), word_f1 (mean, where answers are graded by words; else NaN).
-    Where a task has several rows, the interval uses the effective sample size from the variance between tasks (Kish's
-    design effect). It covers the choice of tasks, not the variance between training seeds.
+    Where a task has several rows, or tasks use the same tools (``tool_clusters``), the interval uses the effective
+    sample size from the variance between tasks or sets of tools (Kish's design effect). It covers the choice of tasks,
+    not the variance between training seeds.
     """
 
     def summarise(group: pd.DataFrame) -> dict[str, Any]:
         judged = group.dropna(subset=["correct"])
         right, n = judged["correct"].astype(float), len(judged)
         p = right.mean() if n else math.nan
-        means = right.groupby([judged["suite"], judged["task_id"]]).mean()
-        effective = float(len(means))
-        if len(means) < n and len(means) > 1 and means.var() > 0:
-            effective = min(float(n), max(effective, p * (1 - p) / (means.var() / len(means))))
+        clusters = pd.Series(tool_clusters(judged["suite"], judged["teacher_tools"], judged["task_id"]), judged.index)
+        sums = (right - p).groupby(clusters, sort=False).sum()
+        variance = float((sums**2).sum()) * len(sums) / max(1, len(sums) - 1) / max(1, n) ** 2
+        tasks = judged[["suite", "task_id"]].drop_duplicates()
+        effective = float(len(sums))
+        if len(sums) < n and variance > 0:
+            effective = min(float(n), max(effective, p * (1 - p) / variance))
         low, high = wilson(p * effective, effective) if n else (math.nan, math.nan)
         return (
-            {"accuracy": p, "low": low, "high": high, "n": n, "tasks": len(means), "unjudged": len(group) - n}
+            {"accuracy": p, "low": low, "high": high, "n": n, "tasks": len(tasks), "unjudged": len(group) - n}
             | {"runs": judged["run"].nunique(), "sd_runs": right.groupby(judged["run"]).mean().std()}
             | {"word_f1": judged["word_f1"].astype(float).mean() if "word_f1" in judged else math.nan}
         )
@@ -70,52 +75,65 @@ def accuracy(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.
     return by_group(rows, by, summarise, columns)
 
 
-def paired(rows: pd.DataFrame, against: str = "base", by: str = "suite") -> pd.DataFrame:
-    """The difference in accuracy between each method and ``against`` on the same tasks.
+def paired(rows: pd.DataFrame, against: str = "base", by: str = "suite", measure: str = "correct") -> pd.DataFrame:
+    """The difference in accuracy between each method and ``against`` on the same tasks. Exploratory: no p.
 
-    In: rows of ``evaluations``. Out, a row for each value of ``by`` and other method: difference (mean over runs and
-    tasks, -1..1) with the intervals of ``two_way_clustered``, runs, tasks, fixed, broke (tasks that only the one or the
-    other solved: more than half of the task's rows are correct), p, p_holm (Holm-Bonferroni over the whole table). With
-    one run of each, p is McNemar's exact test on fixed and broke. GRPO methods with the same seeds are compared seed by
-    seed, because such runs sample the same tasks in the same order. A method with one run adds no variance between
-    seeds: right for base, which is not trained; for another the interval leaves that variance out.
+    In: rows of ``evaluations``. Out, a row for each value of ``by`` and other method: difference (mean over seeds and
+    tasks, -1..1) with the intervals of ``two_way_clustered`` (tasks clustered by ``tool_clusters``), seeds, tasks,
+    fixed, broke (tasks that only the one or the other solved: more than half of the task's rows are correct).
+
+    Methods with common seeds are compared seed by seed on these, because such runs draw the same tasks in the same
+    order; others as independent. ``seeds`` is the number compared, of the method that has fewer; base is not trained
+    and has none. With one seed the interval leaves the variance between seeds out, so that it supports no verdict.
+    ``measure`` is the column compared: "correct", or "agreement" with the teacher's tools.
 
     Raises InputError if there are rows and none is of ``against``.
     """
     methods = sorted(set(rows["method"]))
     if methods and against not in methods:
         raise InputError(f"against={against!r}: no such method here; the methods are: {', '.join(methods)}")
-    judged = rows.dropna(subset=["correct"]).astype({"correct": float})
-    seed_of = dict(zip(judged["run"], judged["seed"], strict=True))
     differences = []
-    for value, group in judged.groupby(by, sort=False):
-        tables = {  # tasks x runs, in the order of seeds
-            method: subset.pivot_table(index=["suite", "task_id"], columns="run", values="correct", aggfunc="mean")
-            .dropna()
-            .rename(columns=seed_of)
-            .sort_index(axis=1)
-            for method, subset in group.groupby("method", sort=False)
-        }
-        other = tables.pop(against, pd.DataFrame())
-        for method, table in tables.items():
-            tasks = table.index.intersection(other.index)
-            if not len(tasks):
-                continue
-            values, baseline = table.loc[tasks].to_numpy(), other.loc[tasks].to_numpy()
-            trained_alike = method.startswith("grpo-") and against.startswith("grpo-") and values.shape[1] > 1
-            if trained_alike and table.columns.is_unique and list(table) == list(other):
-                row = two_way_clustered(values - baseline, np.zeros((len(tasks), 1)))
-            else:
-                row = two_way_clustered(values, baseline)
-            after, before = values.mean(1) > 0.5, baseline.mean(1) > 0.5
-            fixed, broke = int((~before & after).sum()), int((before & ~after).sum())
-            if values.shape[1] == baseline.shape[1] == 1:
-                row["p"] = mcnemar(fixed, broke)
-            row |= {"runs": values.shape[1], "tasks": len(tasks), "fixed": fixed, "broke": broke}
-            differences.append({by: value, "method": method, "against": against, **row})
+    for place, group in rows.groupby(by, sort=False):
+        for method in dict.fromkeys(group["method"]):
+            row = _difference(group, str(method), against, measure) if method != against else {}
+            if row:
+                differences.append({by: place, "method": method, "against": against, **row})
     columns = [by, "method", "against", "difference", "low", "high", "low_tasks", "high_tasks", "low_runs", "high_runs"]
-    frame = pd.DataFrame(differences, columns=[*columns, "runs", "tasks", "fixed", "broke", "p"])
-    return frame.assign(p_holm=holm(frame["p"].to_numpy(float)))
+    return pd.DataFrame(differences, columns=[*columns, "seeds", "tasks", "fixed", "broke"])
+
+
+def _difference(rows: pd.DataFrame, method: str, against: str, measure: str = "correct") -> dict[str, Any]:
+    """``two_way_clustered`` of two methods, with seeds, tasks, fixed and broke; empty if they share no task."""
+    judged = rows.dropna(subset=[measure, "correct"]).astype({measure: float})
+    sides = [
+        judged[judged["method"] == name]
+        .pivot_table(index=["suite", "task_id"], columns="seed", values=measure, aggfunc="mean")
+        .dropna()
+        for name in (method, against)
+    ]
+    tasks = sides[0].index.intersection(sides[1].index)
+    if not len(tasks):
+        return {}
+    trained = [not name.startswith("base") for name in (method, against)]
+    common = sides[0].columns.intersection(sides[1].columns)
+    if all(trained) and len(common) > 1:
+        sides = [side[common] for side in sides]
+    values, baseline = (
+        side.loc[tasks].to_numpy() if learns else side.loc[tasks].mean(axis=1).to_numpy()[:, None]
+        for side, learns in zip(sides, trained, strict=True)
+    )
+    tools = judged.drop_duplicates(["suite", "task_id"]).set_index(["suite", "task_id"])["teacher_tools"].loc[tasks]
+    clusters = tool_clusters(tasks.get_level_values("suite"), tools, tasks.get_level_values("task_id"))
+    seeds = min([array.shape[1] for array, learns in zip((values, baseline), trained, strict=True) if learns] or [1])
+    after, before = values.mean(1) > 0.5, baseline.mean(1) > 0.5
+    if all(trained) and len(common) > 1:
+        values, baseline = values - baseline, np.zeros((len(tasks), 1))
+    return two_way_clustered(values, baseline, clusters, seeds) | {
+        "seeds": seeds,
+        "tasks": len(tasks),
+        "fixed": int((~before & after).sum()),
+        "broke": int((before & ~after).sum()),
+    }
 
 
 def paired_domains(rows: pd.DataFrame, against: str = "base") -> pd.DataFrame:
@@ -125,6 +143,54 @@ def paired_domains(rows: pd.DataFrame, against: str = "base") -> pd.DataFrame:
     """
     kept = comparable(rows)
     return paired(kept if against in set(kept["method"]) else kept.iloc[:0], against, by="domain")
+
+
+def planned(rows: pd.DataFrame, contrasts: Sequence[Sequence[str]], margin: float = 0.05) -> pd.DataFrame:
+    """The planned contrasts, each of two methods on one score: accuracy over all suites out of domain.
+
+    Out, a row for each contrast whose methods are here: method, against, difference, low, high (95%), seeds, tasks,
+    p, p_holm (one family: the contrasts of this table), detectable (the true difference that this standard error finds
+    with 80% power at 0.05 over the number of contrasts), verdict. p, p_holm and detectable are NaN below SEEDS seeds.
+
+    Args:
+        rows: of ``add_domain``.
+        contrasts: (method, against), chosen before the runs.
+        margin: the largest difference that counts as none (0.05 is 5 points), chosen before the runs.
+
+    Raises:
+        InputError: a contrast is not two methods, or the margin is not above 0.
+    """
+    for contrast in contrasts:
+        if isinstance(contrast, str) or len(contrast) != 2:
+            raise InputError(f"contrasts: {contrast!r} is not two methods; write [method, against]")
+    if not 0 < margin < 1:
+        raise InputError(f"margin={margin!r}: a share between 0 and 1, such as 0.05 for 5 points")
+    named = rows[rows["method"].isin([name for contrast in contrasts for name in contrast])]
+    outside = comparable(named).query("domain == 'out of domain'")
+    table = []
+    for method, against in contrasts:
+        if {method, against} <= set(outside["method"]) and (row := _difference(outside, method, against)):
+            table.append({"method": method, "against": against, **row})
+    columns = ["method", "against", "difference", "low", "high", "seeds", "tasks", "p", "se"]
+    frame = pd.DataFrame(table, columns=columns)
+    tested = frame["p"].notna()
+    frame["p_holm"] = math.nan
+    frame.loc[tested, "p_holm"] = holm(frame.loc[tested, "p"].to_numpy(float))
+    freedom = frame["seeds"].to_numpy(float) - 1
+    quantiles = special.stdtrit(freedom, 1 - 0.025 / max(1, tested.sum())) + special.stdtrit(freedom, 0.8)
+    frame["detectable"] = (frame["se"] * quantiles).where(tested)
+    frame["verdict"] = [_verdict(r._asdict(), margin) for r in frame.itertuples()]
+    return frame.drop(columns="se")
+
+
+def _verdict(row: dict[str, Any], margin: float) -> str:
+    if row["seeds"] < SEEDS:
+        return f"no verdict: {row['seeds']} of at least {SEEDS} seeds"
+    points, inside = f"{100 * margin:g} points", -margin < row["low"] and row["high"] < margin
+    if row["p_holm"] < 0.05:
+        side = "higher" if row["difference"] > 0 else "lower"
+        return f"{side}, by less than {points}" if inside else side
+    return f"no difference of more than {points}" if inside else "undecided"
 
 
 def tuning(rows: pd.DataFrame, runs: pd.DataFrame, suites: Sequence[str]) -> pd.DataFrame:

@@ -19,7 +19,10 @@ from ...runs.run import Run
 from .outcomes import derived_columns
 
 _KEYS = ("task_id", "suite", "answer", "teacher_tools", "tools", "response", "messages", "calls", "stop", "correct")
-_ADDED = ("run", "method", "seed", "where", "outcome", "n_calls", "n_invented", "precision", "recall", "f1")
+_ADDED = (
+    *("run", "method", "seed", "where", "outcome"),
+    *("n_calls", "n_invented", "precision", "recall", "f1", "agreement"),
+)
 _NOT_TRAINING = (  # may differ within a method
     *("run", "root", "seed", "eval_suites", "n_eval", "save_steps"),
     *("launcher", "processes", "accelerate_config", "report_to"),

@@ -56,9 +56,12 @@ def classify_outcome(row: Mapping[str, Any]) -> str:
 
 def derived_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     """What ``load`` adds to a stored row: outcome, n_calls, n_invented (calls of tools that the task does not offer),
-    and precision, recall, f1 of the set of tools called, invented ones included, against the teacher's."""
+    precision, recall, f1 of the set of tools called, invented ones included, against the teacher's, and agreement (the
+    same as f1 of calls by name, repeated ones counted: 1 where student and teacher call the same tools as often)."""
     used, teacher = {call["name"] for call in row["calls"]}, set(row["teacher_tools"])
     hits = len(used & teacher)
+    common = Counter(call["name"] for call in row["calls"]) & Counter(row["teacher_tools"])
+    n = len(row["calls"]) + len(row["teacher_tools"])
     return {
         "outcome": classify_outcome(row),
         "n_calls": len(row["calls"]),
@@ -66,6 +69,7 @@ def derived_columns(row: Mapping[str, Any]) -> dict[str, Any]:
         "precision": hits / len(used) if used else math.nan if teacher else 1.0,
         "recall": hits / len(teacher) if teacher else math.nan if used else 1.0,
         "f1": 2 * hits / (len(used) + len(teacher)) if used or teacher else 1.0,
+        "agreement": 2 * common.total() / n if n else 1.0,
     }
 
 

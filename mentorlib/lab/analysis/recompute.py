@@ -45,8 +45,12 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {
     "paired_domains": lambda runs, inside, against: comparison.paired_domains(
         comparison.add_domain(runs.evaluations(), inside), against
     ),
+    "planned": lambda runs, inside, **arguments: comparison.planned(
+        comparison.add_domain(runs.evaluations(), inside), **arguments
+    ),
     "off_reference": lambda runs, groups: tool_use.off_reference(runs.subsample(groups)),
     "tool_jsd": lambda runs: tool_use.tool_jsd(runs.evaluations()),
+    "jsd_differences": lambda runs, **arguments: tool_use.jsd_differences(runs.evaluations(), **arguments),
     "tool_overlap": lambda runs: tool_use.tool_overlap(runs.evaluations()),
     "ungrounded_calls": lambda runs: ungrounded.ungrounded_calls(runs.evaluations()),
     "outcome_shares": lambda runs: outcomes.outcome_shares(runs.evaluations()),

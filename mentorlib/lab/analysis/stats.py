@@ -7,12 +7,15 @@ only, where n here is an effective sample size, and it has no Holm correction.
 import json
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import special
+
+SEEDS = 4  # no p and no verdict below as many training seeds
 
 
 def wilson(k: float, n: float) -> tuple[float, float]:
@@ -24,46 +27,55 @@ def wilson(k: float, n: float) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
 
 
-def two_way_clustered(values: np.ndarray, baseline: np.ndarray) -> dict[str, float]:
-    """The difference in mean of two arrays (tasks x runs each) over the same tasks, with intervals and p.
+def two_way_clustered(
+    values: np.ndarray, baseline: np.ndarray, clusters: Sequence[Any] = (), seeds: int = 0
+) -> dict[str, float]:
+    """The difference in mean of two arrays (tasks x runs each) over the same tasks, with its interval and p.
 
-    Out: difference, low, high (95%), low_tasks, high_tasks (other tasks alone), low_runs, high_runs (other runs alone;
-    NaN with one run of each), p. Tasks and runs are crossed, so their variances add up, minus the residual that both
-    contain, and never below either alone (two-way clustering: Cameron, Gelbach and Miller 2011, J. Bus. Econ. Stat.
-    29(2)). Intervals and p use Student's t with Welch-Satterthwaite degrees of freedom; a bootstrap of so few runs
-    rejects one in four true nulls at p < 0.05. Where all tasks agree, or there is only one, the variance says nothing:
-    the interval is then the Clopper-Pearson bound of 0 in n, and p that of n coin tosses.
+    Tasks and runs are crossed, so their variances add up, minus the residual that both contain, and never below either
+    alone (Cameron, Gelbach and Miller 2011, J. Bus. Econ. Stat. 29(2)). Student's t has ``seeds`` - 1 degrees of
+    freedom: with few seeds their variance is the least known part. Where all tasks agree, or there is only one,
+    the variance says nothing: the interval is then the Clopper-Pearson bound of 0 in n, and p that of a sign test.
+    ``tests/lab/analysis/test_coverage.py`` simulates coverage and type I error.
+
+    Args:
+        values, baseline: of each task and run. Runs with the same seeds are compared seed by seed if ``values`` holds
+            their differences and ``baseline`` is 0.
+        clusters: a label a task (``tool_clusters``); tasks with one label count as one draw. None: each task alone.
+        seeds: training seeds of the method that has fewer; 0 is the runs of the array that has fewer.
+
+    Returns:
+        difference, low, high (95%; with one seed of tasks alone), low_tasks, high_tasks (other tasks alone), low_runs,
+        high_runs (other runs alone; NaN with one run of each), se (standard error), p (NaN below SEEDS seeds).
     """
+    seeds = seeds or min(values.shape[1], baseline.shape[1])
+    middle = float((values.mean(1) - baseline.mean(1)).mean())
+    values, baseline = _by_cluster(values, clusters), _by_cluster(baseline, clusters)
     n = len(values)
-    gains = values.mean(1) - baseline.mean(1)
-    by_task = (gains.var(ddof=1) / n if n > 1 else math.nan, n - 1)  # variance, degrees of freedom
-    by_run, residual = [], 0.0
+    by_task = float((values.mean(1) - baseline.mean(1)).var(ddof=1) / n) if n > 1 else math.nan
+    by_run, residual, counts = 0.0, 0.0, []
     for array in (values, baseline):
         k = array.shape[1]
         if k > 1:
-            by_run.append((array.mean(0).var(ddof=1) / k, k - 1))
+            counts.append(k)
+            by_run += array.mean(0).var(ddof=1) / k
             if n > 1:
                 rest = array - array.mean(0) - array.mean(1, keepdims=True) + array.mean()
                 residual += (rest**2).sum() / ((k - 1) * (n - 1)) / array.size
-    runs = sum(variance for variance, _ in by_run)
-    both = max(by_task[0] + runs - residual, by_task[0], runs)
+    both = max(by_task + by_run - residual, by_task, by_run)
+    freedom = min(seeds, n) - 1 if seeds > 1 else n - 1
 
-    def half_width(variance: float, parts: list[tuple[float, int]]) -> tuple[float, float]:
-        """Half of the interval, and the degrees of freedom."""
-        if not variance:
-            return 0.0, math.inf
-        freedom = variance**2 / sum(v * v / df for v, df in parts)
-        return float(special.stdtrit(freedom, 0.975) * math.sqrt(variance)), freedom
+    def half_width(variance: float, degrees: int) -> float:
+        return float(special.stdtrit(degrees, 0.975) * math.sqrt(variance)) if degrees > 0 else math.nan
 
-    middle = float(gains.mean())
-    of_tasks = half_width(by_task[0], [by_task])[0] if n > 1 else math.nan
-    of_runs = half_width(runs, by_run)[0] if by_run else math.nan
+    of_tasks = half_width(by_task, n - 1)
+    of_runs = half_width(by_run, min(counts) - 1) if counts else math.nan
     if n > 1 and both:
-        width, freedom = half_width(both, [by_task, *by_run])
-        p = float(2 * special.stdtr(freedom, -abs(middle) / math.sqrt(both)))
+        error = math.sqrt(both)
+        width, p = half_width(both, freedom), float(2 * special.stdtr(freedom, -abs(middle) / error))
     else:
-        width = 1 - 0.025 ** (1 / n)
-        p = mcnemar(n, 0) if middle else 1.0
+        error, width = math.nan, 1 - 0.025 ** (1 / n)
+        p = min(1.0, 2 * 0.5 ** min(n, seeds)) if middle else 1.0
     return {
         "difference": middle,
         "low": max(-1.0, middle - width),
@@ -72,13 +84,31 @@ def two_way_clustered(values: np.ndarray, baseline: np.ndarray) -> dict[str, flo
         "high_tasks": middle + of_tasks,
         "low_runs": max(-1.0, middle - of_runs),
         "high_runs": min(1.0, middle + of_runs),
-        "p": p,
+        "se": error,
+        "p": p if seeds >= SEEDS else math.nan,
     }
 
 
-def mcnemar(fixed: int, broke: int) -> float:
-    """McNemar's exact two-sided p: how often a fair coin splits fixed + broke tosses at least as unevenly."""
-    return min(1.0, float(2 * special.bdtr(min(fixed, broke), fixed + broke, 0.5)))
+def tool_clusters(suite: Sequence[str], tools: Sequence[Iterable[str]], task: Sequence[str]) -> list[tuple[str, ...]]:
+    """The cluster of each row: its suite and the set of tools that the teacher used.
+
+    Whether a student can use a tool decides all of the tool's tasks at once, so these are not independent draws. A
+    suite with fewer than six such sets (``retrieval`` has one) is no sample of tools: there a cluster is a task, and
+    results hold for these tools alone.
+    """
+    sets = [(name, *sorted(set(used))) for name, used in zip(suite, tools, strict=True)]
+    found = Counter(name for name, *_ in set(sets))
+    return [key if found[key[0]] >= 6 else (key[0], str(name)) for key, name in zip(sets, task, strict=True)]
+
+
+def _by_cluster(array: np.ndarray, clusters: Sequence[Any]) -> np.ndarray:
+    """A row a cluster: the sum of its tasks' deviations, scaled so that the mean of each run stays (any sizes)."""
+    if not len(clusters):
+        return array
+    codes, labels = pd.factorize(pd.Series(clusters, dtype=object))
+    sums = np.zeros((len(labels), array.shape[1]))
+    np.add.at(sums, codes, array - array.mean())
+    return array.mean() + sums * len(labels) / len(array)
 
 
 def holm(p: np.ndarray) -> np.ndarray:

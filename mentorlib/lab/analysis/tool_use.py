@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from ...core import Call
 from ...rewards.matching import call_key
 from .outcomes import call_counts, column_shares
-from .stats import by_group, jsd, seeded_rng
+from .stats import by_group, jsd, seeded_rng, tool_clusters
 
 _WAYS = ("teacher's calls", "teacher's tools otherwise", "other tools", "no call")
 PATHS = (*(f"{way}, {end}" for end in ("right", "wrong") for way in _WAYS), "infrastructure failure")
@@ -60,38 +61,116 @@ def off_reference(rows: pd.DataFrame) -> pd.DataFrame:
     return shares.mean().assign(n=shares.size())[["n", "other_tools", "other_calls"]].reset_index()
 
 
-def tool_jsd(rows: pd.DataFrame, draws: int = 500) -> pd.DataFrame:
-    """Divergence of the tools called from the teacher's on the same tasks (the paper's similarity).
+def tool_jsd(rows: pd.DataFrame) -> pd.DataFrame:
+    """How far the tools called are from the teacher's on the same tasks. Descriptive: no interval.
 
-    In: rows of ``evaluations``. Out: suite, method, jsd (bits, 0..1), low, high (95%, percentile bootstrap over tasks;
-    biased upwards, so the interval may lie above the estimate), floor, tasks. ``floor`` is the mean JSD between the
-    teacher's calls on two resamples of as many tasks: a scale to read the others by, not a test.
-    Invented tools count as tools that the teacher never uses.
+    In: rows of ``evaluations``. Out: suite, method, jsd (bits, 0..1, of the counts of tools over all rows: the paper's
+    similarity; invented tools are tools that the teacher never uses), agreement (mean over rows, see
+    ``outcomes.derived_columns``), tasks. Two tools swapped on some tasks leave the counts as they are, so that the JSD
+    does not see it; agreement does.
     """
 
     def summarise(group: pd.DataFrame) -> dict[str, Any]:
-        rng = seeded_rng(0, group["suite"].iloc[0], group["method"].iloc[0])
-        tasks = [task for _, task in group.groupby(["suite", "task_id"])]
-        student = [Counter(c["name"] for calls in task["calls"] for c in calls) for task in tasks]
-        teacher = [Counter(task["teacher_tools"].iloc[0]) for task in tasks]
-        names = sorted(set().union(*student, *teacher))
-        s, t = (
-            np.array([[c[n] for n in names] for c in side], float).reshape(len(side), -1) for side in (student, teacher)
+        names = sorted({name for row in group.to_dict("records") for name in [*_called(row), *row["teacher_tools"]]})
+        student, teacher = (
+            np.array([[Counter(tools)[name] for name in names] for tools in side], float).reshape(len(group), -1).sum(0)
+            for side in ([_called(row) for row in group.to_dict("records")], group["teacher_tools"])
         )
-        n = len(tasks)
-        weights = rng.multinomial(n, np.full(n, 1 / n), size=draws)
-        drawn = jsd(weights @ s, weights @ t)
-        floor = jsd(weights @ t, rng.multinomial(n, np.full(n, 1 / n), size=draws) @ t)
-        low, high = np.nanquantile(drawn, [0.025, 0.975]) if np.isfinite(drawn).any() else (math.nan, math.nan)
         return {
-            "jsd": float(jsd(s.sum(0), t.sum(0))),
-            "low": low,
-            "high": high,
-            "floor": float(np.nanmean(floor)) if np.isfinite(floor).any() else math.nan,
-            "tasks": n,
+            "jsd": float(jsd(student, teacher)),
+            "agreement": group["agreement"].mean(),
+            "tasks": len(group[["suite", "task_id"]].drop_duplicates()),
         }
 
-    return by_group(rows, ["suite", "method"], summarise, ["jsd", "low", "high", "floor", "tasks"])
+    return by_group(rows, ["suite", "method"], summarise, ["jsd", "agreement", "tasks"])
+
+
+def jsd_differences(rows: pd.DataFrame, against: str = "base", draws: int = 500) -> pd.DataFrame:
+    """The difference in JSD to the teacher between each method and ``against`` on the same tasks. Exploratory.
+
+    In: rows of ``evaluations``. Out, as of ``comparison.paired``: suite, method, against, difference (bits; below 0 is
+    nearer the teacher), low, high (95%), seeds, tasks. Tasks (clustered by tool) and seeds are resampled together, the
+    same for both methods (other seeds where they have none in common); the interval is Student's t with seeds - 1
+    degrees of freedom on the bootstrap's standard error. With one seed it is of other tasks alone; NaN where
+    resampling changes nothing.
+    """
+    judged = rows.dropna(subset=["correct"])
+    table = []
+    for suite, group in judged.groupby("suite", sort=False):
+        for method in dict.fromkeys(group["method"]):
+            sides = [group[group["method"] == name] for name in (method, against)]
+            if method != against and len(sides[1]):
+                row = _jsd_difference(sides[0], sides[1], seeded_rng(0, suite, method, against), draws)
+                table.append({"suite": suite, "method": method, "against": against, **row})
+    columns = ["suite", "method", "against", "difference", "low", "high", "seeds", "tasks"]
+    return pd.DataFrame(table, columns=columns).dropna(subset=["difference"])
+
+
+def _jsd_difference(
+    student: pd.DataFrame, other: pd.DataFrame, rng: np.random.Generator, draws: int
+) -> dict[str, float]:
+    """One row of ``jsd_differences``, of two methods on one suite."""
+    sides = [student, other]
+    common = sorted(set(student["seed"]) & set(other["seed"]))
+    trained = [not str(side["method"].iloc[0]).startswith("base") for side in sides]
+    paired = all(trained) and len(common) > 1
+    if paired:
+        sides = [side[side["seed"].isin(common)] for side in sides]
+    seeds = [sorted(set(side["seed"])) for side in sides]
+    complete = [  # judged under every seed of both
+        set(counts.index[counts == len(of)])
+        for counts, of in ((s.groupby("task_id")["seed"].nunique(), of) for s, of in zip(sides, seeds, strict=True))
+    ]
+    first = student[student["task_id"].isin(set.intersection(*complete))].drop_duplicates("task_id")
+    places = {task: i for i, task in enumerate(first["task_id"])}
+    names: dict[str, int] = {}
+    counts = []  # of each side: seeds x tasks x tools
+    for side, of in zip(sides, seeds, strict=True):
+        calls = [
+            (of.index(row["seed"]), places[row["task_id"]], names.setdefault(name, len(names)))
+            for row in side[side["task_id"].isin(places)].to_dict("records")
+            for name in _called(row)
+        ]
+        counts.append((calls, (len(of), len(places))))
+    teacher = [
+        (0, places[r.task_id], names.setdefault(t, len(names))) for r in first.itertuples() for t in r.teacher_tools
+    ]
+    a, b, t = (_count(calls, (*shape, len(names))) for calls, shape in (*counts, (teacher, (1, len(places)))))
+    fewer = min([len(of) for of, learns in zip(seeds, trained, strict=True) if learns] or [1])
+    labels = tool_clusters(first["suite"], first["teacher_tools"], first["task_id"])
+    codes, clusters = pd.factorize(pd.Series(labels, dtype=object))
+    result = {"difference": math.nan, "low": math.nan, "high": math.nan, "seeds": fewer, "tasks": len(places)}
+    if not len(places):
+        return result
+    of_tasks = rng.multinomial(len(clusters), np.full(len(clusters), 1 / len(clusters)), size=draws)[:, codes]
+
+    def drawn(array: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Counts of tools (draws x tools) under weights of seeds (draws x seeds) and of tasks."""
+        return sum(weights[:, [k]] * (of_tasks @ array[k]) for k in range(len(array)))
+
+    of_seeds = [rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=draws) for x in (a, b)]
+    if paired:
+        of_seeds[1] = of_seeds[0]
+    target = of_tasks @ t[0]
+    spread = jsd(drawn(a, of_seeds[0]), target) - jsd(drawn(b, of_seeds[1]), target)
+    middle = float(jsd(a.sum((0, 1)), t.sum((0, 1))) - jsd(b.sum((0, 1)), t.sum((0, 1))))
+    units = min(fewer, len(clusters)) if fewer > 1 else len(clusters)
+    error = float(np.nanstd(spread)) if np.isfinite(spread).any() else 0.0
+    if units > 1 and error > 1e-12:  # a bootstrap of k units has (k - 1) / k of their variance
+        width = float(special.stdtrit(units - 1, 0.975)) * error * math.sqrt(units / (units - 1))
+        result |= {"low": max(-1.0, middle - width), "high": min(1.0, middle + width)}
+    return result | {"difference": middle}
+
+
+def _called(row: Mapping[str, Any]) -> list[str]:
+    return [call["name"] for call in row["calls"]]
+
+
+def _count(places: Sequence[tuple[int, int, int]], shape: tuple[int, int, int]) -> np.ndarray:
+    array = np.zeros(shape)
+    if places:
+        np.add.at(array, tuple(np.array(places).T), 1)
+    return array
 
 
 def path_of(row: Mapping[str, Any]) -> str:

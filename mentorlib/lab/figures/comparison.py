@@ -4,6 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..analysis.comparison import common_suites
+from ..analysis.stats import SEEDS
 from ..analysis.text import percent
 from .base import HEATMAP, dot_plot, empty_figure, method_colours, plotly_text, style_figure
 
@@ -29,6 +30,10 @@ def accuracy(table: pd.DataFrame, by: str = "suite") -> go.Figure:
 def _leader(table: pd.DataFrame, by: str) -> str:
     """Which method leads: its interval lies above all others'. Ties and near misses lead nowhere."""
     methods = list(table["method"].unique())
+    seeds = table.loc[~table["method"].str.startswith("base"), "runs"].min()
+    if len(methods) > 1 and seeds < SEEDS:
+        few = f"{seeds} seed{'s' if seeds > 1 else ''} of at least {SEEDS}"
+        return f"Accuracy of {len(methods)} methods; {few}, so no verdict"
     if len(methods) == 1:
         low, high = table.loc[table["accuracy"].idxmin()], table.loc[table["accuracy"].idxmax()]
         span = f"{percent(low['accuracy'])} ({low[by]}) to {percent(high['accuracy'])} ({high[by]})"
@@ -43,31 +48,52 @@ def _leader(table: pd.DataFrame, by: str) -> str:
     return f"No method stands clear of all others on any of {len(groups)} {by}s"
 
 
-def forest(pairs: pd.DataFrame, by: str = "suite") -> go.Figure:
-    """Forest plot of ``paired``: filled where Holm's p is under 0.05."""
+def planned(table: pd.DataFrame, margin: float = 0.05) -> go.Figure:
+    """The planned contrasts with their verdicts, of ``planned``; the band is the margin, filled is significant."""
+    if table.empty:
+        return empty_figure("No planned contrast: their methods are not here", "`contrasts` names them")
+    names = [f"{r.method} − {r.against}" for r in table.itertuples()]
+    verdicts = dict.fromkeys(table["verdict"])
+    title = "; ".join(
+        f"{', '.join(n for n, v in zip(names, table['verdict'], strict=True) if v == verdict)}: {verdict}"
+        for verdict in verdicts
+    )
+    hover = [
+        f"{plotly_text(name)}: {100 * r.difference:+.1f} points [{100 * r.low:.1f}, {100 * r.high:.1f}], {r.seeds} "
+        f"seeds, {r.tasks} tasks: {plotly_text(r.verdict)}"
+        + (f"; p {r.p:.2g}, Holm {r.p_holm:.2g}, detectable {100 * r.detectable:.1f} points" if r.p == r.p else "")
+        for name, r in zip(names, table.itertuples(), strict=True)
+    ]
+    points = table.assign(**{k: 100 * table[k] for k in ("difference", "low", "high")})
+    points = points.assign(score="accuracy out of domain", method=names)
+    fig, height = dot_plot(points, "score", "difference", hover, hollow=~(table["p_holm"] < 0.05))
+    fig.add_vrect(x0=-100 * margin, x1=100 * margin, fillcolor="#E8E8E8", line_width=0, layer="below")
+    fig.add_vline(x=0, line={"color": "#333333", "width": 1})
+    axis = f"percentage points, 95% interval<br>(band: the margin of {100 * margin:g}; filled: Holm p < 0.05)"
+    fig.update_xaxes(title_text=axis, zeroline=False)
+    return style_figure(fig, title, height)
+
+
+def forest(pairs: pd.DataFrame, by: str = "suite", unit: str = "percentage points") -> go.Figure:
+    """Exploratory differences, of ``paired`` or ``tool_use.jsd_differences`` (``unit`` "bits"): no verdicts."""
     if pairs.empty:
         return empty_figure("No paired differences: only one method here", "give runs of two methods on the same tasks")
-    against = pairs["against"].iloc[0]
-    significant = pairs["p_holm"] < 0.05
-    better = int((significant & (pairs["difference"] > 0)).sum())
-    worse = int((significant & (pairs["difference"] < 0)).sum())
-    title = f"Against {against}: {better} of {len(pairs)} differences are significant gains, {worse} losses"
+    against, scale, digits = pairs["against"].iloc[0], *((1, 3) if unit == "bits" else (100, 1))
+    apart = ((pairs["low"] > 0) | (pairs["high"] < 0)) & (pairs["seeds"] >= SEEDS)
+    title = f"Against {against}, exploratory: {int(apart.sum())} of {len(pairs)} intervals exclude zero"
+    if (pairs["seeds"] < SEEDS).all():
+        title = f"Against {against}, exploratory: fewer than {SEEDS} seeds, so no verdict"
     hover = [
-        f"{plotly_text(r.method)} − {plotly_text(r.against)}: {100 * r.difference:+.1f} points "
-        f"[{100 * r.low:.0f}, {100 * r.high:.0f}], "
-        f"fixed {r.fixed}, broke {r.broke}, p {r.p:.2g}, Holm {r.p_holm:.2g}"
-        + (
-            f"; of tasks alone [{100 * r.low_tasks:.0f}, {100 * r.high_tasks:.0f}], "
-            f"of {r.runs} runs alone [{100 * r.low_runs:.0f}, {100 * r.high_runs:.0f}]"
-            if r.runs > 1
-            else ""
-        )
+        f"{plotly_text(r.method)} − {plotly_text(r.against)}: {scale * r.difference:+.{digits}f} {unit} "
+        f"[{scale * r.low:.{digits}f}, {scale * r.high:.{digits}f}], {r.tasks} tasks, "
+        + (f"{r.seeds} seeds" if r.seeds > 1 else "one seed: the interval covers other tasks alone")
+        + (f", fixed {r.fixed}, broke {r.broke}" if "fixed" in pairs else "")
         for r in pairs.itertuples()
     ]
-    points = pairs.assign(**{k: 100 * pairs[k] for k in ("difference", "low", "high")})
-    fig, height = dot_plot(points, by, "difference", hover, hollow=~significant)
+    points = pairs.assign(**{k: scale * pairs[k] for k in ("difference", "low", "high")})
+    fig, height = dot_plot(points, by, "difference", hover, hollow=~apart)
     fig.add_vline(x=0, line={"color": "#333333", "width": 1})
-    axis = f"percentage points over {plotly_text(against)}, 95% interval<br>(filled: Holm p < 0.05)"
+    axis = f"{unit} over {plotly_text(against)}, 95% interval<br>(filled: excludes zero, {SEEDS} seeds or more)"
     fig.update_xaxes(title_text=axis, zeroline=False)
     return style_figure(fig, title, height)
 
@@ -122,8 +148,8 @@ def similarity(scores: pd.DataFrame, distances: pd.DataFrame) -> go.Figure:
     colours = method_colours(both["method"])
     for method, group in both.groupby("method", sort=False):
         hover = [
-            f"{plotly_text(r.method)} on {plotly_text(r.suite)}: JSD {r.jsd:.3f} [{r.low_jsd:.3f}, {r.high_jsd:.3f}] "
-            f"bits, the teacher on other tasks {r.floor:.3f}, accuracy {percent(r.accuracy, 1)}"
+            f"{plotly_text(r.method)} on {plotly_text(r.suite)}: JSD {r.jsd:.3f} bits, "
+            f"{percent(r.agreement, 1)} of calls agree, accuracy {percent(r.accuracy, 1)}"
             for r in group.itertuples()
         ]
         fig.add_scatter(

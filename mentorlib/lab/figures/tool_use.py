@@ -108,33 +108,21 @@ def _heatmaps(
 
 
 def tool_jsd(distances: pd.DataFrame) -> go.Figure:
-    """The JSD of tools called to the teacher's with its interval, of ``tool_jsd``; ticks: its floor."""
+    """The JSD of tools called to the teacher's, of ``tool_jsd``; agreement call by call on hover."""
     known = distances.dropna(subset=["jsd"])
     if known.empty:
         return empty_figure("No divergence: no tool was called in these rows", "the JSD needs calls of both")
-    inside = int((known["jsd"] <= known["floor"]).sum())
     far = known.loc[known["jsd"].idxmax()]
     title = (
-        f"{inside} of {len(known)} are nearer the teacher than it is to itself on other tasks; furthest: "
-        f"{far['method']} on {far['suite']}, {far['jsd']:.2f} bits"
+        f"Furthest from the teacher's tools: {far['method']} on {far['suite']}, {far['jsd']:.2f} bits, "
+        f"{percent(far['agreement'])} of calls agree"
     )
     hover = [
-        f"{plotly_text(r.method)} on {plotly_text(r.suite)}: {r.jsd:.3f} bits [{r.low:.3f}, {r.high:.3f}], "
-        f"floor {r.floor:.3f}, {r.tasks} tasks"
+        f"{plotly_text(r.method)} on {plotly_text(r.suite)}: {r.jsd:.3f} bits, "
+        f"{percent(r.agreement, 1)} of calls agree by name, {r.tasks} tasks"
         for r in known.itertuples()
     ]
-    fig, height = dot_plot(known, "suite", "jsd", hover)
-    places = [y for trace in fig.data for y in trace.y]
-    order = [i for method in dict.fromkeys(known["method"]) for i in known.index[known["method"] == method]]
-    fig.add_scatter(
-        x=known.loc[order, "floor"],
-        y=places,
-        mode="markers",
-        name="the teacher on other tasks",
-        hovertext=["the teacher against itself on other tasks"] * len(places),
-        hoverinfo="text",
-        marker={"symbol": "line-ns", "size": 14, "line": {"width": 2, "color": "#333333"}},
-    )
-    axis = "JSD to the teacher's tools (bits)<br>(95% interval; tick: the teacher on other tasks)"
+    fig, height = dot_plot(known.assign(low=known["jsd"], high=known["jsd"]), "suite", "jsd", hover)
+    axis = "JSD to the teacher's tools (bits)<br>(differences with intervals: below)"
     fig.update_xaxes(title_text=axis, rangemode="tozero", zeroline=False)
     return style_figure(fig, title, height)

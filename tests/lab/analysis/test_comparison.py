@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,12 +42,12 @@ def test_samples_of_a_task_do_not_count_as_tasks() -> None:
     assert np.isclose(narrow["low"], wide["low"], atol=0.02)
 
 
-def test_paired_counts_and_tests() -> None:
+def test_paired_counts_and_one_seed_has_no_p() -> None:
     before, after = [False] * 8 + [True] * 2 + [None], [True] * 8 + [False, True, True]
     result = analysis.comparison.paired(synthetic.evaluated_rows({"base": before, "sft": after})).iloc[0]
-    assert (result["tasks"], result["fixed"], result["broke"]) == (10, 8, 1)
+    assert (result["tasks"], result["fixed"], result["broke"], result["seeds"]) == (10, 8, 1, 1)
     assert np.isclose(result["difference"], 0.7) and result["low"] < 0.7 < result["high"]
-    assert np.isclose(result["p"], 2 * (1 + 9) / 2**9)
+    assert "p" not in result and "p_holm" not in result
     with pytest.raises(InputError, match="against='grpo'"):
         analysis.comparison.paired(synthetic.evaluated_rows({"base": before}), against="grpo")
 
@@ -63,11 +64,11 @@ def seeded(shares: dict[str, list[float]], tasks: int = 100, seed: int = 0) -> p
 
 
 def test_variance_between_seeds_widens_the_interval() -> None:
-    """The same mean gain: significant if every seed has it, not if it comes from one seed of three."""
+    """The same mean gain: the interval excludes 0 if every seed has it, not if it comes from one seed of three."""
     even = analysis.comparison.paired(seeded({"base": [0.4] * 3, "sft": [0.6] * 3})).iloc[0]
     one = analysis.comparison.paired(seeded({"base": [0.4] * 3, "sft": [0.95, 0.45, 0.4]})).iloc[0]
-    assert even["runs"] == 3 and even["p"] < 0.01 and even["low"] > 0
-    assert one["low_tasks"] > 0 and one["low"] < 0.03 and one["p"] > 0.05
+    assert even["seeds"] == 3 and even["low"] > 0
+    assert one["low_tasks"] > 0 and one["low"] < 0.03
     assert one["high_runs"] - one["low_runs"] > 2 * (even["high_runs"] - even["low_runs"])
     spread = analysis.comparison.accuracy(seeded({"sft": [0.95, 0.45, 0.4]})).iloc[0]
     assert spread["runs"] == 3 and spread["sd_runs"] > 0.2
@@ -77,30 +78,62 @@ def test_the_interval_covers_the_true_difference() -> None:
     """Five runs each, of skills that vary between runs: a 95% interval should cover the truth nearly that often."""
     rng, covered = np.random.default_rng(1), 0
     for i in range(100):
-        skills = {m: list(np.clip(rng.normal(mean, 0.08, 5), 0, 1)) for m, mean in (("base", 0.4), ("sft", 0.55))}
-        result = analysis.comparison.paired(seeded(skills, seed=i)).iloc[0]
+        skills = {m: list(np.clip(rng.normal(mean, 0.08, 5), 0, 1)) for m, mean in (("sft", 0.4), ("grpo-f1", 0.55))}
+        result = analysis.comparison.paired(seeded(skills, seed=i), "sft").iloc[0]
         covered += result["low"] <= 0.15 <= result["high"]
     assert covered >= 90
 
 
-def test_rewards_with_the_same_seeds_are_compared_seed_by_seed() -> None:
-    """An effect of the seed on both methods does not widen the interval of their difference; SFT shares no sampling."""
+def test_methods_with_the_same_seeds_are_compared_seed_by_seed() -> None:
+    """An effect of the seed on both methods does not widen the interval of their difference."""
     skills = [0.3, 0.4, 0.5, 0.6, 0.7]
-    rows = seeded(
-        {"grpo-sparse": skills, "grpo-exact": [s + 0.1 for s in skills], "sft": [s + 0.1 for s in skills]}, 400
-    )
-    result = analysis.comparison.paired(rows, against="grpo-sparse").set_index("method")
-    alike, apart = result.loc["grpo-exact"], result.loc["sft"]
-    assert alike["difference"] == pytest.approx(0.1, abs=0.03) and alike["low"] > 0.05 and alike["p"] < 0.001
-    assert apart["low"] < -0.05 and apart["p"] > 0.1
+    rows = seeded({"grpo-sparse": skills, "grpo-exact": [s + 0.1 for s in skills]}, 400)
+    alike = analysis.comparison.paired(rows, against="grpo-sparse").iloc[0]
+    assert alike["difference"] == pytest.approx(0.1, abs=0.03) and alike["low"] > 0.04 and alike["seeds"] == 5
     others = rows.assign(seed=rows["seed"] + 5 * (rows["method"] == "grpo-exact"))  # other seeds
-    assert (
-        analysis.comparison.paired(others, against="grpo-sparse").set_index("method").loc["grpo-exact", "low"] < -0.05
-    )
-    shuffled = analysis.comparison.paired(rows.sample(frac=1, random_state=1), against="grpo-sparse").set_index(
-        "method"
-    )
-    assert shuffled.loc["grpo-exact", "low"] == pytest.approx(alike["low"])
+    assert analysis.comparison.paired(others, against="grpo-sparse").iloc[0]["low"] < -0.05
+    shuffled = analysis.comparison.paired(rows.sample(frac=1, random_state=1), against="grpo-sparse").iloc[0]
+    assert shuffled["low"] == pytest.approx(alike["low"])
+    fewer = rows[(rows["method"] == "grpo-exact") | (rows["seed"] < 4)]  # on the four that both have
+    result = analysis.comparison.paired(fewer, against="grpo-sparse").iloc[0]
+    same = analysis.comparison.paired(rows[rows["seed"] < 4], against="grpo-sparse").iloc[0]
+    assert result["seeds"] == 4 and result["difference"] == same["difference"]
+
+
+def contrast(exact: list[float], sft: list[float], tasks: int = 400, **given: Any) -> pd.Series:
+    rows = analysis.comparison.add_domain(seeded({"grpo-exact": exact, "sft": sft}, tasks), ["elsewhere"])
+    return analysis.comparison.planned(rows, [["grpo-exact", "sft"], ["grpo-exact", "absent"]], **given).iloc[0]
+
+
+def test_planned_contrasts_and_their_verdicts() -> None:
+    same, better = [0.5] * 5, [0.8] * 5
+    won = contrast(better, same)
+    assert won["verdict"] == "higher" and won["p_holm"] == won["p"] < 0.05 and 0 < won["detectable"] < 0.3
+    assert contrast(same, better)["verdict"] == "lower"
+    none = contrast(same, same, margin=0.2)
+    assert none["verdict"] == "no difference of more than 20 points" and none["p"] > 0.05
+    assert contrast(same, same, margin=0.01)["verdict"] == "undecided"
+    few = contrast(better[:3], same[:3])
+    assert few["verdict"] == "no verdict: 3 of at least 4 seeds" and math.isnan(few["p"]) and math.isnan(few["p_holm"])
+    small = contrast([s + 0.04 for s in same], same, tasks=6000, margin=0.1)
+    assert small["verdict"] == "higher, by less than 10 points"
+
+
+def test_the_planned_contrasts_are_one_family_and_of_one_score() -> None:
+    shares = {"grpo-exact": [0.60] * 5, "sft": [0.5] * 5, "grpo-sparse": [0.5] * 5}
+    outside = seeded(shares, 300)
+    inside = seeded({name: [0.99] * 5 for name in shares}, 300, seed=1).assign(suite="calculator")
+    rows = pd.concat([outside.assign(suite="longer"), outside.assign(suite="unseen"), inside], ignore_index=True)
+    named = analysis.comparison.add_domain(rows, ["calculator"])
+    table = analysis.comparison.planned(named, [["grpo-exact", "sft"], ["grpo-exact", "grpo-sparse"]])
+    assert table["tasks"].tolist() == [600, 600] and (table["difference"] > 0.05).all()
+    assert table["p_holm"].tolist() == pytest.approx(list(analysis.stats.holm(table["p"].to_numpy())))
+    assert analysis.comparison.planned(named, []).empty and analysis.comparison.planned(named, [["a", "b"]]).empty
+    for wrong in (["grpo-exact", "sft"], [["grpo-exact"]], [["a", "b", "c"]]):
+        with pytest.raises(InputError, match="not two methods"):
+            analysis.comparison.planned(named, wrong)
+    with pytest.raises(InputError, match="margin=0"):
+        analysis.comparison.planned(named, [["grpo-exact", "sft"]], margin=0)
 
 
 def test_by_domain_where_the_baseline_can_be_compared(rows: pd.DataFrame) -> None:

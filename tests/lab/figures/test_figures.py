@@ -25,6 +25,12 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, go.Figure]:
         "training_curves": figures.training.training_curves(analysis.training.training_curves(rollouts)),
         "accuracy": figures.comparison.accuracy(accuracy),
         "forest": figures.comparison.forest(analysis.comparison.paired(rows)),
+        "jsd_forest": figures.comparison.forest(analysis.tool_use.jsd_differences(rows), unit="bits"),
+        "planned": figures.comparison.planned(
+            analysis.comparison.planned(
+                analysis.comparison.add_domain(rows, ["calculator"]), [["grpo-exact", "sft"], ["grpo-exact", "base"]]
+            )
+        ),
         "similarity": figures.comparison.similarity(accuracy, analysis.tool_use.tool_jsd(rows)),
         "outcomes": figures.outcomes.outcome_shares(analysis.outcomes.outcome_shares(rows)),
         "stops": figures.outcomes.stop_shares(analysis.outcomes.stop_shares(rows)),
@@ -43,7 +49,7 @@ def title(figure: go.Figure) -> str:
 
 
 def test_titles_state_the_finding(drawn: dict[str, go.Figure]) -> None:
-    assert title(drawn["accuracy"]) == "No method stands clear of all others on any of 3 suites"
+    assert title(drawn["accuracy"]) == "Accuracy of 5 methods; 1 seed of at least 4, so no verdict"
     assert title(drawn["similarity"]).startswith("grpo-exact calls tools most like the teacher")
     for name, figure in drawn.items():
         assert any(c.isdigit() for c in title(figure)), name
@@ -84,7 +90,7 @@ def test_titles_compare_what_can_be_compared() -> None:
     jsd = [("a", "calculator", 0.01), ("b", "calculator", 0.005), ("b", "unseen", 0.6)]
     made = [{"method": m, "suite": s, "low": 0.0, "high": 1.0} for m, s, _ in jsd]
     scores = pd.DataFrame([row | {"accuracy": 0.5, "n": 9} for row in made])
-    distances = pd.DataFrame([row | {"jsd": d, "floor": 0.0} for row, (*_, d) in zip(made, jsd, strict=True)])
+    distances = pd.DataFrame([row | {"jsd": d, "agreement": 0.5} for row, (*_, d) in zip(made, jsd, strict=True)])
     assert figures.comparison.similarity(scores, distances).layout.title.text.startswith("<b>b calls tools most like")
     other = {"method": "c", "suite": "gsm8k", "low": 0.0, "high": 1.0}  # which is compared with none, and hinders none
     more = [pd.concat([f, pd.DataFrame([other | {k: 0.0 for k in f if k not in other}])]) for f in (scores, distances)]
@@ -153,6 +159,7 @@ def strings(value: Any) -> Iterator[str]:
         lambda none: figures.training.training_curves(none),
         lambda none: figures.comparison.accuracy(none),
         lambda none: figures.comparison.forest(none),
+        lambda none: figures.comparison.planned(none),
         lambda none: figures.comparison.similarity(
             pd.DataFrame(columns=["suite", "method", "accuracy"]), pd.DataFrame(columns=["suite", "method", "jsd"])
         ),
@@ -182,7 +189,7 @@ def test_a_method_leads_only_if_intervals_do_not_overlap() -> None:
     columns = ["suite", "method", "accuracy", "low", "high", "n", "unjudged"]
     rows = [("a", "base", 0.2, 0.1, 0.3, 9, 0), ("a", "sft", 0.8, 0.7, 0.9, 9, 0), ("b", "base", 0.5, 0.4, 0.6, 9, 0)]
     table = pd.DataFrame([*rows, ("b", "sft", 0.5, 0.4, 0.6, 9, 0)], columns=columns)
-    table = table.assign(runs=1, sd_runs=float("nan"))
+    table = table.assign(runs=4, sd_runs=0.01)
     assert title(figures.comparison.accuracy(table)) == "sft stands clear of all others on 1 of 2 suites"
     assert title(figures.comparison.accuracy(table[table["method"] == "base"])) == "base is right on 20% (a) to 50% (b)"
     assert title(figures.comparison.accuracy(table[table["suite"] == "b"])).startswith(
@@ -193,6 +200,6 @@ def test_a_method_leads_only_if_intervals_do_not_overlap() -> None:
 def test_a_correlation_is_given_only_if_both_sides_vary() -> None:
     scores = pd.DataFrame({"suite": list("aabb"), "method": ["base", "sft"] * 2, "low": 0.0, "high": 1.0})
     scores = scores.assign(accuracy=[0.2, 0.4, 0.7, 0.9])  # the suite that is further from the teacher is the easier
-    distances = scores[["suite", "method"]].assign(jsd=[0.2, 0.1, 0.9, 0.8], low=0.0, high=1.0, floor=0.05)
+    distances = scores[["suite", "method"]].assign(jsd=[0.2, 0.1, 0.9, 0.8], agreement=0.5)
     assert "correlation with accuracy within suites -1.00" in title(figures.comparison.similarity(scores, distances))
     assert "correlation" not in title(figures.comparison.similarity(scores.assign(accuracy=0.5), distances))

@@ -16,12 +16,16 @@ from ..core import InputError
 from .files import describe_os_error, make_folder
 
 
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies, so that a killed study or kernel leaves nothing running."""
+def die_with_parent(starter: int = 0) -> None:
+    """Ask Linux to kill this process when its parent dies, so that a killed study or kernel leaves nothing running.
+
+    ``starter`` is the process that started it, if it is known: it may have died before this call, while this process
+    imported torch, say.
+    """
     if sys.platform.startswith("linux"):
         parent = os.getppid()
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it died before the call
+        if os.getppid() != parent or (starter and not Path(f"/proc/{starter}").exists()):  # it died before the call
             os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,7 +1,8 @@
 """Train as a run's parameters say: in this process, or in several that ``accelerate launch`` starts.
 
-``python -m mentorlib.trainer.launch RUN`` is what each launched process runs. It reads everything from the run's
-run.json, shares each step with the others, and the first process writes metrics, rollouts and the model.
+``python -m mentorlib.trainer.launch RUN LAUNCHER`` is what each launched process runs; LAUNCHER is the id of the process
+that started it. It reads everything from the run's run.json, shares each step with the others, and the first process
+writes metrics, rollouts and the model.
 """
 
 import contextlib
@@ -39,9 +40,10 @@ from .sft import TOO_LONG, train_sft
 _STEP, _ERROR = "mentor step ", "mentor: "  # how a launched process's progress and error lines begin
 # accelerate launch in a process that is killed with the kernel that started it, as its own processes are with it.
 _LAUNCH = """
-import runpy
+import os, runpy, sys
 from mentorlib.runs.processes import die_with_parent
 die_with_parent()
+sys.argv.append(str(os.getpid()))
 runpy.run_module("accelerate.commands.launch", run_name="__main__", alter_sys=True)
 """
 # What may change between two attempts without changing what is trained.
@@ -240,7 +242,7 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    die_with_parent()
+    die_with_parent(int(sys.argv[2]))
     try:
         main(sys.argv[1])
     except InputError as error:

@@ -1,6 +1,7 @@
 """Training in processes of its own: as one process trains, ended with who launched it, and refused in one line."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -90,6 +91,15 @@ def test_launched_training_ends_with_who_launched_it(tmp_path, pairs):
         time.sleep(0.1)
     assert not left()
     assert (tmp_path / "long/metrics.jsonl").read_bytes() == steps  # the step at hand, of seconds, was not ended
+
+
+def test_a_process_whose_launcher_is_gone_before_it_has_begun_ends(tmp_path):
+    launcher = subprocess.Popen(["true"])
+    launcher.wait()
+    command = [sys.executable, "-m", "mentorlib.trainer.launch", str(tmp_path), str(launcher.pid)]
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(command, env=path, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
 
 
 def test_a_launched_process_tells_its_steps_and_stops_when_told(tmp_path, pairs, capsys):

@@ -1,8 +1,8 @@
 """Train as a run's parameters say: in this process, or in several that ``accelerate launch`` starts.
 
-``python -m mentorlib.trainer.launch RUN LAUNCHER`` is what each launched process runs; LAUNCHER is the id of the process
-that started it. It reads everything from the run's run.json, shares each step with the others, and the first process
-writes metrics, rollouts and the model.
+``python -m mentorlib.trainer.launch RUN LAUNCHER`` is what each launched process runs; LAUNCHER is the id of the
+process that started it. It reads everything from the run's run.json, shares each step with the others, and the first
+process writes metrics, rollouts and the model.
 """
 
 import contextlib

@@ -279,7 +279,8 @@ def _what_ran(running: Path, node: nbformat.NotebookNode) -> nbformat.NotebookNo
         ran = nbformat.read(running, as_version=4)
     except Exception:  # nbformat raises several kinds
         return copy.deepcopy(node)
-    return CoalesceStreamsPreprocessor().preprocess(ran, {})[0]  # type: ignore[no-any-return]
+    whole: nbformat.NotebookNode = CoalesceStreamsPreprocessor().preprocess(ran, {})[0]
+    return whole
 
 
 def _remedy(failure: BaseException | None) -> str | None:

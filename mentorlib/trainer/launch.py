@@ -88,7 +88,11 @@ def train(
             if (run.path / TOO_LONG).exists():
                 run.record("references_too_long", len(run.read_rows(TOO_LONG)), n=len(pairs))
             return load_model(str(run.path / "model"))[0]
-        return _train(run, model, tokenizer, pairs, sandbox, progress)
+        if run.params.get("method", "none") != "none" and run.params.get("launcher"):
+            torch.nn.Module.cpu(model)  # the launched processes need the GPU
+            torch.cuda.empty_cache()
+            return _launch(run, progress)
+        return _train_here(run, model, tokenizer, pairs, sandbox, progress)
     except BaseException:
         with contextlib.suppress(OSError):  # a full disk, say, which is what the error is about
             run.finish("failed")  # in JupyterLab, too: it may be corrected
@@ -126,21 +130,6 @@ def _is_trained(run: Run) -> bool:
             (run.path / name).unlink(missing_ok=True)
     run.write_json(file.name, settings)
     return False
-
-
-def _train(
-    run: Run,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    pairs: list[Pair],
-    sandbox: Sandbox,
-    progress: ProgressCallback | None,
-) -> PreTrainedModel:
-    if run.params.get("method", "none") != "none" and run.params.get("launcher"):
-        torch.nn.Module.cpu(model)  # the launched processes need the GPU
-        torch.cuda.empty_cache()
-        return _launch(run, progress)
-    return _train_here(run, model, tokenizer, pairs, sandbox, progress)
 
 
 def _train_here(

@@ -26,6 +26,7 @@ from mentorlib.rewards.reward import CONTROLS, OFFICIAL, REWARDS, Reward, get_re
 from mentorlib.rewards.score import Score
 from mentorlib.rewards.stored_rows import score_file
 from mentorlib.rewards.trl import as_trl
+from mentorlib.task import Task
 
 REPO = Path(__file__).parents[2]
 NEXT = f"{END}\n<|im_start|>user\n<tool_response>\n5\n</tool_response>{END}\n<|im_start|>assistant\n"
@@ -135,33 +136,29 @@ def as_trajectory(reference: Reference) -> Trajectory:
     return Trajectory(reference.task_id, reference.messages, f"…{END}", "answered")
 
 
+def assert_maximum(task: Task, reference: Reference) -> None:
+    for name, reward in REWARDS.items():
+        result = reward(
+            as_trajectory(reference),
+            reference,
+            answer=task.answer,
+            valid_tools=task.toolbox.names,
+            metric=task.metric,
+        )
+        assert result.total == pytest.approx(reward.maximum), (task.id, name, result)
+
+
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_reference_scores_the_maximum(suite: str) -> None:
     for task, reference in generate(suite, 200, seed=1):
-        for name, reward in REWARDS.items():
-            result = reward(
-                as_trajectory(reference),
-                reference,
-                answer=task.answer,
-                valid_tools=task.toolbox.names,
-                metric=task.metric,
-            )
-            assert result.total == pytest.approx(reward.maximum), (suite, name, result)
+        assert_maximum(task, reference)
 
 
 def test_the_reference_scores_the_maximum_on_gsm8k(shared: Path) -> None:
     pairs, _ = read_gsm8k(shared / "data" / "gsm8k" / "train.jsonl")
     assert len(pairs) > 5000
     for task, reference in pairs:
-        for name, reward in REWARDS.items():
-            result = reward(
-                as_trajectory(reference),
-                reference,
-                answer=task.answer,
-                valid_tools=task.toolbox.names,
-                metric=task.metric,
-            )
-            assert result.total == pytest.approx(reward.maximum), (task.id, name, result)
+        assert_maximum(task, reference)
 
 
 def check_bounds(name: str, result: Score) -> None:

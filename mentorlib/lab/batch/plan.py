@@ -1,5 +1,6 @@
 """A study file as stages: read, checked, expanded over its grids, and keyed by what each depends on."""
 
+import ast
 import hashlib
 import itertools
 import json
@@ -11,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import yaml
 
 from ...core import InputError
@@ -114,23 +116,40 @@ def plan(path: Path) -> tuple[dict[str, Any], list[Stage]]:
 
 
 def stage_keys(stages: Iterable[Stage], library: bool = True) -> dict[str, str]:
-    """The key of each stage by its name, with or without the library in it; stages come after those they need."""
+    """The key of each stage by its name, with or without the library in it; stages come after those they need.
+
+    Of the notebook, its code and the values that the parameters have in this stage count. Text, comments, blanks, and
+    defaults that the stage overrides do not: JupyterLab saves every edit, and most change no result.
+    """
     code = _folder_hash(Path(__file__).parents[2], skip=FILES_WITHOUT_EFFECT) if library else ""
     keys: dict[str, str] = {}
     stages = list(stages)
     own = {stage.folder for stage in stages}
     for stage in stages:
         node = read_notebook(stage.notebook)
+        parameters = {p.name: p.default for p in parameters_of(node, stage.notebook)} | stage.parameters
         parts = [
-            [[cell.cell_type, cell.source] for cell in node.cells],
-            stage.parameters,
-            {text: _content(text, own) for text in _strings(stage.parameters)},
+            [_code(cell.source) for cell in node.cells if _counts(cell)],
+            parameters,
+            {text: _content(text, own) for text in _strings(parameters)},
             [keys[need] for need in stage.needs],
             code,
             versions(),
         ]
         keys[stage.name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return keys
+
+
+def _counts(cell: nbformat.NotebookNode) -> bool:
+    return cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", ())
+
+
+def _code(source: str) -> str:
+    """A cell's code without comments and blanks; as it is if it is not plain Python, such as a magic."""
+    try:
+        return ast.unparse(ast.parse(source))
+    except SyntaxError:
+        return source.strip()
 
 
 def _expand(study: str, spec: Mapping[str, Any], expanded: Mapping[str, list[Stage]]) -> list[Stage]:

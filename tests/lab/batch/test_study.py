@@ -377,6 +377,34 @@ def test_a_seed_more_leaves_the_other_seeds_done():
     assert keys[0].items() <= keys[1].items()
 
 
+@pytest.mark.parametrize(
+    ("cells", "same"),
+    [
+        ((PARAMETERS.replace("seed: int = 0", "seed: int = 7  # of all"), MAKE), True),  # the stage gives the seed
+        ((PARAMETERS.replace(" = ", "   = "), MAKE + "\n\n# a comment\n"), True),
+        ((PARAMETERS, "# Some more text", MAKE.replace("(run, seed=seed,", "(run,\n    seed = seed,")), True),
+        ((PARAMETERS.replace("fail: bool = False", "fail: bool = True"), MAKE), False),
+        ((PARAMETERS.replace('data: str = ""', 'data: str = "rows.jsonl"'), MAKE), False),
+        ((PARAMETERS, MAKE.replace("seed > 0", "seed > 1")), False),
+        ((PARAMETERS, MAKE, "seed"), False),
+    ],
+)
+def test_a_stage_is_keyed_by_its_code_and_the_values_of_its_parameters(cells, same):
+    file = study("stages: [{name: a, notebook: make.ipynb, parameters: {seed: 3}}]")
+    before = stage_keys(plan(file)[1])
+    notebook(Path("make.ipynb"), *cells)
+    assert (stage_keys(plan(file)[1]) == before) is same
+
+
+def test_a_file_that_a_default_names_is_part_of_the_key():
+    notebook(Path("make.ipynb"), PARAMETERS.replace('data: str = ""', 'data: str = "rows.jsonl"'), MAKE)
+    keys = []
+    for text in ("{}\n", "{} \n", "{} \n"):
+        Path("rows.jsonl").write_text(text)
+        keys.append(stage_keys(plan(study("stages: [{name: a, notebook: make.ipynb}]"))[1])["a"])
+    assert keys[0] != keys[1] == keys[2]
+
+
 def test_a_stage_says_what_it_will_in_any_letters(quick, capfd):
     Path("stage.py").write_text(Path("stage.py").read_text() + "\nsys.stderr.buffer.write(b'\\xff')\n")
     run_study(study("stages: [{name: a, notebook: make.ipynb, parameters: {data: 'ω😀'}}]"))

@@ -14,7 +14,7 @@ from .suites import check_suite
 # With another number of requests at a time, or another price, a run may go on.
 NOT_OF_A_RUN = ("concurrency", "per_minute", "timeout", "prices")
 _LEAST = {"n_train": 0, "n_eval": 0, "n_validation": 0, "sources_eval": 0, "samples": 1, "max_tokens": 1}
-_LEAST |= {"concurrency": 1, "temperature": 0, "per_minute": 0, "seed": 0}
+_LEAST |= {"concurrency": 1, "temperature": 0, "per_minute": 0, "seed": 0, "eval_seed": 0}
 
 
 def check_building(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..core import Call, Metric, Reference, Trajectory
 from .answers import boxed, judge
-from .matching import WRONG_SHARE, Match, tool_names
+from .matching import WRONG_SHARE, Match, same_beginning, tool_names
 from .score import Terms
 
 
@@ -128,6 +128,22 @@ def progress_terms(
         reached = (Counter(results) & wanted).total() / max(len(results), wanted.total(), 1)
         outcome.values["progress"] = 1.0 if outcome.values["correct"] else reached
     return outcome
+
+
+def imitation_terms(
+    trajectory: Trajectory, reference: Reference, answer: str, valid_tools: Sequence[str], metric: Metric = "answer"
+) -> Terms:
+    """``sequence``: ``same_beginning`` of all calls, whatever the answer. A trajectory that was cut has no term.
+
+    Every call counts, also of a tool that is not offered, and a malformed one as a call that is not the teacher's.
+    """
+    if not trajectory.ended:
+        return Terms({}, "cut off before the end token")
+    attempt = read_attempt(trajectory, valid_tools)
+    calls = [*trajectory.calls, *([Call("(malformed)", {})] if attempt.malformed else [])]
+    return Terms(
+        {"sequence": same_beginning(calls, reference.calls)}, attempt.describe(compare_tools(attempt, reference))
+    )
 
 
 def noise_terms(

@@ -36,6 +36,14 @@ def same_calls(student: list[Call], teacher: list[Call]) -> float:
     return float([call_key(call) for call in student] == [call_key(call) for call in teacher])
 
 
+def same_beginning(student: list[Call], teacher: list[Call]) -> float:
+    """How many first calls are the teacher's, over the larger number of calls; 1 for the same sequence."""
+    keys = [[call_key(call) for call in calls] for calls in (student, teacher)]
+    alike = next((i for i, (ours, gold) in enumerate(zip(*keys, strict=False)) if ours != gold), min(map(len, keys)))
+    longer = max(map(len, keys))
+    return alike / longer if longer else 1.0
+
+
 def as_many_calls(student: list[Call], teacher: list[Call]) -> float:
     """The smaller number of calls over the larger, whatever the tools; 1 if neither made any."""
     fewer, more = sorted((len(student), len(teacher)))

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Literal
 
 from ..core import InputError, Metric, Reference, Trajectory
-from .corrected import noise_terms, outcome_terms, progress_terms
+from .corrected import imitation_terms, noise_terms, outcome_terms, progress_terms
 from .function import function_terms, load_function
 from .matching import any_tool, as_many_calls, f1_tools, same_calls, same_tools
 from .official import CALCULATOR_TOOLS, FALLBACK, official_terms
@@ -138,6 +138,7 @@ REWARDS: dict[str, Reward] = {
             4.0,
             needs="calls",
         ),
+        Reward("imitate", {"sequence": 1.0}, imitation_terms, 1.0, needs="calls"),
         # of this library
         Reward("credit", {"correct": 0.7, "progress": 0.3, "clean": 0.1}, progress_terms, 1.1, needs="results"),
         Reward(

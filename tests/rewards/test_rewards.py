@@ -377,8 +377,8 @@ def test_an_unjudged_answer_has_no_reward(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_names_and_missing_teacher() -> None:
-    published, added = ["sparse", "exact", "partial", "none", "f1", "strict", "toolrl"], ["credit", "anneal", "count"]
-    assert list(REWARDS) == published + added
+    published, baselines = ["sparse", "exact", "partial", "none", "f1"], ["strict", "toolrl", "imitate"]
+    assert list(REWARDS) == [*published, *baselines, "credit", "anneal", "count"]
     assert list(CONTROLS) == ["null", "planted"]
     assert list(OFFICIAL) == ["sparse", "exact", "partial", "none", "f1"]
     trajectory = Trajectory.from_response(ANSWER)
@@ -453,6 +453,25 @@ def test_count_compares_the_number_of_calls() -> None:
     assert tools(ANSWER) == 1 and tools(ANSWER, "add") == 0 == tools(with_results("1") + ANSWER)
 
 
+def test_imitate_pays_for_the_beginning_of_the_teachers_sequence_and_nothing_else() -> None:
+    gold = teacher("add", "subtract", "multiply")
+
+    def total(response: str) -> float:
+        return REWARDS["imitate"](Trajectory.from_response(response), gold, answer="5", valid_tools=["add"]).total
+
+    made = [call(name) + NEXT for name in ("add", "subtract", "multiply")]
+    whole = "".join(made)
+    assert total(whole + ANSWER) == total(whole + WRONG) == total(whole + "I do not know." + END) == 1
+    assert total("".join(made[:2]) + ANSWER) == pytest.approx(2 / 3)  # right, but not as the teacher
+    assert total("".join(made[::-1]) + ANSWER) == total(ANSWER) == 0  # order counts
+    assert total(made[0] + made[0] + made[2] + ANSWER) == pytest.approx(1 / 3)
+    assert total(whole + made[0] + ANSWER) == pytest.approx(3 / 4)  # a needless call
+    assert total(whole + "<tool_call>\n{</tool_call>" + NEXT + ANSWER) == pytest.approx(3 / 4)  # a broken one
+    assert total(call("guess") + NEXT + whole + ANSWER) == 0  # nor is a tool that is not offered passed over
+    other = REWARDS["imitate"](Trajectory.from_response(ANSWER), Reference("t", [], [], "5"), answer="5")
+    assert other.total == 1 and total(whole) == 0  # no call where the teacher made none; cut off
+
+
 def test_groups_are_scored_as_groups() -> None:
     tasks = [SimpleNamespace(id=i, answer="5", metric="answer", toolbox=SimpleNamespace(names=["add"])) for i in "aabb"]
     trajectories = [Trajectory.from_response(call() + NEXT + end) for end in (ANSWER, WRONG, WRONG, WRONG)]
@@ -496,9 +515,9 @@ def test_what_a_reference_lacks() -> None:
         REWARDS | CONTROLS | {f"official {name}": reward for name, reward in OFFICIAL.items()}
     ).items():
         assert reward.missing(full) == reward.missing(no_tool) == ""
-        needs_teacher = name in ("exact", "partial", "f1", "strict", "toolrl", "credit", "anneal", "count")
+        needs_teacher = name in ("exact", "partial", "f1", "strict", "toolrl", "imitate", "credit", "anneal", "count")
         assert reward.missing(nothing) == ("no teacher" if needs_teacher else "")
-        lacks_calls = name in ("strict", "toolrl", "count")
+        lacks_calls = name in ("strict", "toolrl", "imitate", "count")
         assert reward.missing(names).startswith("only the names") is lacks_calls
         assert reward.missing(no_results).startswith("no results") is (name == "credit")
     for suite in SUITES:
@@ -513,7 +532,8 @@ def test_controls() -> None:
     assert abs(sum(draws) / 400 - 0.5) < 0.05 and len(set(draws)) == 400
     gave_up = call() + NEXT + "I cannot solve this.<|im_end|>"
     assert [score("planted", response).total for response in (ANSWER, WRONG, gave_up)] == [0.7, 0.0, 1.0]
-    assert [score(name, gave_up, "add").total for name in REWARDS if name != "toolrl"] == [0.0] * (len(REWARDS) - 1)
+    by_answer = REWARDS.keys() - {"toolrl", "imitate"}  # these do not look at it
+    assert {score(name, gave_up, "add").total for name in by_answer} == {0.0}
     with pytest.raises(InputError, match="there is no corrected"):
         get_reward("nul")
 

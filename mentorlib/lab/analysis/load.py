@@ -78,7 +78,7 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
 
     The method is ``base``, ``sft`` or ``grpo-<reward>``; a run that started from a model that another run trained is
     ``sft+grpo-<reward>`` and so on. Runs of one method that differ in more than their seed get the differing parameters
-    in their label, so that they are never pooled as seeds. Raises InputError if there is no such run.
+    in their label, so that they are never pooled as seeds; data sets that differ in ``seed`` alone are one. Raises InputError if there is no such run.
     """
     root = Path(root)
     names = list(runs) or sorted(
@@ -90,6 +90,10 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
         hint = "run `make study`, or 01_build_data and 02_train, or give others"
         raise InputError(f"{root}: no run folder with rows here: {hint}")
     frame = pd.DataFrame([_describe_run(name, root) for name in names])
+    drawn: dict[str, str] = {}  # the first of the data sets that differ in their seed alone: no difference in method
+    for parameters in frame["parameters"]:
+        for key in {"data", "before_data"} & parameters.keys():
+            parameters[key] = drawn.setdefault(_data_settings(str(parameters[key]), root), str(parameters[key]))
     if not runs:
         order = frame["method"].map({"base": "0", "sft": "1"}).fillna(frame["method"])
         frame = frame.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
@@ -124,6 +128,15 @@ def _describe_run(name: str, root: Path) -> dict[str, Any]:
     seconds = (ended - started).total_seconds()
     described = {"run": name, "method": method, "seed": parameters.get("seed", 0), "parameters": parameters}
     return described | {"status": info.get("status", ""), "seconds": seconds}
+
+
+def _data_settings(data: str, root: Path) -> str:
+    """What a data set was built with, but for the seed of its training tasks; its folder if nobody knows."""
+    folder = Path(data) if Path(data).exists() else root / Path(data).name
+    if not (folder / "run.json").exists():
+        return data
+    parameters = Run.open(folder).info.get("parameters") or {}
+    return _canonical({k: v for k, v in parameters.items() if k not in ("run", "root", "seed")} or data)
 
 
 def _method(parameters: Mapping[str, Any]) -> str:

@@ -31,6 +31,7 @@ METHODS = {
     "grpo-f1": "#D55E00",
     "grpo-none": "#B8A900",
     "grpo-toolrl": "#882255",
+    "grpo-imitate": "#117733",
     "grpo-credit": "#332288",
     "grpo-anneal": "#44AA99",
     "grpo-count": "#999933",

@@ -27,6 +27,21 @@ def test_runs_of_one_method_with_other_data_are_not_pooled(tmp_path: Path) -> No
     assert list(result["method"]) == ["sft data=calc", "sft data=gsm8k", "sft data=gsm8k"]
 
 
+def test_training_sets_drawn_anew_for_each_seed_are_one_method(tmp_path: Path) -> None:
+    data = {"n_train": 20, "eval_seed": 0}
+    made = {f"data-{i}": {**data, "seed": i, "run": f"data-{i}"} for i in range(2)} | {"larger": {"n_train": 40}}
+    made |= {f"sft-{i}": {"method": "sft", "seed": i, "data": f"runs/data-{i}"} for i in range(2)}
+    for name, parameters in made.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps({"parameters": parameters}))
+    assert list(analysis.load.methods(["sft-0", "sft-1"], tmp_path)["method"]) == ["sft", "sft"]
+    (tmp_path / "other").mkdir()
+    other = {"method": "sft", "seed": 0, "data": "runs/larger"}
+    (tmp_path / "other" / "run.json").write_text(json.dumps({"parameters": other}))
+    result = list(analysis.load.methods(["sft-0", "sft-1", "other"], tmp_path)["method"])
+    assert result == ["sft data=data-0", "sft data=data-0", "sft data=larger"]
+
+
 def test_a_run_that_continues_another_is_labelled_so(tmp_path: Path) -> None:
     for seed in (0, 1):
         for name, extra in (("half", {"method": "sft"}), ("whole", {"method": "grpo", "steps": 12}), ("plain", {})):

@@ -72,7 +72,8 @@ def test_score_file(tmp_path: Path) -> None:
         "seem_cut": 0,
     }
     first, second, third = (json.loads(line) for line in out.read_text().splitlines())
-    assert first["id"] == 7 and set(first["scores"]) == set(REWARDS) - {"strict", "toolrl", "imitate", "count", "credit"}
+    with_calls = {"strict", "toolrl", "imitate", "count", "credit"}
+    assert first["id"] == 7 and set(first["scores"]) == set(REWARDS) - with_calls
     assert first["scores"]["exact"]["total"] == pytest.approx(1.1)
     assert set(first["scores"]["exact"]) == {"total", "terms", "reason"}
     assert second["scores"]["strict"]["total"] == pytest.approx(1.1) and second["scores"]["toolrl"]["total"] == 4.0

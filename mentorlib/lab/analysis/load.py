@@ -78,7 +78,8 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
 
     The method is ``base``, ``sft`` or ``grpo-<reward>``; a run that started from a model that another run trained is
     ``sft+grpo-<reward>`` and so on. Runs of one method that differ in more than their seed get the differing parameters
-    in their label, so that they are never pooled as seeds; data sets that differ in ``seed`` alone are one. Raises InputError if there is no such run.
+    in their label, so that they are never pooled as seeds; data sets that differ in ``seed`` alone are one. Raises
+    InputError if there is no such run.
     """
     root = Path(root)
     names = list(runs) or sorted(

@@ -14,4 +14,4 @@ WORKDIR /mentorlib
 COPY --chown=mentor . .
 RUN make .venv/.installed
 EXPOSE 8888
-CMD [".venv/bin/python", "-m", "jupyterlab", "--ip=0.0.0.0", "--no-browser"]
+CMD [".venv/bin/python", "-m", "mentorlib", "lab", "--ip=0.0.0.0", "--no-browser"]

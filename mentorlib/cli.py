@@ -156,6 +156,19 @@ def _init(folder: Annotated[str, Argument(help="a new or empty folder")]) -> Non
     print(f"cd {shlex.quote(str(made))} && {shlex.quote(sys.executable)} -m mentorlib run notebooks/00_tour.ipynb")
 
 
+@app.command("lab", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def _lab(context: typer.Context) -> None:
+    """Open JupyterLab on the workspace, at its README; takes JupyterLab's options, such as --no-browser."""
+    from jupyterlab.labapp import main as jupyterlab
+
+    from .lab.workspace import JUPYTERLAB
+    from .runs.workspace import find_workspace
+
+    os.chdir(find_workspace())
+    settings = ["--LabApp.default_url=/lab/tree/README.md", f"--LabApp.app_settings_dir={JUPYTERLAB}"]
+    jupyterlab([*settings, *context.args])
+
+
 @app.command("score")
 def _score(
     file: Annotated[str, Argument(help="JSON Lines: response, answer, teacher_tools")],

@@ -133,7 +133,9 @@ def load_tasks(
     if path.is_dir():
         path = path / "tasks.parquet"
     if not path.exists():
-        raise InputError(f"{path}: no such data set: run 01_build_data first, or give its run folder")
+        known = sorted(str(file.parent) for file in Path("runs").glob("*/tasks.parquet"))
+        hint = f"there are {', '.join(known)}: give one of them (data=)" if known else "run 01_build_data first"
+        raise InputError(f"{path}: no such data set; {hint}, or give a run folder of 01_build_data")
     try:
         rows = read_parquet(path)
     except InputError as e:

@@ -63,6 +63,13 @@ def test_a_missing_malformed_or_empty_file_is_a_one_line_error(run, tmp_path):
             load_tasks(path, suite)
 
 
+def test_data_sets_that_exist_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_tasks(Run("mine"), generate("calculator", 1), [])
+    with pytest.raises(InputError, match="runs/none: no such data set; there are runs/mine: give one of them"):
+        load_tasks("runs/none")
+
+
 def test_contamination_is_thirteen_words_or_the_whole_question():
     long = " ".join(f"w{i}" for i in range(20))
     questions = [f"x {long[6:]}", " ".join(long.split()[:12]), "who IS it", "who is"]

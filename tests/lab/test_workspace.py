@@ -63,7 +63,12 @@ def test_a_wheel_gives_a_workspace_whose_tour_runs(tmp_path):
     run(*pip, "wheel", "--no-deps", "--no-index", "--no-build-isolation", "-w", wheels, source)
     (wheel,) = wheels.iterdir()
     names = ZipFile(wheel).namelist()
-    for name in ("py.typed", "students/nano/model.safetensors", "lab/workspace/notebooks/00_tour.ipynb"):
+    for name in (
+        "py.typed",
+        "students/nano/model.safetensors",
+        "lab/workspace/notebooks/00_tour.ipynb",
+        "lab/workspace/jupyterlab/overrides.json",
+    ):
         assert f"mentorlib/{name}" in names
     metadata = ZipFile(wheel).read(next(n for n in names if n.endswith("/METADATA"))).decode()
     assert "License-Expression: Apache-2.0" in metadata and any(n.endswith("licenses/LICENSE") for n in names)

@@ -12,6 +12,7 @@ import io
 import logging
 import os
 import re
+import sqlite3
 import sys
 import tempfile
 import time
@@ -23,12 +24,14 @@ from typing import Any
 import nbformat
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from nbformat.sign import NotebookNotary
 
 from ...core import InputError
 from ...runs.files import REMEDIES, write_text
 from ...runs.processes import RUN_LOCK, claim_run, lock_folder, release_run, unlock_folder
 from ...runs.provenance import git_revision, versions
 from ...runs.run import Run, check_name
+from ...runs.workspace import find_workspace
 from ..report.html import to_html
 from .parameters import check_parameters, parameters_of, read_notebook
 
@@ -50,7 +53,7 @@ def run_notebook(
     on_line: Callable[[str], None] | None = None,
     patience: float = 0.0,
 ) -> Path:
-    """Execute a notebook in the current directory and return the path of its HTML report.
+    """Execute a notebook in the workspace (`find_workspace`) and return the path of its HTML report.
 
     Args:
         notebook: the .ipynb file; it is not changed.
@@ -68,6 +71,11 @@ def run_notebook(
         NotebookFailed: a cell raised anything else, or the kernel died; notebook and report show how far it came, and
             the run's status is "failed".
     """
+    here, home = Path.cwd(), find_workspace()
+    if home != here:  # its kernel goes there, too
+        with contextlib.chdir(home):
+            report = run_notebook(here / notebook, parameters, output and here / output, on_line, patience)
+        return Path(os.path.relpath(home / report))
     notebook = Path(notebook)
     node = read_notebook(notebook)
     known = {p.name: p for p in parameters_of(node, notebook)}
@@ -157,6 +165,8 @@ def _run_into(
 def _write_report(output: Path, executed: nbformat.NotebookNode, values: Mapping[str, Any]) -> None:
     """Write notebook.ipynb, report.html and, if that links to it, trajectories.html."""
     write_text(output / "notebook.ipynb", nbformat.writes(executed))
+    with contextlib.suppress(OSError, sqlite3.Error):  # such as a home that cannot be written
+        NotebookNotary().sign(executed)  # JupyterLab need not ask whether it is trusted: it was executed here
     page = to_html(executed)
     if "trajectories.html#" in page:  # the report's numbers link to the trajectories behind them
         from ..report.viewer import write_trajectories_of_runs  # it imports pandas and scipy, a second

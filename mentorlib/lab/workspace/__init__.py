@@ -9,6 +9,7 @@ from pathlib import Path
 from ...core import InputError
 
 _FOLDER = Path(__file__).parent
+JUPYTERLAB = _FOLDER / "jupyterlab"  # settings: pages (.md) open as pages, and no question about Jupyter's news
 PARTS = ("notebooks", "studies", "README.md", "mine.py")
 
 

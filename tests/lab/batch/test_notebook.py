@@ -10,6 +10,7 @@ import time
 import nbformat
 import plotly.graph_objects as go
 import pytest
+from nbformat.sign import NotebookNotary
 from tiny import notebook
 
 from mentorlib.core import InputError
@@ -319,6 +320,10 @@ def test_the_notebook_metadata_is_json(tmp_path):
     assert (
         json.loads((tmp_path / "out" / "notebook.ipynb").read_text())["metadata"]["mentorlib"]["notebook"] == "p.ipynb"
     )
+    executed = nbformat.read(tmp_path / "out" / "notebook.ipynb", 4)
+    assert NotebookNotary().check_signature(executed)  # JupyterLab opens it without a question
+    executed.cells[-1].outputs[0].text = "another"
+    assert not NotebookNotary().check_signature(executed)
 
 
 def test_two_executions_do_not_fill_one_run(tmp_path):

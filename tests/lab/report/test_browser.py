@@ -248,20 +248,16 @@ def test_a_study_on_paper(tab: Any, story: Path) -> None:
 
 @pytest.fixture(scope="module")
 def lab(root: Path) -> Iterator[str]:
-    """The address of a JupyterLab on the folder of ``root``."""
+    """The address of a JupyterLab on the folder of ``root``, as ``mentor lab`` opens it."""
+    (root.parent / "README.md").write_text("# The way in\n\n[the tour](notebooks/tour.ipynb)\n")
+    notebook(root.parent / "notebooks/tour.ipynb", "n: int = 1")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = [
-        "--no-browser",
-        f"--port={port}",
-        "--IdentityProvider.token=t",
-        "--allow-root",
-        "--ServerApp.open_browser=False",
-    ]
+    words = ["--no-browser", f"--port={port}", "--IdentityProvider.token=t", "--allow-root"]
     settings = {**os.environ, "PYTHONPATH": str(NOTEBOOKS.parent), "JUPYTER_CONFIG_DIR": str(root.parent / "config")}
     server = subprocess.Popen(
-        [sys.executable, "-m", "jupyterlab", *words, f"--ServerApp.root_dir={root.parent}"],
+        [sys.executable, "-m", "mentorlib", "lab", *words],
         env=settings,
         cwd=root.parent,
         stdout=subprocess.DEVNULL,
@@ -287,6 +283,17 @@ def opened(browser: Any, lab: str, name: str) -> Any:
     page.click(".lm-MenuBar-item:has-text('Run')")
     page.click(".lm-Menu-item:has-text('Run All Cells') >> nth=0")
     return page
+
+
+@pytest.mark.slow
+def test_jupyterlab_opens_at_the_readme(browser: Any, lab: str) -> None:
+    page = browser.new_context().new_page()
+    page.set_default_timeout(180_000)
+    page.goto(lab.replace("/lab/tree", "/?token=t"))
+    page.click(".jp-MarkdownViewer a:has-text('the tour')")  # drawn, not as source
+    page.wait_for_selector(".jp-Notebook .jp-Cell")
+    assert page.url.endswith("/lab/tree/notebooks/tour.ipynb")
+    page.context.close()
 
 
 @pytest.mark.slow
@@ -354,8 +361,8 @@ def test_every_notebook_runs_all_without_an_error(browser: Any, lab: str, root: 
     for name, parameters in given.items():
         node = parameterize_notebook(load_notebook_node(str(NOTEBOOKS / f"{name}.ipynb")), parameters)
         node.cells.append(nbformat.v4.new_code_cell(f"open('{name}.done', 'w').close()"))
-        nbformat.write(node, root.parent / f"{name}.ipynb")
-        page = opened(browser, lab, f"{name}.ipynb")
+        nbformat.write(node, root.parent / "notebooks" / f"{name}.ipynb")  # the kernel starts there, below the runs
+        page = opened(browser, lab, f"notebooks/{name}.ipynb")
         start = time.monotonic()
         while not (root.parent / f"{name}.done").exists():
             wrong = page.query_selector("[data-mime-type='application/vnd.jupyter.error']")

@@ -6,7 +6,7 @@ then fewest calls, fewest tokens, first sampled. The teacher's agreement with it
 different tool sets, the reference is one correct choice among several.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -26,7 +26,7 @@ from ..sandbox.pool import Sandbox
 from ..task import SYSTEM, Pair, Task
 from .check_references import RejectedRow, verify_references
 from .parquet import check_ids
-from .suites import SUITES
+from .suites import SUITES, suite_name
 
 
 def load_teacher(
@@ -61,6 +61,7 @@ def distill(
     sandbox: Sandbox,
     *,
     suites: Sequence[str] = (),
+    drawn: Iterable[str] = SUITES,
     run: Run | None = None,
     samples: int = 4,
     temperature: float = 0.7,
@@ -78,8 +79,9 @@ def distill(
         teacher: None changes nothing.
         pairs: tasks, with references if they have any.
         sandbox: where the tools run.
-        suites: whose training tasks the teacher samples; by default the generated ones (``SUITES``) and those that
-            came without a reference.
+        suites: whose training tasks the teacher samples; by default those in ``drawn``, and what came without a
+            reference.
+        drawn: the suites that were generated. Both as generate takes them.
         run: where the agreement of each task is written (``teacher.jsonl``).
         samples: trajectories a task.
         temperature, max_turns, max_tokens, system, seed, progress: see sample_tasks.
@@ -99,10 +101,12 @@ def distill(
         raise InputError(f"samples={samples}: sample at least one trajectory a task")
     check_ids(pairs)  # before requests cost anything
     training = {task.suite for task, _ in pairs if task.split == "train"}
+    suites = [suite_name(suite) for suite in suites]
     if unknown := sorted(set(suites) - training):
         raise InputError(f"no training tasks of suite {unknown[0]!r}: choose among {', '.join(sorted(training))}")
-    unchanged = [pair for pair in pairs if not _is_sampled(*pair, suites)]
-    tasks = [task for task, reference in pairs if _is_sampled(task, reference, suites) for _ in range(samples)]
+    drawn = {suite_name(suite) for suite in drawn}
+    unchanged = [pair for pair in pairs if not _is_sampled(*pair, suites, drawn)]
+    tasks = [task for task, reference in pairs if _is_sampled(task, reference, suites, drawn) for _ in range(samples)]
     trajectories = sample_tasks(
         teacher,
         tasks,
@@ -121,10 +125,10 @@ def distill(
     return kept + unchanged, rejected, {**agreement(rows), **usage}
 
 
-def _is_sampled(task: Task, reference: Reference, suites: Sequence[str]) -> bool:
+def _is_sampled(task: Task, reference: Reference, suites: Sequence[str], drawn: Container[str]) -> bool:
     if suites:
         return task.split == "train" and task.suite in suites
-    return task.split == "train" and (task.suite in SUITES or not reference.calls)
+    return task.split == "train" and (task.suite in drawn or not reference.calls)
 
 
 def select_references(

@@ -16,8 +16,9 @@ from functools import partial
 from typing import Any, Literal
 
 from ..core import InputError, Metric, Reference, Trajectory
+from ..runs.functions import load_function
 from .corrected import imitation_terms, noise_terms, outcome_terms, progress_terms
-from .function import function_terms, load_function
+from .function import FORM, function_terms
 from .matching import any_tool, as_many_calls, f1_tools, same_calls, same_tools
 from .official import CALCULATOR_TOOLS, FALLBACK, official_terms
 from .score import Score, Terms
@@ -184,7 +185,8 @@ def get_reward(reward: str | Reward, version: str = "corrected") -> Reward:
     if ":" in reward or reward.endswith(".py"):
         if version == "official":
             raise InputError(f"reward={reward}: the release has no functions of your own; use the corrected version")
-        terms = partial(function_terms, function=load_function(reward), place=reward)
+        function = load_function(reward, kind="reward", form=FORM, arguments=3)
+        terms = partial(function_terms, function=function, place=reward)
         return Reward(reward, {reward.rpartition(":")[2]: 1.0}, terms, math.nan)
     near = get_close_matches(reward, known, 1)
     meant = f"did you mean {near[0]}? " if near else ""

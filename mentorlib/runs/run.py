@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from ..core import InputError
 from .files import Row, append_rows, dumps_json, file_hash, json_lines, jsonable, read_json, read_rows, write_text
+from .functions import function_file
 from .processes import claim_run, release_run
 from .provenance import git_revision, versions
 from .query import query_rows
@@ -31,10 +32,10 @@ _ABSENT = object()
 class Run:
     """Create ``root/run``, or reopen it when its parameters agree with ``params``, or when it failed.
 
-    Parameters are stored as JSON. Those that name an existing file are hashed into run.json's ``data``. Reopening a run
-    that ended removes its results, which are then recorded again. A run that failed may be corrected: it takes the new
-    parameters, keeps the old ones under ``corrected`` of run.json, and loses its evaluation; `trainer.launch.train`
-    keeps its training where the parameters of that are the same.
+    Parameters are stored as JSON. Files that they name, also as FILE.py:FUNCTION, are hashed into run.json's ``data``.
+    Reopening a run that ended removes its results, which are then recorded again. A run that failed may be corrected:
+    it takes the new parameters, keeps the old ones under ``corrected`` of run.json, and loses its evaluation;
+    `trainer.launch.train` keeps its training where the parameters of that are the same.
 
     Raises:
         InputError: ``run`` cannot be a folder's name, a run of that name has other parameters (each is named), or a
@@ -73,7 +74,7 @@ class Run:
             "machine": {"system": platform.platform(), "cores": os.cpu_count()},
             "versions": versions(),
             "git": git_revision(),
-            "data": {v: file_hash(v) for v in params.values() if isinstance(v, str) and os.path.isfile(v)},
+            "data": _files(params),
         }
 
     def _reopen(self, params: dict[str, Any]) -> None:
@@ -85,6 +86,7 @@ class Run:
             self.info["corrected"] = [*self.info.get("corrected", []), {"time": _now(), "was": old}]
             self._describe(params)
             shutil.rmtree(self.path / "eval", ignore_errors=True)
+        self.info["data"] |= _files(params)  # they may have changed
         reopened = [*self.info.get("reopened", []), {"time": _now(), "git": git_revision(), "was": self.status}]
         self.info |= {"reopened": reopened, "status": "running", "finished": None}
 
@@ -223,6 +225,13 @@ def check_reopen(run: str, root: str | Path = "runs", **params: Any) -> None:
         raise InputError(
             f"{file.parent} exists with other parameters: {listed}; choose another run name or remove the folder"
         )
+
+
+def _files(params: Mapping[str, Any]) -> dict[str, str]:
+    """The hashes of the files that parameters name, by path."""
+    values = [item for value in params.values() for item in (value if isinstance(value, list) else [value])]
+    files = [function_file(text) or text for text in values if isinstance(text, str)]
+    return {file: file_hash(file) for file in files if os.path.isfile(file)}
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

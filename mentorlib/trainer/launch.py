@@ -24,7 +24,6 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..core import InputError
 from ..data.parquet import load_tasks
-from ..rewards.function import function_file
 from ..rollout.model import load_model
 from ..runs.files import read_json
 from ..runs.processes import die_with_parent
@@ -81,8 +80,6 @@ def train(
     """
     try:
         check_settings(**{"method": "none"} | run.params)
-        if run.params.get("method") == "grpo" and (file := function_file(str(run.params.get("reward", "")))):
-            run.uses(file)  # a training whose reward has changed begins anew
         if _is_trained(run):
             print(f"{run.path}: trained in an earlier attempt, whose model/ is taken", flush=True)
             if (run.path / TOO_LONG).exists():

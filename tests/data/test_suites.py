@@ -15,7 +15,7 @@ from mentorlib.core import Execution, InputError, format_tool_result
 from mentorlib.data import suites
 from mentorlib.data.check_references import verify_references
 from mentorlib.data.problem import SPLITS, reference_from_calls
-from mentorlib.data.suites import SUITES, calculator, generate, retrieval
+from mentorlib.data.suites import SUITES, calculator, check_suite, generate, retrieval
 from mentorlib.data.suites.calculator import (
     BOXES,
     CALCULATOR,
@@ -324,13 +324,60 @@ def test_the_table_names_every_suite():
     assert re.findall(r"^\| `(\w+)` \|", BENCHMARK, re.MULTILINE) == list(SUITES)
 
 
-def test_the_example_is_a_suite_in_one_file(tmp_path, monkeypatch, sandbox):
-    """The page's file of at most fifty lines is found in the folder of the suites, drawn by name and verified."""
+def example() -> str:
     (code,) = re.findall(r"```python\n(.*?)```", BENCHMARK, re.DOTALL)
-    assert len(code.splitlines()) <= 50
-    (tmp_path / "parcels.py").write_text(code)
-    monkeypatch.setattr(suites, "__path__", [*suites.__path__, str(tmp_path)])
-    monkeypatch.setattr(suites, "SUITES", suites.load_suites())
-    pairs = [pair for split in ("train", "eval") for pair in generate("parcels", 100, split=split)]
+    return code
+
+
+def test_the_example_is_a_suite_in_one_file(tmp_path, monkeypatch, sandbox):
+    """The page's file of at most fifty lines is drawn from where it lies, and by name in the folder of the suites."""
+    assert len(example().splitlines()) <= 50
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(example())
+    pairs = [pair for split in ("train", "eval") for pair in generate("mine.py:parcels", 100, split=split)]
     kept, rejected = verify_references(pairs, sandbox)
-    assert kept == pairs and not rejected
+    assert kept == pairs and not rejected and {task.suite for task, _ in pairs} == {"parcels"}
+    Path("inside").mkdir()
+    Path("inside/parcels.py").write_text(example() + 'SUITES = {"parcels": parcels}\n')
+    monkeypatch.setattr(suites, "__path__", [*suites.__path__, str(tmp_path / "inside")])
+    monkeypatch.setattr(suites, "SUITES", suites.load_suites())
+    assert [task.question for task, _ in generate("parcels", 100)] == [task.question for task, _ in pairs[:100]]
+    with pytest.raises(InputError, match="'parcels' is a built-in suite: give the function another name"):
+        generate("mine.py:parcels", 1)
+
+
+def test_a_suite_in_a_file_takes_options_and_is_read_again_when_it_changes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(example())
+    assert all(
+        reference.calls[0].arguments["grams"] < 99 for _, reference in generate("mine.py:parcels", 9, heaviest=98)
+    )
+    with pytest.raises(InputError, match=r"no option 'heavest': did you mean heaviest\?"):
+        check_suite("mine.py:parcels", {"heavest": 50})
+    before = generate("mine.py:parcels", 1)[0][0].question
+    Path("mine.py").write_text(example().replace("A parcel of", "A letter of"))
+    assert generate("mine.py:parcels", 1)[0][0].question == before.replace("A parcel of", "A letter of")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (None, r"suite=mine.py:f: mine.py cannot be read"),
+        ("def f(", r"does not load: SyntaxError"),
+        ("def g(rng): 1", r"has no function 'f'; did you mean g\?|it has g"),
+        ("def f(): 1", r"f takes other arguments: write it as def f\(rng, ...\), returning a Problem"),
+        ("def f(rng):\n    1 / 0", r"suite=mine.py:f failed: ZeroDivisionError: division by zero \(line 2\): mend it"),
+        ("def f(rng): return 'x'", r"suite=mine.py:f returned 'x', which is no Problem: write it as def f"),
+        (
+            "from mentorlib.data.problem import Problem\ndef f(rng): return Problem('?', [], 1, None, {1, 2})",
+            "suite=mine.py:f failed: TypeError: Object of type set is not JSON serializable",
+        ),
+    ],
+)
+def test_a_wrong_suite_in_a_file_is_one_line(tmp_path, monkeypatch, code, words):
+    monkeypatch.chdir(tmp_path)
+    if code:
+        Path("mine.py").write_text(code + "\n")
+    with pytest.raises(InputError, match=words) as error:
+        generate("mine.py:f", 1)
+    assert "\n" not in str(error.value)

@@ -9,10 +9,11 @@ import pytest
 
 from mentorlib.core import Call, InputError, Reference, Trajectory
 from mentorlib.lab.analysis.reward_effects import advantages, counterfactual, rescore
-from mentorlib.rewards.function import TERMS, function_file
+from mentorlib.rewards.function import TERMS
 from mentorlib.rewards.reward import REWARDS, get_reward
 from mentorlib.rewards.stored_rows import score_file
 from mentorlib.rewards.trl import as_trl
+from mentorlib.runs.functions import function_file
 
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 2, "b": 3}}\n</tool_call><|im_end|>\n'
 RESULT = "<|im_start|>user\n<tool_response>\n5\n</tool_response><|im_end|>\n<|im_start|>assistant\n"

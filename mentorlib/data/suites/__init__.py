@@ -1,7 +1,8 @@
 """The controlled executable-tool benchmark: one suite in domain, and a ladder whose rungs each change one thing.
 
 Each module of this folder is one suite or several variants of one: it has a dict ``SUITES`` from names to functions
-``draw(rng, **options) -> Problem``. To add a suite, add a file. docs/benchmark.md lists the suites.
+``draw(rng, **options) -> Problem``. To add a suite, add a file here, or name a function in a file of your own:
+``FILE.py:FUNCTION``. docs/benchmark.md lists the suites.
 """
 
 import difflib
@@ -15,6 +16,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from ...core import Execution, InputError
+from ...runs.functions import describe_error, function_file, load_function
 from ...task import Pair, Task
 from ..problem import SPLITS, Problem, reference_from_calls
 
@@ -28,17 +30,40 @@ def load_suites() -> dict[str, Callable[..., Problem]]:
 
 
 SUITES = load_suites()
+_FORM = "write it as def {name}(rng, ...), returning a Problem (docs/benchmark.md)"
+
+
+def suite_function(suite: str) -> Callable[..., Problem]:
+    """The function that draws a suite's problems: of a name in SUITES, or at ``FILE.py:FUNCTION``.
+
+    Raises:
+        InputError: no such suite (the nearest name is given), file or function, or a function with a suite's name.
+    """
+    if function_file(suite) or suite.endswith(".py"):
+        draw: Callable[..., Problem] = load_function(suite, kind="suite", form=_FORM, arguments=1)
+        if suite_name(suite) in SUITES:
+            raise InputError(
+                f"suite={suite}: {suite_name(suite)!r} is a built-in suite: give the function another name"
+            )
+        return draw
+    if suite not in SUITES:
+        choice = f"{', '.join(SUITES)} or FILE.py:FUNCTION"
+        raise InputError(f"unknown suite {suite!r}: {_nearest(suite, SUITES)}choose one of {choice}")
+    return SUITES[suite]
+
+
+def suite_name(suite: str) -> str:
+    """What the tasks of a suite are called by: its name, or that of its function."""
+    return suite.rpartition(":")[2] if function_file(suite) else suite
 
 
 def check_suite(suite: str, options: Mapping[str, Any] | None = None) -> None:
     """Check the name of a suite and the options of its draw function.
 
     Raises:
-        InputError: no such suite or option (the nearest name is given), or a value of another type or range.
+        InputError: as suite_function; no such option (the nearest name is given), or a value of another type or range.
     """
-    if suite not in SUITES:
-        raise InputError(f"unknown suite {suite!r}: {_nearest(suite, SUITES)}choose one of {', '.join(SUITES)}")
-    draw = SUITES[suite]
+    draw = suite_function(suite)
     known = [name for name in inspect.signature(draw).parameters if name != "rng"]
     types = get_type_hints(getattr(draw, "func", draw))
     for name, value in (options or {}).items():
@@ -65,26 +90,28 @@ def generate(suite: str, n: int, seed: int = 0, split: str = "train", **options:
     A problem's key decides its split, so that no problem is in two splits, in any suite.
 
     Args:
-        suite: a name in SUITES.
+        suite: a name in SUITES, or FILE.py:FUNCTION, whose tasks' suite is called as the function.
         n: number of tasks.
         seed: of the random generator.
         split: a name in SPLITS.
         options: of the suite's draw function, as in ``generate("longer", 100, calls=(7, 8))``; part of the tasks' ids.
 
     Raises:
-        InputError: an unknown suite or split, an option that the suite has not, or more tasks than it has.
+        InputError: an unknown suite or split, an option that the suite has not, or more tasks than it has; or a
+            function in a file that raised an error or returned something else.
     """
     check_suite(suite, options)
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+    draw, place, suite = suite_function(suite), suite, suite_name(suite)
     rng = random.Random(f"{suite}/{split}/{seed}")
     name = "-".join([suite, split, str(seed), *(f"{key}={value}" for key, value in options.items())])
     pairs: list[Pair] = []
     seen: set[str] = set()
     misses = 0
     while len(pairs) < n:
-        problem = SUITES[suite](rng, **options)
-        if problem.question in seen or problem.split != split:
+        problem, bucket = _draw(draw, place, rng, options)
+        if problem.question in seen or bucket != split:
             misses += 1
             if misses > 10_000:
                 raise InputError(f"suite {suite!r} has only about {len(pairs)} {split} tasks: ask for fewer than {n}")
@@ -95,3 +122,21 @@ def generate(suite: str, n: int, seed: int = 0, split: str = "train", **options:
         task = Task(f"{name}-{len(pairs)}", problem.question, answer, problem.toolbox, suite, split, problem.metric)
         pairs.append((task, reference_from_calls(task.id, problem.calls, answer)))
     return pairs
+
+
+def _draw(
+    draw: Callable[..., Problem], place: str, rng: random.Random, options: Mapping[str, Any]
+) -> tuple[Problem, str]:
+    """A problem and its split; what goes wrong in a function of the user's is one line."""
+    try:
+        problem = draw(rng, **options)
+        if isinstance(problem, Problem):
+            return problem, problem.split
+    except (Exception, SystemExit) as error:
+        if not (file := function_file(place)) or isinstance(error, InputError):
+            raise
+        raise InputError(f"suite={place} failed: {describe_error(error, file)}: mend it, then run it again") from None
+    shown = " ".join(repr(problem).split())
+    raise InputError(
+        f"suite={place} returned {shown:.60}, which is no Problem: {_FORM.format(name=place.rpartition(':')[2])}"
+    )

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from ...core import InputError
-from ...rewards.function import function_file
+from ...runs.functions import function_file
 from ...runs.query import query_rows, select_rows
 from ...runs.run import Run
 from . import comparison, exploits, load, outcomes, reward_effects, tool_use, training, ungrounded

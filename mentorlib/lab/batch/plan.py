@@ -17,8 +17,8 @@ import yaml
 
 from ...core import InputError
 from ...data.sources import SOURCES
-from ...rewards.function import function_file
 from ...runs.files import file_hash
+from ...runs.functions import function_file
 from ...runs.provenance import versions
 from ...runs.run import check_name
 from .parameters import check_parameters, load_yaml, parameters_of, read_notebook

@@ -12,6 +12,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -24,7 +25,7 @@ from .runs.files import describe_os_error, is_stream
 from .runs.run import Run
 
 app = typer.Typer(
-    help="Distil tool use into small models; see what rewards do.",
+    help="Distil tool use into small models; see what rewards do. Begin with: mentor run notebooks/00_tour.ipynb",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -39,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(None if arguments is None else list(arguments), prog_name="mentor", standalone_mode=False) or 0
         sys.stdout.flush()
     except typer.TyperException as error:  # of the command line itself, such as an unknown option
-        return _report_error(f"{error.format_message().rstrip('.')}; see --help", 2)
+        hint = _papermill_hint(sys.argv[1:] if arguments is None else arguments) or "see --help"
+        return _report_error(f"{error.format_message().rstrip('.')}; {hint}", 2)
     except InputError as error:
         return _report_error(str(error), 2)
     except BrokenPipeError:  # of a reader such as `head`, which has what it wanted
@@ -55,6 +57,13 @@ def _report_error(message: str, code: int) -> int:
     return code
 
 
+def _papermill_hint(words: Sequence[str]) -> str:
+    """How to write what papermill takes as ``-p steps 3``; "" if the command line has nothing of the kind."""
+    at = next((i for i, word in enumerate(words) if word in ("-p", "-r")), len(words))
+    name, value = words[at + 1 : at + 3] if len(words) > at + 2 else ("steps", "3")
+    return f"write parameters as key=value: {name}={value}" if at < len(words) else ""
+
+
 def _beside(output: str) -> Any:
     """Where to say what was written: on stderr if the output itself may be stdout."""
     return sys.stderr if output and is_stream(output) else sys.stdout
@@ -65,10 +74,24 @@ def _complete_run(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def _complete_parameter(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    from .lab.batch.parameters import parameters_of, read_notebook
+
+    with suppress(InputError):
+        known = parameters_of(read_notebook(context.params.get("notebook", "")))
+        return [(f"{p.name}=", p.help) for p in known if f"{p.name}=".startswith(incomplete)]
+    return []
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"mentor {metadata.version('mentorlib')}")
         raise typer.Exit
+
+
+def _examples(*commands: str) -> str:
+    """The end of a command's help."""
+    return "\n\n".join(f"$ mentor {command}".replace("[", r"\[") for command in commands)
 
 
 def _output(help: str) -> Any:
@@ -87,11 +110,23 @@ def _options(
     pass
 
 
-@app.command("run")
+@app.command(
+    "run",
+    epilog=_examples(
+        "run notebooks/00_tour.ipynb",
+        "run notebooks/02_train.ipynb data=runs/quick-data reward=f1 steps=24 run=f1",
+        "run notebooks/05_compare.ipynb runs=[quick-exact,f1] run=compare",
+    ),
+)
 def _run(
     notebook: str,
     parameters: Annotated[
-        list[str] | None, Argument(metavar="key=value", help=r"values are YAML: suites=\[a, b] lr=1e-6 limit=null")
+        list[str] | None,
+        Argument(
+            metavar="key=value",
+            help=r"values are YAML: suites=\[a, b] lr=1e-6 limit=null",
+            autocompletion=_complete_parameter,
+        ),
     ] = None,
     output: Annotated[str, Option(help="folder for notebook.ipynb and report.html (default: the run's folder)")] = "",
     attached: Annotated[
@@ -120,14 +155,15 @@ def _key_values(words: list[str] | None) -> dict[str, str]:
     for word in words or ():
         name, equals, value = word.partition("=")
         if not equals or not name.isidentifier():
-            raise InputError(f"{word!r}: write parameters as key=value")
+            hint = "; the executed notebook goes into the run's folder, or --output" if word.endswith(".ipynb") else ""
+            raise InputError(f"{word!r}: write parameters as key=value{hint}")
         if name in given:
             raise InputError(f"{name!r} is given twice")
         given[name] = value
     return given
 
 
-@app.command("study")
+@app.command("study", epilog=_examples("study studies/quick.yaml"))
 def _study(
     file: str,
     workers: Annotated[int | None, Option(min=1, help="stages at a time (default: the file's)")] = None,
@@ -146,7 +182,7 @@ def _study(
     return 0
 
 
-@app.command("init")
+@app.command("init", epilog=_examples("init my-work"))
 def _init(folder: Annotated[str, Argument(help="a new or empty folder")]) -> None:
     """Make a workspace: the notebooks, the studies and a reward of your own to begin with."""
     from .lab.workspace import create_workspace
@@ -169,7 +205,9 @@ def _lab(context: typer.Context) -> None:
     jupyterlab([*settings, *context.args])
 
 
-@app.command("score")
+@app.command(
+    "score", epilog=_examples("score rollouts.jsonl", "score rollouts.jsonl --reward exact --reward mine.py:brevity")
+)
 def _score(
     file: Annotated[str, Argument(help="JSON Lines: response, answer, teacher_tools")],
     rewards: Annotated[list[str] | None, Argument(help="as --reward")] = None,
@@ -194,7 +232,7 @@ def _score(
     return 1 if counts["rejected"] else 0
 
 
-@app.command("view")
+@app.command("view", epilog=_examples("view quick-exact", 'view quick-exact --text --where "not correct" -n 5'))
 def _view(
     run: RunName,
     rows: Annotated[
@@ -252,7 +290,7 @@ def _open_page(run: Run, file: str, where: str, output: str) -> None:
         print("no web browser here: open that file in one")
 
 
-@app.command("verify")
+@app.command("verify", epilog=_examples("verify quick-exact", "verify reports/quick"))
 def _verify(
     target: Annotated[str, Argument(help="a run's name or folder, a report.html, or a study's report or folder")],
 ) -> int:
@@ -277,7 +315,7 @@ def _verify(
     return 1 if wrong else 0
 
 
-@app.command("export")
+@app.command("export", epilog=_examples("export quick-exact", "export quick-exact --to hub --license apache-2.0"))
 def _export(
     run: RunName,
     to: Annotated[Literal["archive", "hub", "inspect", "trackio"], Option()] = "archive",
@@ -302,7 +340,7 @@ def _export(
         print(f"{traces} traces in trackio's project {project}: trackio show --project {shlex.quote(project)}")
 
 
-@app.command("import")
+@app.command("import", epilog=_examples("import quick-exact.tar.gz --name theirs"))
 def _import(file: str, name: Annotated[str, Option(help="of the new run (default: the one it had)")] = "") -> None:
     """Unpack an archive of a run into runs/."""
     from .lab.export.archive import load_archive
@@ -310,7 +348,7 @@ def _import(file: str, name: Annotated[str, Option(help="of the new run (default
     print(load_archive(file, name=name or None).path)
 
 
-@app.command("check")
+@app.command("check", epilog=_examples("check runs/models/SmolLM2-135M-Instruct groups=4 group_size=8"))
 def _check(
     model: Annotated[str, Argument(help="nano, a model folder, a .gguf file or a hub name")],
     settings: Annotated[

@@ -58,6 +58,9 @@ def test_a_failing_cell_is_exit_1_with_a_report(capfd):
         (["run", "n.ipynb", "n=x"], "takes int"),
         (["run", "n.ipynb", "n"], "write parameters as key=value"),
         (["run", "n.ipynb", "n=1", "n=2"], "given twice"),
+        (["run", "n.ipynb", "-p", "steps", "3"], "No such option: -p; write parameters as key=value: steps=3"),
+        (["run", "n.ipynb", "-r", "n"], "write parameters as key=value: steps=3"),
+        (["run", "n.ipynb", "out.ipynb"], "the executed notebook goes into the run's folder, or --output"),
         (["study", "none.yaml"], "no such study file"),
         (["study", "none.yaml", "--workers", "0"], "greater than or equal to 1"),
         (["view", "none"], "no run 'none'"),
@@ -150,19 +153,25 @@ def test_score(capfd):
 def test_help_and_version(capfd):
     assert main(["--version"]) == 0 and capfd.readouterr().out == "mentor 0.1.0\n"
     code = (
-        "import sys; from mentorlib.cli import main; main(['run', '--help']); print([m for m in sys.modules if m in "
-        "('torch', 'pandas', 'transformers')])"
-    )
+        "import sys; from mentorlib.cli import main; main(['run', '--help']); import mentorlib.lab.batch.study; "
+        "print([m for m in sys.modules if m in ('torch', 'pandas', 'transformers', 'scipy', 'plotly')])"
+    )  # the first line of `mentor study` waits for none of them
     python = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert "suites=[a, b]" in python.stdout and python.stdout.endswith("[]\n"), python.stderr
+    assert "$ mentor run notebooks/05_compare.ipynb runs=[quick-exact,f1]" in python.stdout
 
 
-def test_runs_are_completed(run):
+@pytest.mark.parametrize(
+    ("words", "completed"), [("view r", ["r"]), ("run n.ipynb st", ["steps="]), ("run none.ipynb st", [])]
+)
+def test_runs_and_parameters_are_completed(run, words, completed):
     Run("s")
-    words = os.environ | {"_MENTOR_COMPLETE": "complete_bash", "COMP_WORDS": "mentor view r", "COMP_CWORD": "2"}
-    words["PYTHONPATH"] = str(Path(__file__).parents[1])
+    notebook(Path("n.ipynb"), "n: int = 0\nsteps: int = 1  # how many")
+    at = str(len(words.split()))
+    settings = os.environ | {"_MENTOR_COMPLETE": "complete_bash", "COMP_WORDS": f"mentor {words}", "COMP_CWORD": at}
+    settings["PYTHONPATH"] = str(Path(__file__).parents[1])
     command = [sys.executable, "-m", "mentorlib"]
-    assert subprocess.run(command, env=words, capture_output=True, text=True).stdout.split() == ["r"]
+    assert subprocess.run(command, env=settings, capture_output=True, text=True).stdout.split() == completed
 
 
 def test_a_reader_that_stops_early_is_no_traceback(run):

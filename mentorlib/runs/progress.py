@@ -131,11 +131,20 @@ class _Line:
         self.width = 0
 
     def show(self, text: str, last: bool = False) -> None:
-        # A carriage return goes back one row of a terminal, so that a line must fit into one. Jupyter's lines may wrap.
-        fits = not sys.stdout.isatty() or len(text) < shutil.get_terminal_size().columns
-        sys.stdout.write(text.ljust(self.width if fits else 0) + ("\r" if fits and not last else "\n"))
+        if sys.stdout.isatty() and not last:
+            # A carriage return goes back one row, so that the line must fit into one. Jupyter's lines may wrap.
+            text = shorten(text, shutil.get_terminal_size().columns - 1)
+        sys.stdout.write(text.ljust(self.width) + ("\n" if last else "\r"))
         sys.stdout.flush()
-        self.width = len(text) if fits and not last else 0
+        self.width = 0 if last else len(text)
+
+
+def shorten(line: str, width: int) -> str:
+    """A line of progress in at most ``width`` characters: without its last metrics, but with what is done and left."""
+    parts = line.split("  ")
+    while len("  ".join(parts)) > width and len(parts) > 2:
+        del parts[-2]
+    return "  ".join(parts)[:width]
 
 
 def progress_line(label: str, done: int, total: int, metrics: dict[str, Any], seconds: float) -> str:

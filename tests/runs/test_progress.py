@@ -75,7 +75,7 @@ def test_a_line_overwrites_the_one_before_and_the_last_one_stays(monkeypatch, ca
     ]
 
 
-def test_a_line_too_wide_for_the_terminal_is_not_overwritten(monkeypatch):
+def test_a_line_fits_into_the_terminal(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
@@ -83,11 +83,14 @@ def test_a_line_too_wide_for_the_terminal_is_not_overwritten(monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setattr("sys.stdout", terminal := Terminal())
     report = progress_printer("evaluate", every=0)
-    for done in (1, 2):
-        report(done, 3, {"tokens": 12345, "tokens/s": 10.0, "left": 5.0})
-        report(done, 3)
-    wide, short = "evaluate {}/3  tokens 12,345  tokens/s 10.0  5s left\n", "evaluate {}/3  0s left\r"
-    assert terminal.getvalue() == "".join(x.format(done) for done in (1, 2) for x in (wide, short))
+    report(1, 3, {"tokens": 12345, "tokens/s": 10.0, "left": 5.0})
+    report(2, 3)
+    report(2, 3, {"inside": f"rollouts {'9' * 50}"})
+    report(3, 3, {"tokens": 12345, "tokens/s": 10.0})  # the last stays, and may wrap
+    lines = re.split("(?<=[\r\n])", terminal.getvalue())
+    assert lines[0] == "evaluate 1/3  tokens 12,345  5s left\r" and lines[1].split() == "evaluate 2/3 0s left".split()
+    assert all(len(line) <= 40 and line.endswith("\r") for line in lines[:3])
+    assert lines[3].startswith("evaluate 3/3  tokens 12,345  tokens/s 10.0") and lines[3].endswith("\n")
 
 
 def test_a_ticker_reports_every_so_often_and_not_when_others_did(monkeypatch):

@@ -23,7 +23,6 @@ from ...runs.files import write_text
 from ...runs.processes import RUN_LOCK, claim_run, release_run
 from ...runs.progress import format_duration
 from .plan import REPORTS, Stage, StageStatus, plan, stage_keys
-from .study_page import write_study_page
 
 TRIES = 3  # of a stage whose worker dies
 
@@ -85,6 +84,8 @@ def run_study(
         for name, status in statuses.items():
             record = _record(status.stage)
             status.seconds, status.older = record.get("seconds"), record.get("done") not in (None, keys[name])
+        from .study_page import write_study_page  # pandas, scipy and plotly: too long to wait for the first line
+
         report = write_study_page(study, list(statuses.values()), folder)
     failed = [status for status in statuses.values() if status.state == "failed"]
     if failed:

@@ -1,7 +1,7 @@
 """The setting of a comparison: what each method was trained with, on which data, and how long it took."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,16 @@ _NOT_COMPARED = {
     *("run", "root", "data", "student", "served", "vllm", "method", "reward", "seed", "micro_batch", "save_steps"),
     *("eval_suites", "n_eval", "eval_split", "steps", "groups", "group_size", "learning_rate"),
 }
+_EMPTY = ("", "[]", "{}", "None", "False")  # values that say that something is not used
 
 
 @dataclass(frozen=True)
 class Setting:
     """What the page of a study says of its methods.
 
-    ``methods`` has a dict for each: method, seeds, budget and rate (None if not trained), seconds (mean of a run) and
-    differing, its values of the parameters named in ``differing``; ``shared`` are those with one value for all.
+    ``methods`` has a dict for each: method, seeds (how many, and which), budget and rate (None if not trained), seconds
+    (mean of a run) and differing, its values of the parameters named in ``differing``; ``shared`` are those with one
+    value for all, if it is not empty.
     ``data`` maps each data set's name to its training tasks by suite.
     """
 
@@ -49,7 +51,7 @@ def study_setting(methods: pd.DataFrame, root: Path) -> Setting:
         lines.append(
             {
                 "method": method,
-                "seeds": ", ".join(str(seed) for seed in group["seed"]),
+                "seeds": _seeds(group["seed"]),
                 "budget": _budget(group["run"].iloc[0], root) if learns else None,
                 "rate": f"{parameters.get('learning_rate', 0):g}" if learns else None,
                 "differing": [_format(parameters.get(name)) if learns else "–" for name in differing],
@@ -59,11 +61,18 @@ def study_setting(methods: pd.DataFrame, root: Path) -> Setting:
     return Setting(
         methods=lines,
         differing=differing,
-        shared={name: values[name][0] for name in names if name not in differing},
+        shared={name: values[name][0] for name in names if values[name][0] not in _EMPTY and name not in differing},
         students=_unique(every, "student"),
         splits=_unique(every, "eval_split") or ["eval"],
         data={Path(path).name: _training_tasks(Path(path)) for path in _unique(every, "data")},
     )
+
+
+def _seeds(seeds: Iterable[Any]) -> str:
+    """How many seeds, and which: "5 (0 to 4)"."""
+    known = sorted(set(seeds))
+    whole = len(known) > 2 and known == list(range(known[0], known[-1] + 1))
+    return f"{len(known)} ({f'{known[0]} to {known[-1]}' if whole else ', '.join(map(str, known))})"
 
 
 def _budget(run: str, root: Path) -> str:

@@ -13,8 +13,10 @@ import synthetic
 from tiny import notebook
 
 from mentorlib.core import InputError
+from mentorlib.lab.analysis.load import methods
 from mentorlib.lab.batch.notebook import run_notebook
 from mentorlib.lab.batch.plan import FILES_WITHOUT_EFFECT, Stage, StageStatus, plan, stage_keys
+from mentorlib.lab.batch.setting import study_setting
 from mentorlib.lab.batch.study import StudyFailed, run_study
 from mentorlib.lab.batch.study_page import write_study_page
 from mentorlib.runs.run import Run
@@ -459,3 +461,19 @@ def test_a_stage_whose_run_another_process_writes_is_refused(quick, monkeypatch)
     other.kill()
     other.wait()
     run_study(file)
+
+
+def test_the_setting_counts_seeds_and_leaves_out_what_is_not_used():
+    for seed in (0, 1, 2):
+        synthetic.make_runs(Path("runs"), 12, 1, ("base", "sft"), seed)
+        for name in ("base", "sft"):
+            info = json.loads(Path(f"runs/{name}/run.json").read_text())
+            info["parameters"] |= {"seed": seed, "steps": 24, "template": "", "vllm": None, "beta": 0.001}
+            Path(f"runs/{name}/run.json").write_text(json.dumps(info))
+            Path(f"runs/{name}").rename(f"runs/{name}-{seed}")
+    setting = study_setting(methods(["base-0", "base-1", "sft-0", "sft-1", "sft-2"], "runs"), Path("runs"))
+    assert [(line["method"], line["seeds"]) for line in setting.methods] == [
+        ("base", "2 (0, 1)"),
+        ("sft", "3 (0 to 2)"),
+    ]
+    assert setting.shared["beta"] == "0.001" and not {"template", "vllm"} & setting.shared.keys()

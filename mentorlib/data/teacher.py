@@ -11,6 +11,8 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
+import torch
+
 from ..core import InputError, Metric, Reference, Trajectory
 from ..rewards.answers import judge
 from ..rewards.corrected import final_answer
@@ -36,6 +38,7 @@ def load_teacher(
     model: str = "",
     template: str = "",
     template_arguments: dict[str, Any] | None = None,
+    bf16: bool = False,
     **endpoint: Any,
 ) -> Policy | None:
     """A teacher by name.
@@ -46,13 +49,15 @@ def load_teacher(
         run: stores an endpoint's replies.
         model: its name at the address.
         template, template_arguments: see load_model; a server renders with its own template (see Endpoint).
+        bf16: hold and sample a local teacher in bfloat16 on a CPU, too, as on a GPU.
         endpoint: see Endpoint.
     """
     if not name:
         return None
     if "://" in name:
         return Endpoint(name, model, run, template_arguments=template_arguments, **endpoint)
-    return TorchEngine(*load_model(name, template=template, template_arguments=template_arguments))
+    dtype = torch.bfloat16 if bf16 or torch.cuda.is_available() else torch.float32  # it is not trained
+    return TorchEngine(*load_model(name, dtype, template=template, template_arguments=template_arguments))
 
 
 def distill(

@@ -83,18 +83,24 @@ class Engine(Protocol):
 class TorchEngine:
     """An engine on a transformers model in this process.
 
-    On a CPU the model is used in place; on a GPU ``run`` samples from a copy in bfloat16 (see sampling_copy), whose
-    log-probabilities it reports. GRPO's ratio does not use them: TRL computes both of its terms in its own pass.
+    On a CPU the model is used in place; on a GPU, or with ``bf16``, ``run`` samples from a copy of float32 weights in
+    bfloat16 (see sampling_copy), whose log-probabilities it reports. GRPO's ratio does not use them: TRL computes both
+    of its terms in its own pass.
+
+    Args:
+        model: with its weights.
+        tokenizer: its own.
+        bf16: sample in bfloat16 on a CPU, too (see trl_settings).
 
     Raises:
         InputError: a model that packed sequences do not compute as it is (see check_model).
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, bf16: bool = False):
         check_model(model)
         self.model, self.tokenizer = model, tokenizer
         self.end_ids = end_ids(model, tokenizer)
-        self.half = model.device.type == "cuda"  # whether to sample from a bfloat16 copy
+        self.half = (bf16 or model.device.type == "cuda") and model.dtype == torch.float32  # sample from a copy
         self.context = context_length(model)
 
     @torch.no_grad()

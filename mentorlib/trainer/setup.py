@@ -53,9 +53,9 @@ def check_checkpointing(model: PreTrainedModel, gradient_checkpointing: bool) ->
 
 
 def trl_settings(
-    run: Run, steps: int, learning_rate: float, seed: int, report_to: str, gradient_checkpointing: bool
+    run: Run, steps: int, learning_rate: float, seed: int, report_to: str, gradient_checkpointing: bool, bf16: bool
 ) -> dict[str, Any]:
-    """Settings of every TRL trainer; on a GPU, float32 weights are computed with in bfloat16.
+    """Settings of every TRL trainer; on a GPU, or with ``bf16``, float32 weights are computed with in bfloat16.
 
     One schedule for all methods: the learning rate is constant from the first step to the last, so that its mean over
     the steps is ``learning_rate`` and methods of equal steps and rates are equal in both (verl's default, too).
@@ -75,7 +75,7 @@ def trl_settings(
         "save_strategy": "no",
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),
-        "bf16": torch.cuda.is_available(),
+        "bf16": bf16 or torch.cuda.is_available(),
         "activation_checkpointing": gradient_checkpointing,
         "ddp_find_unused_parameters": False,
     }

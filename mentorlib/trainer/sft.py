@@ -51,6 +51,7 @@ def train_sft(
     max_length: int = 4096,
     micro_batch: int = 0,
     gradient_checkpointing: bool = False,
+    bf16: bool = False,
     teacher: PreTrainedModel | None = None,
     report_to: str = "",
     system: str = SYSTEM,
@@ -72,7 +73,7 @@ def train_sft(
         max_length: most tokens of a prompt and its reference together; longer ones (and those longer than the student's
             context) are left out, named in references_too_long.jsonl and counted in the results.
         micro_batch: references a backward pass (of each process); 0 takes all of a step at once.
-        gradient_checkpointing: see train_grpo.
+        gradient_checkpointing, bf16: see train_grpo.
         teacher: a model with the student's tokenizer.
         report_to: see train_grpo.
         system: the system message.
@@ -119,7 +120,7 @@ def train_sft(
         **batch_sizes(batch_size, micro_batch),
         "max_length": None,
         "train_sampling_strategy": "sequential",
-        **trl_settings(run, steps, learning_rate, seed, report_to, gradient_checkpointing),
+        **trl_settings(run, steps, learning_rate, seed, report_to, gradient_checkpointing, bf16),
     }
     parts: dict[str, Any] = {
         "model": model,

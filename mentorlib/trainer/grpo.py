@@ -97,8 +97,8 @@ def train_grpo(
         micro_batch: rollouts a backward pass (of each process); 0 takes all of a step at once.
         gradient_checkpointing: keep only the layers' inputs for the backward pass and compute the rest again: a
             fraction of the memory for about a third more time (docs/gpu.md), and the same gradients.
-        bf16: compute in bfloat16 on a CPU, too, as on a GPU: several times as fast where the CPU has AMX (docs/model.md).
-            The weights and the optimizer's state stay float32.
+        bf16: compute in bfloat16 on a CPU, too, as on a GPU (faster where the CPU has AMX: docs/model.md). Weights and
+            optimizer state stay float32.
         save_steps: checkpoint every so many steps (0: never); an interrupted run, called again, resumes from the last.
         vllm: "colocate" or "server" samples with vLLM through TRL (needs a GPU; not run by our tests); "" samples with
             the student in this process.

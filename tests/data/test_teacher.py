@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from faults import NANO
 
 from mentorlib import TorchEngine, load_model
@@ -10,7 +11,7 @@ from mentorlib.core import InputError, Reference, Trajectory
 from mentorlib.data.problem import reference_from_calls
 from mentorlib.data.suites import generate
 from mentorlib.data.suites.calculator import CALCULATOR
-from mentorlib.data.teacher import agreement, distill, select_references
+from mentorlib.data.teacher import agreement, distill, load_teacher, select_references
 from mentorlib.rollout.endpoint import Endpoint
 from mentorlib.runs.run import Run
 from mentorlib.task import Task
@@ -95,6 +96,12 @@ def test_a_teacher_samples_generated_tasks_and_those_without_a_reference_or_the_
         distill(Endpoint("http://127.0.0.1:9/v1", "m", Run("x", tmp_path)), [*pairs, pairs[0]], sandbox)  # not asked
     with pytest.raises(InputError, match="teacher_suites names 'gsm8k', but there is no teacher"):
         distill(None, pairs, sandbox, suites=["gsm8k"])
+
+
+def test_a_local_teacher_is_held_in_bfloat16_if_asked(tmp_path):
+    teacher = load_teacher("nano", Run("x", tmp_path), bf16=True)
+    assert teacher.model.dtype == torch.bfloat16 and not teacher.half  # no second copy to sample from
+    assert load_teacher("nano", Run("y", tmp_path)).model.dtype == torch.float32
 
 
 def test_a_served_teacher_makes_references(server, sandbox, tmp_path):

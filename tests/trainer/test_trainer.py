@@ -65,6 +65,22 @@ def test_sft_lowers_the_loss(tmp_path, pairs, micro_batch):
     assert losses[-1] < losses[0]
 
 
+def test_bf16_computes_in_bfloat16_on_a_cpu_and_keeps_float32_weights(tmp_path, pairs, sandbox, monkeypatch):
+    losses, copies = {}, []
+    for bf16 in (False, True):
+        model, tokenizer = load_model("nano")
+        run = Run(f"sft-{bf16}", root=tmp_path)
+        trained = train_sft(run, model, tokenizer, pairs, steps=1, batch_size=8, bf16=bf16)
+        losses[bf16] = run.read_rows("metrics.jsonl")[0]["loss"]
+        assert trained.dtype == torch.float32
+    assert losses[True] != losses[False] and losses[True] == pytest.approx(losses[False], rel=0.02)
+    monkeypatch.setattr(engine, "sampling_copy", lambda model: copies.append(1) or model)
+    run = Run("grpo-bf16", root=tmp_path)
+    settings = {"reward": "sparse", "steps": 1, "groups": 2, "group_size": 4, "max_tokens": 96}
+    trained = train_grpo(run, *load_model("nano"), pairs, sandbox, **settings, bf16=True)
+    assert copies == [1] and trained.dtype == torch.float32
+
+
 def test_training_reports_to_nobody(tmp_path, pairs, monkeypatch):
     """TRL's telemetry stays off where the machine is online: its thread could crash the process."""
     from huggingface_hub.utils import _telemetry

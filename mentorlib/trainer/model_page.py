@@ -34,6 +34,7 @@ def model_page(
     micro_batch: int = 0,
     lora_rank: int = 0,
     gradient_checkpointing: bool = False,
+    bf16: bool = False,
 ) -> Iterator[str]:
     """The page's lines, each as soon as it is known.
 
@@ -43,7 +44,7 @@ def model_page(
     Args:
         name, template, template_arguments: see load_model.
         data: a run of notebook 01 whose tasks to count; "" draws tasks of every suite.
-        groups, group_size, micro_batch, lora_rank, gradient_checkpointing: see train_grpo; for memory and time.
+        groups, group_size, micro_batch, lora_rank, gradient_checkpointing, bf16: see train_grpo; for memory and time.
 
     Raises:
         InputError: what the model cannot show, with the remedy.
@@ -84,7 +85,7 @@ def model_page(
         f"suite: weights {memory['weights']:.1f}, optimizer {memory['optimizer']:.1f}, saved for the backward pass "
         f"{memory['saved']:.1f} (gradient_checkpointing and micro_batch lower this)"
     )
-    speed = _speed(model)
+    speed = _speed(model, bf16 or model.device.type == "cuda")
     tokens = groups * prompt + rows * answer
     yield (
         f"time         {speed:,.0f} tokens/s forward here: a GRPO step of {groups} x {group_size} takes about "
@@ -122,11 +123,11 @@ def _lengths(
     return lengths
 
 
-def _speed(model: PreTrainedModel) -> float:
-    """Tokens a second of a forward pass over one sequence."""
+def _speed(model: PreTrainedModel, bf16: bool) -> float:
+    """Tokens a second of a forward pass over one sequence, in bfloat16 if training computes so."""
     ids = torch.arange(FORWARD, device=model.device)[None] % model.config.get_text_config(decoder=True).vocab_size
     seconds = []
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
         for _ in range(2):  # the first pass warms up
             began = time.perf_counter()
             float(model(input_ids=ids, use_cache=False).logits[0, -1, 0])  # waits for a GPU

@@ -5,7 +5,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.installed
 
-.PHONY: study test models lab docs bench lint
+.PHONY: study test models lab docs pictures bench lint
 
 study: $(READY)  ## the quick study: data, student, training, evaluation, report
 	$(PY) -m mentorlib study studies/quick.yaml
@@ -28,6 +28,9 @@ lab: $(READY)  ## JupyterLab, at the page that leads to notebooks, docs and repo
 
 docs: $(READY)  ## an API reference from the docstrings: docs/api/index.html
 	$(PY) docs/reference.py
+
+pictures: $(READY)  ## the README's pictures, from the reports of `make study`
+	$(PY) docs/pictures.py
 
 bench: $(READY)
 	set -e; for file in benchmarks/*.py; do echo "== $$file"; $(PY) $$file; done

@@ -1,6 +1,7 @@
 """``mentor init``: a workspace in a new folder, from a checkout and from a wheel."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import pytest
 
 from mentorlib.cli import main
 from mentorlib.lab.batch.plan import plan
+from mentorlib.lab.workspace import contents
 from mentorlib.rewards.reward import get_reward
+from mentorlib.runs.run import Run
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted(file.name for file in (ROOT / "notebooks").glob("*.ipynb"))
@@ -48,6 +51,32 @@ def test_the_nearest_study_is_named(name, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     assert main(["study", name]) == 2
     assert "did you mean studies/quick.yaml?" in capsys.readouterr().err
+
+
+def test_the_index_leads_to_studies_and_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "No study" in contents.studies().data and "No run is here" in contents.runs().data
+    for name, reward in (("plain", "<b>"), ("fine", "f1")):
+        run = Run(name, method="grpo", reward=reward)
+        run.record_many({"accuracy/a": {"value": 0.5, "rows": None}, "accuracy/b": {"value": None, "rows": None}})
+        run.finish()
+    Run("later", runs=[]).record_many({"accuracy/a/base": {"value": 0.5, "rows": None}})
+    Path("runs/fine/report.html").touch()
+    Path("runs/broken").mkdir()
+    Path("runs/broken/run.json").write_text("[]")
+    Path("reports/quick").mkdir(parents=True)
+    Path("reports/quick/index.html").touch()
+    page = contents.runs().data
+    assert "<tr><td>fine</td><td>grpo f1</td><td>50%</td><td>done</td>" in page and "broken" not in page
+    assert '<a href="../runs/fine/report.html">report</a>' in page and "notebook.ipynb" not in page
+    assert "<tr><td>later</td><td></td><td></td><td>running</td>" in page
+    assert "grpo &lt;b&gt;" in page
+    assert '<a href="../reports/quick/index.html">quick</a>' in contents.studies().data
+
+
+def test_the_index_names_every_notebook():
+    text = (ROOT / "notebooks/index.ipynb").read_text()
+    assert sorted({*re.findall(r"\]\((\w+\.ipynb)\)", text), "index.ipynb"}) == NOTEBOOKS
 
 
 @pytest.mark.slow

@@ -348,6 +348,7 @@ def test_every_notebook_runs_all_without_an_error(browser: Any, lab: str, root: 
         "04_errors": {},
         "05_compare": {},
         "06_tune": {"runs": ["sft", "sft-fast"]},
+        "index": {},
         "00_tour": {},
         "01_build_data": {"n_train": 30, "n_eval": 6, "sources": []},
         "02_train": tiny,

@@ -135,32 +135,18 @@ def _run(
 ) -> int:
     """Execute a notebook and write its HTML report."""
     from .lab.batch.notebook import NotebookFailed, run_notebook
-    from .lab.batch.parameters import check_parameters
+    from .lab.batch.parameters import check_parameters, key_values
     from .runs.processes import die_with_parent
 
     if attached:
         die_with_parent()
-    given = _key_values(parameters)
     try:
-        checked = check_parameters(notebook, given, text=True)
+        checked = check_parameters(notebook, key_values(parameters), text=True)
         report = run_notebook(notebook, checked, output or None, patience=math.inf if attached else 0.0)
     except NotebookFailed as error:
         return _report_error(str(error), 1)
     print(f"Report: {report}")
     return 0
-
-
-def _key_values(words: list[str] | None) -> dict[str, str]:
-    given: dict[str, str] = {}
-    for word in words or ():
-        name, equals, value = word.partition("=")
-        if not equals or not name.isidentifier():
-            hint = "; the executed notebook goes into the run's folder, or --output" if word.endswith(".ipynb") else ""
-            raise InputError(f"{word!r}: write parameters as key=value{hint}")
-        if name in given:
-            raise InputError(f"{name!r} is given twice")
-        given[name] = value
-    return given
 
 
 @app.command("study", epilog=_examples("study studies/quick.yaml"))
@@ -359,12 +345,12 @@ def _check(
     """Show whether a model can be trained and sampled: template, calls, logits, prompt lengths, memory, time."""
     from pydantic import ConfigDict, TypeAdapter
 
-    from .lab.batch.parameters import fitting_values
+    from .lab.batch.parameters import fitting_values, key_values
     from .trainer.model_page import model_page
 
     types = {key: hint for key, hint in get_type_hints(model_page).items() if key not in ("name", "return")}
     given = {}
-    for key, text in _key_values(settings).items():
+    for key, text in key_values(settings).items():
         if key not in types:
             raise InputError(f"{key!r} is no setting of check; there are: {', '.join(types)}")
         values = fitting_values(text, TypeAdapter(types[key], config=ConfigDict(strict=True)), text=True)

@@ -10,7 +10,10 @@ from mentorlib.runs.run import Run
 
 
 def test_the_page_shows_the_shipped_student(capsys):
-    assert main(["check", "nano", "groups=2", "group_size=4", "lora_rank=4", "gradient_checkpointing=true", "bf16=true"]) == 0
+    assert (
+        main(["check", "nano", "groups=2", "group_size=4", "lora_rank=4", "gradient_checkpointing=true", "bf16=true"])
+        == 0
+    )
     page = capsys.readouterr().out
     assert re.search(r"^model +Qwen3ForCausalLM, 2\.4 million parameters", page, re.M)
     assert re.search(r"^calls +Hermes format, '<tool_call>': rendered and read back$", page, re.M)

@@ -6,7 +6,7 @@ import difflib
 import io
 import re
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,20 @@ def check_parameters(notebook: str | Path, given: Mapping[str, Any], text: bool 
         reject_credentials(fitting[0])
         checked[name] = fitting[0]
     return checked
+
+
+def key_values(words: Iterable[str] | None) -> dict[str, str]:
+    """Words of a command line, ``key=value``, as a dict. InputError if one is of another form, or a key comes twice."""
+    given: dict[str, str] = {}
+    for word in words or ():
+        name, equals, value = word.partition("=")
+        if not equals or not name.isidentifier():
+            hint = "; the executed notebook goes into the run's folder, or --output" if word.endswith(".ipynb") else ""
+            raise InputError(f"{word!r}: write parameters as key=value{hint}")
+        if name in given:
+            raise InputError(f"{name!r} is given twice")
+        given[name] = value
+    return given
 
 
 def fitting_values(value: Any, adapter: TypeAdapter[Any], text: bool) -> list[Any]:

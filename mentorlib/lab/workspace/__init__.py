@@ -9,7 +9,9 @@ from pathlib import Path
 from ...core import InputError
 
 _FOLDER = Path(__file__).parent
-JUPYTERLAB = _FOLDER / "jupyterlab"  # settings: pages (.md) open as pages, and no question about Jupyter's news
+# Settings: pages (.md) open as pages; reports (.html) draw their figures, in a frame that reaches nothing else; no
+# question about Jupyter's news.
+JUPYTERLAB = _FOLDER / "jupyterlab"
 PARTS = ("notebooks", "studies", "README.md", "mine.py")
 
 

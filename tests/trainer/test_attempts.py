@@ -79,7 +79,12 @@ def test_a_training_that_failed_goes_on_with_another_micro_batch(tmp_path, pairs
     assert Run.open("one", tmp_path).status == "failed"  # also in JupyterLab, where nobody else says so
     before = (tmp_path / "one/rollouts.jsonl").read_text().splitlines()[:4]
     seen = []
-    run, _ = attempt(tmp_path, pairs, sandbox, lambda step, *_: seen.append(step), **GRPO | {"micro_batch": 2})
+
+    def see(step, _, metrics):
+        if "inside" not in metrics:  # of a slow machine's reports from inside a step
+            seen.append(step)
+
+    run, _ = attempt(tmp_path, pairs, sandbox, see, **GRPO | {"micro_batch": 2})
     assert seen == [2, 3] and (run.path / "rollouts.jsonl").read_text().splitlines()[:4] == before
 
 

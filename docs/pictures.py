@@ -6,7 +6,6 @@ example in docs/example.
 
 import io
 import shutil
-from base64 import b64encode
 from pathlib import Path
 
 from PIL import Image
@@ -22,24 +21,25 @@ PAGES = {"01_build_data": "data", "02_train": "exact", "03_rewards": "rewards", 
 PAGES |= {"05_compare": "compare"}
 
 
-def part(page: Page, address: str, selector: str) -> bytes:
-    """The first visible part of a page that a selector finds, as a PNG."""
-    page.goto(address)
-    found = page.locator(selector).locator("visible=true").first
-    found.scroll_into_view_if_needed()
-    return found.screenshot()
+def part(page: Page, selector: str) -> Image.Image:
+    """The first visible part of the page that a selector finds."""
+    png = page.locator(selector).locator("visible=true").first.screenshot()
+    return Image.open(io.BytesIO(png)).convert("RGB")
 
 
-def side_by_side(page: Page, *pngs: bytes) -> bytes:
-    """Pictures beside each other, as one."""
-    images = "".join(f"<img src='data:image/png;base64,{b64encode(png).decode()}'>" for png in pngs)
-    page.set_content(f"<body style='margin:0;display:inline-flex;gap:24px;align-items:flex-start'>{images}")
-    return page.locator("body").screenshot()
+def composed(table: Image.Image, figure: Image.Image, transcript: Image.Image) -> Image.Image:
+    """One picture: the table above the figure, and the transcript beside both."""
+    width = max(table.width, figure.width)
+    height = max(table.height + 24 + figure.height, transcript.height)
+    whole = Image.new("RGB", (width + 24 + transcript.width, height), "white")
+    whole.paste(table, (0, 0))
+    whole.paste(figure, (0, table.height + 24))
+    whole.paste(transcript, (width + 24, 0))
+    return whole
 
 
-def save(png: bytes, name: str, width: int = 0) -> None:
+def save(image: Image.Image, name: str, width: int = 0) -> None:
     """Write a picture with 64 colours, a third of the size; with a width, as a thumbnail of its upper part."""
-    image = Image.open(io.BytesIO(png)).convert("RGB")
     if width:
         image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
         image = image.crop((0, 0, width, min(image.height, width * 3 // 4)))
@@ -58,14 +58,18 @@ def draw(study: Path) -> None:
     with sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = chromium.new_page(viewport={"width": 760, "height": 1000})
-        page.set_default_timeout(120_000)
-        save(part(page, EXAMPLE.as_uri(), "article"), "00_tour", 320)
+        page.set_default_timeout(600_000)  # five million characters of plotly, on a busy machine
+        page.goto(EXAMPLE.as_uri())
+        save(part(page, "article"), "00_tour", 320)
         for name, stage in PAGES.items():
-            save(part(page, f"{pages}/{stage}.html", FIGURE), name, 320)
-        save(part(page, f"{pages}/index.html", FIGURE), "figure")
-        table = part(page, f"{pages}/compare.html", ".jp-OutputArea table")
-        transcript = part(page, f"{pages}/trajectories.html?compare#?method=grpo-exact&suite=longer", "main")
-        save(side_by_side(page, table, transcript), "study")
+            page.goto(f"{pages}/{stage}.html", wait_until="commit")
+            save(part(page, FIGURE), name, 320)
+        figure = part(page, FIGURE)  # of the last page, which compares
+        page.set_viewport_size({"width": 960, "height": 1000})  # the table's columns
+        table = part(page, ".jp-OutputArea table")
+        page.set_viewport_size({"width": 760, "height": 1000})
+        page.goto(f"{pages}/trajectories.html?compare#?method=grpo-exact&suite=longer", wait_until="commit")
+        save(composed(table, figure, part(page, "main")), "study")
         chromium.close()
 
 

@@ -15,6 +15,7 @@ import yaml
 from mentorlib.lab.batch.parameters import parameters_of, read_notebook
 
 ROOT = Path(__file__).parent.parent
+EXAMPLE = "docs/example/tour.html"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -103,7 +104,20 @@ def test_nothing_generated_is_tracked():
     assert not [
         n for n in names if n.startswith(("runs/", ".venv/")) or (n.startswith("reports/") and n != "reports/README.md")
     ]
-    assert not [n for n in names if "__pycache__" in n or n.endswith((".pyc", ".html"))]
+    assert not [n for n in names if "__pycache__" in n or (n.endswith((".pyc", ".html")) and n != EXAMPLE)]
+
+
+def test_the_readme_s_pictures_and_its_example_are_there_and_small():
+    text = (ROOT / "README.md").read_text()
+    shown = {ROOT / name for name in re.findall(r"docs/pictures/\w+\.png", text)}
+    assert shown == set((ROOT / "docs/pictures").glob("*")) and len(shown) >= 7
+    assert all(file.stat().st_size < 150_000 for file in shown)
+    drawn = (ROOT / "docs/pictures.py").read_text()
+    assert all(f'"{file.stem}"' in drawn for file in shown)
+    example = (ROOT / EXAMPLE).read_text()
+    assert (
+        EXAMPLE in text and len(example) < 1_000_000 and not re.search(r"<script[^>]*\ssrc=|<link[^>]*href=", example)
+    )
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda f: f.stem)

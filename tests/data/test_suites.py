@@ -34,7 +34,8 @@ from mentorlib.sandbox.toolbox import Toolbox
 from mentorlib.students.corpus import pretraining_examples
 from mentorlib.task import Task
 
-WORD_PROBLEMS = ["calculator", "longer", "longest", "wording", "distractors", "no_tool"]  # their keys are comparable
+# Their keys are comparable.
+WORD_PROBLEMS = ["calculator", "longer", "longest", "wording", "distractors", "no_tool", "renamed"]
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -163,6 +164,24 @@ def test_a_wrong_variant_is_no_right_path():
     problem.steps[-1].variants.append([("add", {"a": 1, "b": 1})])
     assert right_paths(problem.steps, problem.answer) == before and len(before) > 1
     assert all(set(path) <= set(problem.toolbox.names) for path in before)
+
+
+# --- renamed ---
+
+
+def test_renamed_tools_differ_from_the_calculator_in_their_names_alone():
+    known = {s["function"]["description"]: s["function"] for s in CALCULATOR.schemas}
+    drawn_names = set()
+    for task, reference in generate("renamed", 60, split="eval"):
+        assert {call.name for call in reference.calls} <= set(task.toolbox.names)
+        for schema in task.toolbox.schemas:
+            function, old = schema["function"], known[schema["function"]["description"]]
+            assert function["name"] not in CALCULATOR.names
+            new, was = function["parameters"], old["parameters"]
+            assert list(new["properties"].values()) == list(was["properties"].values())
+            assert new["required"] == list(new["properties"]) and len(new["required"]) == len(was["required"])
+            drawn_names.add(function["name"])
+    assert len(drawn_names) > 150
 
 
 # --- unseen ---

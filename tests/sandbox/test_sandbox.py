@@ -494,7 +494,8 @@ def _outside(function: Any, arguments: dict[str, Any]) -> Any:
 
 def test_twenty_thousand_calls_give_the_same_inside_and_outside() -> None:
     rng = random.Random(0)
-    boxes = list({tuple(t.toolbox.names): t.toolbox for name in SUITES for t, _ in generate(name, 40)}.values())
+    pairs = [pair for name in SUITES if name != "renamed" for pair in generate(name, 40)]
+    boxes = list({tuple(t.toolbox.names): t.toolbox for t, _ in pairs}.values())
     functions = {f.__name__: f for home in (calculator, lists, text, units) for f in home.TOOLS}
     assert {name for box in boxes for name in box.names} == {*functions, "search"}
     spaces: list[dict[str, Any]] = [{"__name__": "tool"} for _ in boxes]

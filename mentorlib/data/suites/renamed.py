@@ -42,7 +42,8 @@ class Renaming:
 
     def toolbox(self, toolbox: Toolbox) -> Toolbox:
         """The toolbox under the new names; each new function calls the old one."""
-        schemas, functions = [], []
+        schemas: list[dict[str, Any]] = []
+        functions: list[str] = []
         for schema in copy.deepcopy(toolbox.schemas):
             function = schema["function"]
             old, shape = function["name"], function["parameters"]

@@ -156,12 +156,15 @@ def _study(
     any_library: Annotated[
         bool, Option("--any-library", help="count stages as done that another version of the library finished")
     ] = False,
+    inline: Annotated[
+        bool, Option("--inline", help="pages that can be sent alone, each 6 MB larger (default: scripts beside them)")
+    ] = False,
 ) -> int:
     """Run the stages of a study file that are not done yet."""
     from .lab.batch.study import StudyFailed, run_study
 
     try:
-        report = run_study(file, workers=workers, any_library=any_library)
+        report = run_study(file, workers=workers, any_library=any_library, inline=inline)
     except StudyFailed as error:
         return _report_error(str(error), 1)
     print(f"Report: {report}")

@@ -42,7 +42,11 @@ class StudyFailed(RuntimeError):
 
 
 def run_study(
-    path: str | Path, executor: Submits | None = None, workers: int | None = None, any_library: bool = False
+    path: str | Path,
+    executor: Submits | None = None,
+    workers: int | None = None,
+    any_library: bool = False,
+    inline: bool = False,
 ) -> Path:
     """Run the stages of a study file that are not done yet; return the path of ``reports/<study>/index.html``.
 
@@ -57,6 +61,7 @@ def run_study(
         workers: overrides the file's.
         any_library: count stages as done that another version of the library finished, such as hours of training
             before a figure was changed; the page marks them.
+        inline: each page holds its scripts; see ``write_study_page``.
 
     Raises:
         InputError: the file, a notebook or a parameter is wrong (before anything starts), or the input of a stage is;
@@ -86,7 +91,7 @@ def run_study(
             status.seconds, status.older = record.get("seconds"), record.get("done") not in (None, keys[name])
         from .study_page import write_study_page  # pandas, scipy and plotly: too long to wait for the first line
 
-        report = write_study_page(study, list(statuses.values()), folder)
+        report = write_study_page(study, list(statuses.values()), folder, inline)
     failed = [status for status in statuses.values() if status.state == "failed"]
     if failed:
         errors = "; ".join(f"{status.stage.name}: {status.error}" for status in failed)

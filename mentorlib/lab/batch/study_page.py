@@ -26,6 +26,7 @@ from ...runs.progress import format_duration
 from ...runs.provenance import git_revision, versions
 from ..analysis.load import evaluations, methods, rollouts
 from ..analysis.text import link
+from ..report.folder import add_links, share_scripts
 from ..report.html import PLOTLY, figure_title, notebook_title, to_html
 from ..report.viewer import write_trajectories_of_runs
 from .parameters import read_notebook
@@ -35,7 +36,9 @@ from .setting import study_setting
 _FOLDER = Path(__file__).parent
 
 
-def write_study_page(study: Mapping[str, Any], statuses: Sequence[StageStatus], folder: Path) -> Path:
+def write_study_page(
+    study: Mapping[str, Any], statuses: Sequence[StageStatus], folder: Path, inline: bool = False
+) -> Path:
     """Copy every stage's report into the folder and write the page that leads to them; return its path.
 
     A page that was made of the same things is left as it is: reading a hundred thousand rows takes minutes.
@@ -44,17 +47,25 @@ def write_study_page(study: Mapping[str, Any], statuses: Sequence[StageStatus], 
         study: its name and question.
         statuses: of the stages, in the order in which they ran, each done, failed or skipped.
         folder: emptied of the pages of an earlier execution.
+        inline: each page holds its scripts and styles (6 MB), to be sent alone; else they lie beside the pages, once.
     """
     index = folder / "index.html"
     code = [file_hash(_FOLDER / name) for name in ("setting.py", "study_page.py", "study_page.template")]
+    code += [file_hash(file) for file in sorted((_FOLDER.parent / "report").iterdir()) if file.is_file()]
     made_of = [[s.stage.name, s.key, s.state, s.error, s.older, s.seconds] for s in statuses]
-    stamp = hashlib.sha256(json.dumps([study, made_of, code], sort_keys=True, default=str).encode()).hexdigest()
+    stamp = hashlib.sha256(json.dumps([study, made_of, code, inline], sort_keys=True, default=str).encode()).hexdigest()
     if index.exists() and stamp in index.read_text(encoding="utf-8"):
         return index
-    for old in [*folder.glob("*.html"), *folder.glob("trajectories-*.js")]:
+    for old in [
+        *folder.glob("*.html"),
+        *folder.glob("trajectories-*.js"),
+        *folder.glob("script-*.js"),
+        *folder.glob("style-*.css"),
+    ]:
         old.unlink()
     stages = [status.stage for status in statuses]
-    rows = [_stage_row(status, folder) for status in statuses]
+    rows = [_stage_row(status) for status in statuses]
+    _write_reports(study["name"], rows, folder, inline)
     page_of_trajectories = _write_trajectories(stages, folder)
     compared = next((s for s in reversed(statuses) if isinstance(s.stage.parameters.get("runs"), list)), None)
     executed = compared and compared.state == "done" and compared.stage.folder / "notebook.ipynb"
@@ -84,18 +95,16 @@ def write_study_page(study: Mapping[str, Any], statuses: Sequence[StageStatus], 
     page = to_html(node)
     if compared:
         page = _link_to_study(page, compared.stage)
+    page = page if inline else share_scripts(page, folder)
     write_text(folder / "stages.json", json.dumps({stage.name: str(stage.folder) for stage in stages}, indent=1) + "\n")
     return write_text(index, f"{page}\n<!-- {stamp} -->\n")
 
 
-def _stage_row(status: StageStatus, folder: Path) -> dict[str, Any]:
-    """A line of the table of stages; the stage's report is copied beside the page."""
+def _stage_row(status: StageStatus) -> dict[str, Any]:
+    """A line of the table of stages."""
     stage = status.stage
     report, results = stage.folder / "report.html", stage.folder / "results.json"
     linked = report.exists() and status.state in ("done", "failed")
-    if linked:
-        page = _link_to_study(report.read_text(encoding="utf-8"), stage)
-        write_text(folder / f"{stage.name}.html", page)
     return {
         "stage": stage,
         "title": notebook_title(read_notebook(stage.notebook)) or stage.notebook.stem,
@@ -106,6 +115,18 @@ def _stage_row(status: StageStatus, folder: Path) -> dict[str, Any]:
         "seconds": status.seconds,
         "results": json.loads(results.read_text()) if results.exists() and status.state == "done" else {},
     }
+
+
+def _write_reports(study: str, rows: Sequence[Mapping[str, Any]], folder: Path, inline: bool) -> None:
+    """Copy the stages' reports beside the page, with links to it and to the report before and after."""
+    linked = [row for row in rows if row["link"]]
+    for n, row in enumerate(linked):
+        links = [("index.html", f"study {study}")]
+        links += [(before["link"], f"previous: {before['stage'].name}") for before in linked[n - 1 : n] if n]
+        links += [(after["link"], f"next: {after['stage'].name}") for after in linked[n + 1 : n + 2]]
+        page = (row["stage"].folder / "report.html").read_text(encoding="utf-8")
+        page = add_links(_link_to_study(page, row["stage"]), links)
+        write_text(folder / row["link"], page if inline else share_scripts(page, folder))
 
 
 def _write_trajectories(stages: Sequence[Stage], folder: Path) -> bool:

@@ -5,6 +5,7 @@ import html
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -12,70 +13,11 @@ import nbformat
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
-_TEMPLATE = """
-{%- extends 'index.html.j2' -%}
-{%- block html_head_js -%}{% if resources.plotly %}<script>{{ resources.plotly }}</script>{% endif %}{%- endblock -%}
-{%- block html_head_js_mathjax -%}{%- endblock -%}
-{%- block html_head_js_mermaidjs -%}{%- endblock -%}
-{%- block jupyter_widgets -%}{%- endblock -%}
-{%- block html_head_css -%}
-<style>
-:root { color-scheme: light dark; }
-body.jp-Notebook { overflow: visible; }
-main { max-width: 62rem; margin: 0 auto; padding: 1rem 1.5rem 4rem; }
-body .jp-RenderedHTMLCommon a:any-link, body .jp-OutputArea a:any-link { color: #0060a8; text-decoration: underline; }
-:focus-visible { outline: 2px solid #0060a8; outline-offset: 1px; }
-body .jp-InputPrompt, body .jp-OutputPrompt { display: none; }
-details.code { margin: .2rem 0; }
-details.code > summary, .report-facts summary { cursor: pointer; color: #5b6472; font: 12px system-ui, sans-serif; }
-.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stdout"] { max-height: 16rem; overflow: auto; }
-.jp-OutputArea-output { overflow-x: auto; }
-.report-facts { font: 13px/1.5 system-ui, sans-serif; color: #3c4450; }
-.report-facts { border-bottom: 1px solid #d9dde3; padding: 0 0 .6rem; }
-.report-facts td { padding: 0 1rem 0 0; text-align: left; vertical-align: top; }
-.report-failed { background: #fdecea; border-left: 4px solid #b3261e; padding: .6rem 1rem; margin: .6rem 0; }
-body .jp-OutputArea-output pre { white-space: pre-wrap; word-break: normal; overflow-wrap: anywhere; }
-body td.prose { min-width: 24em; text-align: left; }
-@media (max-width: 600px) { main { padding: .6rem .8rem 3rem; } body .jp-Cell { padding: 4px 0; } }
-@media screen and (prefers-color-scheme: dark) {
-  /* Inverted as a whole, with hues kept, so that figures, tables and transcripts keep their colours. */
-  html { background: #fff; filter: invert(.9) hue-rotate(180deg); }
-}
-@media print {
-  @page { margin: 1.5cm; }
-  main { max-width: none; padding: 0; }
-  details.code, .dt-search { display: none; } .plot, article, tr { break-inside: avoid; }
-  body .jp-OutputArea-output { overflow: visible; max-height: none; }
-  h1, h2, h3 { break-after: avoid; } body .dt-column-order { display: none; }
-  /* Tables are as wide as the sheet, whatever DataTables measured on the screen. */
-  body table.dataTable { width: 100% !important; } body table.dataTable col { width: auto !important; }
-  body td, body th { font-size: 8pt !important; white-space: normal !important; padding: .2em .4em !important; }
-  body td.prose { min-width: 0; }
-}
-</style>
-{%- endblock -%}
-{%- block body_header -%}
-{{ super() }}
-{%- set facts = nb.metadata.get('mentorlib') -%}
-{%- if facts -%}
-<div class="report-facts">
-{% if facts.error %}<p class="report-failed"><strong>This notebook failed.</strong> {{ facts.error | e }}</p>{% endif %}
-<div>{{ facts.notebook | e }} · {{ facts.finished | e }} · {{ facts.seconds }} s
-{%- if facts.git %} · code {{ facts.git[:12] | e }}{{ ' (changed since)' if facts.git.endswith('dirty') }}{% endif %}
-</div>
-<details><summary>parameters and versions</summary>
-<table>{% for name, value in facts.parameters.items() %}
-<tr><td>{{ name | e }}</td><td>{{ value | e }}{{ '' if name in facts.given else ' (default)' }}</td></tr>{% endfor %}
-</table><p>{% for name, version in facts.versions.items() %}{{ name | e }} {{ version | e }}{{ ', ' if not loop.last }}
-{%- endfor %}</p></details>
-</div>
-{%- endif -%}
-{%- endblock -%}
-{%- block stream_stderr -%}<details class="code"><summary>warnings</summary>{{ super() }}</details>{%- endblock -%}
-{%- block input_group -%}
-{%- if cell.source -%}<details class="code"><summary>code</summary>{{ super() }}</details>{%- endif -%}
-{%- endblock -%}
-"""
+CONTENTS = "<!-- contents -->"  # where the links to a page's sections go
+LINKS = "<!-- links -->"  # where a study puts those to its other pages
+# What runs.progress prints of work that is done: "evaluate longer 150/150  tokens 9,000  12s", "loading big: 4s".
+_PROGRESS = re.compile(r"\S.* (\d+)/\1  (.*  )?(\d+m)?\d+s|loading [^:]+: (\d+m)?\d+s")
+_TEMPLATE = Path(__file__).with_name("report.template")
 
 
 def notebook_title(node: nbformat.NotebookNode) -> str:
@@ -85,34 +27,53 @@ def notebook_title(node: nbformat.NotebookNode) -> str:
     return heading.group(1) if heading else ""
 
 
+def report_title(facts: Mapping[str, Any]) -> str:
+    """What an execution was, from ``metadata.mentorlib``: its run, and method, reward and suite or the runs it read."""
+    given = facts.get("parameters", {})
+    run = str(given.get("run") or Path(str(facts.get("notebook", "report"))).stem)
+    method, runs = given.get("method"), given.get("runs")
+    if method == "none":
+        return f"{run}: the student as it is"
+    if method:
+        reward = f" with reward {given['reward']}" if method == "grpo" and "reward" in given else ""
+        return f"{run}: {method}{reward}" + (f" on {given['suite']}" if "suite" in given else "")
+    if isinstance(runs, list) and runs:
+        return f"{run}: {', '.join(map(str, runs)) if len(runs) < 8 else f'{len(runs)} runs'}"
+    return run
+
+
 def to_html(node: nbformat.NotebookNode) -> str:
     """One HTML page of an executed notebook: code folded, figures live, nothing loaded from elsewhere.
 
     nbconvert's lab template with plotly inlined once, if there is a figure. Widget outputs are left out: they need a
-    kernel, and follow a static figure of the same data. ``node.metadata.mentorlib`` (see ``run_notebook``) gives the
-    facts at the top.
+    kernel; one with a static form (see ``widgets.Live``) has that. ``node.metadata.mentorlib`` (see
+    ``run_notebook``) gives the facts at the top.
     """
     from nbconvert import HTMLExporter
 
     node = copy.deepcopy(node)
     node.metadata.pop("widgets", None)
-    node.metadata["title"] = notebook_title(node) or node.metadata.get("mentorlib", {}).get("notebook", "Report")
+    facts = node.metadata.get("mentorlib") or {}
+    title = " · ".join(filter(None, [report_title(facts) if facts else "", notebook_title(node)])) or "Report"
+    node.metadata["title"] = title
     figures = 0
     for cell in node.cells:
         if cell.cell_type != "code":
             continue
-        cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
+        cell.outputs = [o for o in map(_static, cell.outputs) if o]
         for output in cell.outputs:
             figure = output.get("data", {}).get(PLOTLY)
             if figure is not None:
                 figures += 1
                 output.data = nbformat.NotebookNode({"text/html": figure_html(figure, f"figure-{figures}")})
                 output.metadata = nbformat.NotebookNode()
-    resources: dict[str, Any] = {"language_code": "en", "metadata": {"name": node.metadata["title"]}}
+    about = report_title(facts) if facts else ""
+    resources: dict[str, Any] = {"language_code": "en", "metadata": {"name": title}, "about": about}
     if figures:
         resources["plotly"] = plotly_js()
-    exporter = HTMLExporter(template_name="lab", raw_template=_TEMPLATE)
+    exporter = HTMLExporter(template_name="lab", raw_template=_TEMPLATE.read_text(encoding="utf-8"))
     page = exporter.from_notebook_node(node, resources=resources)[0]
+    page = page.replace(CONTENTS, _contents(page), 1)
     # Outputs may scroll, so the keyboard must reach them.
     return page.replace(
         '<div class="jp-RenderedHTMLCommon jp-RenderedHTML',
@@ -120,17 +81,55 @@ def to_html(node: nbformat.NotebookNode) -> str:
     )
 
 
-# A figure is drawn again for another width, as plotly misplaces legends when it resizes. 640 by 860 pixels and a title
-# fit on a page of A4 or Letter; taller figures are drawn larger and printed at two thirds. A click on a mark follows
-# only links to trajectories.html, which the library wrote.
+def _contents(page: str) -> str:
+    """Links to a page's sections; nothing for fewer than three."""
+    sections = re.findall(r'<h2 id="([^"]+)">(.*?)(?:<a class="anchor-link"|</h2>)', page)
+    links = " · ".join(f'<a href="#{name}">{text}</a>' for name, text in sections)
+    return f'<nav class="report-links" aria-label="Contents">{links}</nav>' if len(sections) > 2 else ""
+
+
+def _static(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
+    """An output as a page without a kernel shows it; None for a widget, and for lines of progress that have ended."""
+    if WIDGET in output.get("data", {}):
+        del output.data[WIDGET]
+        if not {"text/html", PLOTLY} & set(output.data):
+            return None
+    if output.output_type == "stream" and output.name == "stdout":
+        lines = [line for line in output.text.split("\n") if not _PROGRESS.fullmatch(line.rstrip())]
+        output.text = "\n".join(lines)
+        return output if output.text.strip() else None
+    return output
+
+
+# A figure is drawn again for another width, as plotly misplaces legends when it resizes; where it is narrow, its panels
+# (figures.base.panels) go below each other. 640 by 860 pixels and a title fit on a page of A4 or Letter; taller figures
+# are drawn larger and printed at two thirds. A click on a mark follows only links to trajectories.html, which the
+# library wrote.
 _FIGURE = """
+function belowEachOther(layout, columns, tall, gap) {
+  layout = structuredClone(layout);
+  const axes = Object.keys(layout).filter(key => key.startsWith("yaxis")).map(key => key.slice(1));
+  const rows = Math.ceil(axes.length / columns), before = rows * tall + (rows - 1) * gap;
+  const after = axes.length * tall + (axes.length - 1) * gap;
+  axes.forEach((axis, n) => {
+    const top = 1 - n * (tall + gap) / after;
+    Object.assign(layout["x" + axis], {domain: [0, 1], showticklabels: true});
+    Object.assign(layout["y" + axis], {domain: [Math.max(0, top - tall / after), top], showticklabels: true});
+    Object.assign(layout.annotations[n], {x: 0, y: top});
+  });
+  if (layout.legend) layout.legend.y *= before / after;
+  layout.height += after - before;
+  return layout;
+}
 function drawFigure(id, data, layout) {
   const draw = paper => {
-    const tall = paper && layout.height > 860, size = paper ? {width: 640} : {};
-    if (tall) Object.assign(size, {width: 960, height: Math.min(layout.height, 1290), font: {size: 10}});
-    const height = size.height || layout.height;
+    const {columns = 1, tall: panel, gap} = layout.meta || {};
+    const shown = columns > 1 && innerWidth < 700 && !paper ? belowEachOther(layout, columns, panel, gap) : layout;
+    const tall = paper && shown.height > 860, size = paper ? {width: 640} : {};
+    if (tall) Object.assign(size, {width: 960, height: Math.min(shown.height, 1290), font: {size: 10}});
+    const height = size.height || shown.height;
     Object.assign(document.getElementById(id).style, {height: height + "px", zoom: tall ? 2 / 3 : 1});
-    Plotly.newPlot(id, data, {...layout, ...size}, {displayModeBar: false}).then(d =>
+    Plotly.newPlot(id, data, {...shown, ...size}, {displayModeBar: false}).then(d =>
       d.on("plotly_click", event => {
         const to = event.points[0].customdata;
         if (typeof to === "string" && /^trajectories[.]html[?#]/.test(to)) location.href = to;
@@ -149,10 +148,10 @@ function drawFigure(id, data, layout) {
 
 
 def plotly_js() -> str:
-    """plotly's script (5 MB), to be put into a page once, and the function that `figure_html` calls."""
+    """plotly's script (5 MB), and in a second one the function that `figure_html` calls; to be put into a page once."""
     from plotly.offline import get_plotlyjs
 
-    return get_plotlyjs() + _FIGURE
+    return f"<script>{get_plotlyjs()}</script>\n<script>{_FIGURE}</script>"
 
 
 def figure_title(figure: Mapping[str, Any]) -> str:

@@ -1,15 +1,15 @@
 """A stored trajectory as HTML or as plain text.
 
-`transcript_parts` decides what is shown of a row and in which order; `transcript_html`, `transcript_text` and the
-script of the trajectory page (viewer.template) render the same parts. Parts hold raw model output: each renderer
-escapes all of it in one place.
+`transcript_parts` decides what is shown of a row and in which order; `transcript_html`, `side_by_side_html`,
+`transcript_text` and the script of the trajectory page (viewer.template) render the same parts. Parts hold raw model
+output: each renderer escapes all of it in one place.
 """
 
 import html
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -87,33 +87,79 @@ def transcript_text(row: Mapping[str, Any]) -> str:
     return visible("\n".join(lines))
 
 
-def transcript_html(row: "Mapping[str, Any] | pd.Series") -> str:
-    """One stored row as static HTML: facts, question, student and teacher side by side, reward.
+def headline(row: Mapping[str, Any]) -> str:
+    """What a reader looks for first, as plain text: "sample 2 · base · wrong tool · wrong"."""
+    facts = _facts(row)
+    sample = f"sample {row['sample']:g}" if _is_number(row.get("sample")) else ""
+    method = row["method"] if isinstance(row.get("method"), str) else ""
+    return " · ".join(filter(None, [sample, method, facts.title, facts.note]))
 
-    Tokens, where the row keeps them, follow folded and coloured by probability.
+
+def transcript_html(row: "Mapping[str, Any] | pd.Series", label: str = "") -> str:
+    """One stored row as static HTML: facts, question, student and teacher side by side, reward; its raw text folded.
+
+    The student's calls are shown parsed; the raw text has its tokens coloured by probability, where the row keeps them.
+    ``label`` stands before the facts, such as the row's name in a table.
     """
     row = dict(row)
     facts, *parts = transcript_parts(row)
-    method = row["method"] if isinstance(row.get("method"), str) else ""
-    head = " · ".join(escape(fact) for fact in (method, facts.title, facts.note, facts.text) if fact)
-    if isinstance(row.get("where"), str):
-        address = html.escape(link(row["where"]))
-        head += f" · <a style='text-decoration:underline' href='{address}'>{escape(row['where'])}</a>"
     boxes: dict[str, list[str]] = {"top": [], "student": [], "teacher": [], "reward": []}
     for part in parts:
         if part.text.strip():
             place = "teacher" if part.kind in ("answer", "teacher") else "student" if part.kind in _COLOURS else "top"
             boxes["reward" if part.kind == "reward" else place].append(_box(part))
     joined = {place: "".join(inside) for place, inside in boxes.items()}
-    tokens = "<hr>".join(_coloured(part.tokens) for part in parts if part.tokens)
-    if tokens:
-        tokens = f"<details><summary>tokens by probability (orange: improbable)</summary>{tokens}</details>"
     return (
         "<article style='margin:0 0 22px;max-width:62em'>"
-        f"<div style='font-weight:600;margin-bottom:4px;overflow-wrap:anywhere'>{head}</div>{joined['top']}"
+        f"<div style='margin-bottom:4px;overflow-wrap:anywhere'>{_verdict(row, label)}"
+        f"<br><small>{_address(row, facts)}</small></div>{joined['top']}"
         f"<div style='{_COLUMNS}'><div>{joined['student']}</div><div>{joined['teacher']}</div></div>"
-        f"{joined['reward']}{tokens}</article>"
+        f"{joined['reward']}{_raw(row, parts)}</article>"
     )
+
+
+def side_by_side_html(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One task under several methods as static HTML: the question and the teacher once, then a column for each row.
+
+    Args:
+        rows: stored rows of one task, such as one a method; there is at least one.
+    """
+    above, columns = [], []
+    for number, row in enumerate(rows):
+        facts, *parts = transcript_parts(dict(row))
+        if not number:
+            given = [part for part in parts if part.kind in ("question", "tools", "teacher", "answer")]
+            above = [_box(part._replace(note="") if part.kind == "teacher" else part) for part in given]
+        inside = "".join(_box(p) for p in parts if p.text.strip() and (p.kind in _COLOURS or p.kind == "reward"))
+        head = f"{_verdict(row)}<br><small>{_address(row, facts)}</small>"
+        columns.append(f"<section><div style='overflow-wrap:anywhere'>{head}</div>{inside}{_raw(row, parts)}</section>")
+    grid = _COLUMNS.replace("20em", "15em")
+    return f"<article><div style='{grid}'>{''.join(above)}</div><div style='{grid}'>{''.join(columns)}</div></article>"
+
+
+def _verdict(row: Mapping[str, Any], label: str = "") -> str:
+    judged = _facts(row).good
+    mark = {True: ("#00694c", "✓"), False: ("#b84a00", "✗"), None: ("#7F7F7F", "?")}[judged]
+    text = " · ".join(filter(None, [label, headline(row)]))
+    return f"<strong><span style='color:{mark[0]}'>{mark[1]}</span> {escape(text)}</strong>"
+
+
+def _address(row: Mapping[str, Any], facts: Part) -> str:
+    """The facts, and a link to the trajectory's own page if it lies in a file."""
+    if not isinstance(row.get("where"), str):
+        return escape(facts.text)
+    address = html.escape(link(row["where"]))
+    return f"{escape(facts.text)} · <a style='text-decoration:underline' href='{address}'>{escape(row['where'])}</a>"
+
+
+def _raw(row: Mapping[str, Any], parts: Sequence[Part]) -> str:
+    """What the student wrote, token by token if the row keeps tokens, folded."""
+    texts = [_coloured(part.tokens) for part in parts if part.tokens]
+    note = " (tokens; orange: improbable)"
+    if not texts:
+        note, text = "", row.get("response")
+        texts = [f"<pre style='{_PRE}'>{escape(_plain(text, LIMIT)[0][0])}</pre>"] if isinstance(text, str) else []
+    return f"<details><summary>raw text{note}</summary>{'<hr>'.join(texts)}</details>" if texts else ""
 
 
 def visible(text: str) -> str:

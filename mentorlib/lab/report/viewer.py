@@ -3,13 +3,14 @@
 The page holds an index of all rows and the rows' transcript parts packed (gzip, base64) by CHUNK; the browser unpacks
 those it shows. Beyond HEAVY characters they go into scripts beside the page, loaded when needed. The address takes a
 fragment: ``#run/eval/longer.jsonl:12`` opens that line of that file, ``#?method=sft&outcome=wrong tool`` filters (see
-``analysis.text.link``).
+``analysis.text.link``), and ``#task=run/eval/longer.jsonl:12`` shows that line's task under all methods.
 """
 
 import base64
 import gzip
 import html
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,15 @@ from ...runs.files import gc_paused, is_stream, write_text
 from ..analysis.exploits import find_exploits
 from ..analysis.load import evaluations, methods, rollouts
 from ..figures.base import OUTCOME_COLOURS
-from .transcript import Part, transcript_parts
+from .transcript import LIMIT, Part, transcript_parts
 
 CHUNK = 100  # rows that are packed together
 HEAVY = 4_000_000  # characters of packed rows: more than these go into files beside the page
 _TEMPLATE = Path(__file__).with_name("viewer.template")
-_COLUMNS = ("file", "run", "phase", "suite", "method", "outcome", "step", "question", "task")
+_COLUMNS = (
+    *("file", "run", "phase", "suite", "method", "outcome", "step", "question", "task", "sample"),
+    *("reward", "tokens", "calls"),
+)
 _LISTS = ("tool", "exploit", "flag")
 
 
@@ -43,7 +47,8 @@ def write_trajectories(
         file: the page.
         rows: one frame or several of ``analysis.load``, shown in their order.
         title: of the page.
-        views: name -> {run: method}: with the address ``?name``, the page shows these runs under these method names.
+        views: name -> {run: method}: with the address ``?name``, the page shows these runs, and a link's ``method=``
+            is one of these names. What the page calls a method is in ``rows``, however it is opened.
     """
     file = Path(file)
     index: list[dict[str, Any]] = []
@@ -51,7 +56,7 @@ def write_trajectories(
     waiting: list[list[Part]] = []
     for frame in [rows] if isinstance(rows, pd.DataFrame) else rows:
         for row in frame.to_dict("records"):
-            waiting.append(transcript_parts(row))
+            waiting.append(_parts(row))
             index.append(_index_entry(row, waiting[-1]))
             if len(waiting) == CHUNK:
                 packed.append(_pack(waiting))
@@ -114,10 +119,18 @@ def _frames(labels: Mapping[str, str], root: Path) -> Iterator[pd.DataFrame]:
         raise InputError(f"{root}: no trajectories in these runs (eval/*.jsonl, rollouts.jsonl)")
 
 
+def _parts(row: Mapping[str, Any]) -> list[Part]:
+    """A row's parts, and where it keeps no tokens its text as it was written."""
+    parts, text = transcript_parts(row), row.get("response")
+    if isinstance(text, str) and not any(part.tokens for part in parts):
+        parts.append(Part("raw", "raw text", [(text[:LIMIT], False)]))
+    return parts
+
+
 def _index_entry(row: Mapping[str, Any], parts: Sequence[Part]) -> dict[str, Any]:
     """What the list and the filters need of a row."""
     file, _, line = str(row["where"]).rpartition(":")
-    step, question = row.get("step"), row.get("question")
+    question = row.get("question")
     return {
         "file": file,
         "line": int(line),
@@ -126,13 +139,24 @@ def _index_entry(row: Mapping[str, Any], parts: Sequence[Part]) -> dict[str, Any
         "suite": str(row["suite"]),
         "method": str(row["method"]),
         "outcome": str(row["outcome"]),
-        "step": int(step) if isinstance(step, int | float) and step == step else None,
+        "step": _number(row.get("step")),
+        "sample": _number(row.get("sample")),
+        "reward": _number(row.get("total")),
+        "tokens": _number(row.get("n_tokens")),
+        "calls": len(row["calls"]),
         "tool": sorted({str(call["name"])[:80] for call in row["calls"]}),
         "exploit": find_exploits(row),
         "flag": sorted({part.note for part in parts if part.kind == "call" and part.note}),
         "question": question[:90] if isinstance(question, str) else "",
         "task": str(row["task_id"])[:60],
     }
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, whole ones as integers; None for anything else."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return int(value) if value == int(value) else round(value, 4)
 
 
 def _encode(values: Sequence[Any]) -> dict[str, Any]:

@@ -5,12 +5,15 @@ follow a static figure of the same data. Model output is rendered by `transcript
 """
 
 import html
+import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ipywidgets as w
 import pandas as pd
-from IPython.display import HTML
+import plotly.graph_objects as go
+from IPython.display import HTML, display
 
 from ...core import Trajectory
 from ...rewards.reward import get_reward
@@ -18,51 +21,222 @@ from .. import figures
 from ..analysis.outcomes import OUTCOMES
 from ..analysis.reward_effects import rescore
 from ..analysis.text import link
-from .transcript import escape, transcript_html
+from .html import PLOTLY
+from .transcript import escape, headline, side_by_side_html, transcript_html, visible
+
+# Long tables scroll (their output takes the keyboard's focus in a report). Plotly draws for white paper: where
+# JupyterLab or VS Code is dark, a figure is inverted with its hues kept, as a whole report is.
+_STYLE = """<style>
+.jp-OutputArea-output:has(table.dataTable) { max-height: 24rem; overflow: auto; }
+table.dataTable thead th { position: sticky; top: 0; background: var(--jp-layout-color0, #fff); }
+@media print { .jp-OutputArea-output:has(table.dataTable) { max-height: none; } }
+[data-jp-theme-light="false"] .js-plotly-plot, .vscode-dark .js-plotly-plot { filter: invert(.9) hue-rotate(180deg); }
+.jp-Notebook details > summary { cursor: pointer; }
+</style>"""
 
 
-def linked_table(table: pd.DataFrame, *, rows: str, columns: str, **filters: str) -> HTML:
-    """A table of numbers, each a link to the trajectories behind it.
+def init_notebook() -> None:
+    """Tables are sorted, searched, copied and saved as CSV; long ones scroll; figures follow a dark theme."""
+    import itables
+
+    itables.options.paging = False  # print loses no row
+    itables.options.classes = "display compact"
+    itables.options.style = "table-layout:auto;width:auto;margin:0;caption-side:bottom"
+    itables.options.buttons = ["copyHtml5", "csvHtml5"]
+    itables.init_notebook_mode()
+    display(HTML(_STYLE))
+
+
+def sentences(said: Sequence[str]) -> HTML:
+    """A list of sentences, escaped, such as those of ``analysis.findings``."""
+    return HTML(f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in said)}</ul>")
+
+
+def glossary(meanings: Mapping[str, str], about: str) -> HTML:
+    """What names mean, folded behind a line that says what they are."""
+    lines = "".join(f"<li><em>{escape(name)}</em>: {escape(meaning)}</li>" for name, meaning in meanings.items())
+    return HTML(f"<details><summary>{escape(about)}</summary><ul>{lines}</ul></details>")
+
+
+class Live:
+    """A widget, and the figure or HTML that takes its place where no kernel runs: in a report.
+
+    Notebooks display it as one output of both kinds; JupyterLab shows the widget.
+    """
+
+    def __init__(self, widget: w.Widget, static: "str | go.Figure"):
+        self.widget, self.static = widget, static
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+        shown: dict[str, Any] = self.widget._repr_mimebundle_(**options)
+        if isinstance(self.static, str):
+            return shown | {"text/html": self.static}
+        return shown | {PLOTLY: json.loads(self.static.to_json())}
+
+
+def linked_table(
+    table: pd.DataFrame, *, rows: str, columns: str, trajectories: pd.DataFrame | None = None, **filters: str
+) -> "HTML | Live":
+    """A table of numbers, each of which opens the trajectories behind it.
+
+    In a report a number is a link to ``trajectories.html``. In JupyterLab it is a button that shows them below the
+    table, if they are given.
 
     Args:
-        table: numbers, or strings such as "62% [55, 69]". Zeros, NaN and dashes are not linked.
-        rows: the filter of the trajectory page that the index holds, such as ``"outcome"``.
-        columns: the same of the columns, such as ``"method"``.
-        filters: further filters, the same for all cells, such as ``suite="longer"``.
+        table: numbers, or strings such as "62% [55, 69]". Zeros, NaN and dashes open nothing.
+        rows: the column of ``trajectories`` that the index holds, such as ``"outcome"``, a filter of the page too.
+        columns: the same of the table's columns, such as ``"method"``.
+        trajectories: rows of ``analysis.load`` with these two columns; a column may hold lists, such as a row's
+            exploits.
+        filters: further filters of the page, the same for all cells, such as ``suite="longer"``.
     """
     head = "".join(f"<th scope='col'>{escape(str(c))}</th>" for c in table.columns)
     lines = []
     for name, row in zip(table.index, table.to_numpy(object), strict=True):
         cells = ""
         for column, value in zip(table.columns, row, strict=True):
-            text = escape(value if isinstance(value, str) else f"{value:,}" if value == value else "–")
+            text = escape(_cell(value))
             if text not in ("0", "–"):
                 address = html.escape(link(**{rows: name, columns: column}, **filters))
                 text = f"<a href='{address}'>{text}</a>"
             cells += f"<td style='white-space:nowrap'>{text}</td>"
         lines.append(f"<tr><th scope='row'>{escape(str(name))}</th>{cells}</tr>")
-    return HTML(
-        f"<table class='dataframe'><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-    )
+    static = f"<table class='dataframe'><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    if trajectories is None:
+        return HTML(static)
+    reader, read = _reader(trajectories)
+    places = {kind: _places(trajectories[kind]) for kind in (rows, columns)}
+    grid: list[w.Widget] = [w.Label(), *(w.Label(str(column)) for column in table.columns)]
+    for name, values in zip(table.index, table.to_numpy(object), strict=True):
+        grid.append(w.Label(str(name)))
+        for column, value in zip(table.columns, values, strict=True):
+            found = [i for i in places[rows].get(name, ()) if i in places[columns].get(column, ())]
+            grid.append(_number_button(_cell(value), f"{name}, {column}", read, found))
+    width = f"max-content repeat({len(table.columns)}, max-content)"
+    shown = w.GridBox(grid, layout=w.Layout(grid_template_columns=width, grid_gap="0 12px", overflow="auto"))
+    return Live(w.VBox([shown, reader]), static)
 
 
-def transcripts(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> HTML:
-    """Several rows below each other, to display in a notebook."""
-    records = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
-    return HTML("".join(transcript_html(row) for row in records) or "<p>No such trajectory here.</p>")
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:,}" if value == value else "–"
+
+
+def _places(column: pd.Series) -> dict[Any, dict[Any, None]]:
+    """Where each value of a column is, or each item of its lists: value -> the index, in order."""
+    places: dict[Any, dict[Any, None]] = {}
+    for index, value in column.items():
+        for item in value if isinstance(value, list) else [value]:
+            places.setdefault(item, {})[index] = None
+    return places
+
+
+def _number_button(text: str, about: str, read: Any, found: list[Any]) -> w.Widget:
+    if not found:
+        return w.Label(text)
+    style = w.ButtonStyle(button_color="transparent", text_color="var(--jp-content-link-color, #0060a8)")
+    button = w.Button(description=text, tooltip=f"read: {about}", style=style, layout=w.Layout(width="auto"))
+    button.on_click(lambda _: read(found, about))
+    return button
+
+
+def _reader(rows: pd.DataFrame) -> tuple[w.Widget, Any]:
+    """A widget that shows one row of several, and the function that gives it others: (their index, what they are)."""
+    number = w.BoundedIntText(value=1, min=1, max=1, description="row", layout=w.Layout(width="160px"))
+    count, page = w.Label(), w.HTML()
+    chosen: list[Any] = []
+
+    def show(_: Any = None) -> None:
+        empty = "<p>No trajectory fits these filters.</p>"
+        page.value = transcript_html(rows.loc[chosen[number.value - 1]]) if chosen else empty
+
+    def read(index: list[Any], about: str) -> None:
+        chosen[:] = index
+        count.value = f"of {len(index)} that fit: {visible(about)}"
+        number.max = max(1, len(index))
+        number.value = 1
+        bar.layout.display = None
+        show()
+
+    number.observe(show, names="value")
+    bar = w.HBox([number, count], layout=w.Layout(display="none"))
+    return w.VBox([bar, page]), read
+
+
+def transcripts(
+    rows: pd.DataFrame | Sequence[Mapping[str, Any]], labels: Sequence[str] = (), folded: bool = False
+) -> HTML:
+    """Several rows below each other, to display in a notebook: each behind a line with its verdict.
+
+    Args:
+        rows: stored rows.
+        labels: name them, such as their rows of a table.
+        folded: the first is folded, too.
+    """
+    records = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else list(rows)
+    names = [*labels, *[""] * (len(records) - len(labels))]
+    shown = [_folded(row, name, not (n or folded)) for n, (row, name) in enumerate(zip(records, names, strict=True))]
+    return HTML("".join(shown) or "<p>No such trajectory here.</p>")
+
+
+def _folded(row: Mapping[str, Any], label: str = "", opened: bool = False) -> str:
+    """A transcript behind a line with its verdict and the beginning of its question."""
+    question = row["question"] if isinstance(row.get("question"), str) else ""
+    line = " · ".join(filter(None, [label, headline(row), textwrap.shorten(question, 80, placeholder=" …")]))
+    head = f"<details style='margin:2px 0'{' open' if opened else ''}><summary>{escape(line)}</summary>"
+    return f"{head}{transcript_html(row, label)}</details>"
 
 
 def examples(rows: pd.DataFrame, each: int = 1, seed: int = 0) -> HTML:
-    """For each outcome but "correct": what it means, how often it came, and ``each`` rows drawn by seed."""
+    """For each outcome but "correct": what it means, how often it came, and ``each`` rows drawn by seed, folded."""
     parts = []
     for outcome, meaning in OUTCOMES.items():
         group = rows[rows["outcome"] == outcome]
         if outcome == "correct" or group.empty:
             continue
-        parts.append(f"<h3>{html.escape(outcome)} ({len(group)} of {len(rows)})</h3><p>{html.escape(meaning)}</p>")
+        share = f"{len(group):,} of {len(rows):,}"
+        parts.append(
+            f"<p style='margin:8px 0 2px'><strong>{html.escape(outcome)}</strong> ({share}): {html.escape(meaning)}</p>"
+        )
         drawn = group.sample(min(each, len(group)), random_state=seed)
-        parts += [transcript_html(row) for row in drawn.to_dict("records")]
+        parts += [_folded(row) for row in drawn.to_dict("records")]
     return HTML("".join(parts) or "<p>Nothing failed here.</p>")
+
+
+def side_by_side(rows: pd.DataFrame) -> Live:
+    """One task under all methods, a column each. In JupyterLab, menus choose the task; a report shows the first.
+
+    Tasks on which the methods differ come first. Of a method's runs the first that has the task stands for it.
+
+    Args:
+        rows: of ``analysis.load.evaluations``.
+    """
+    firsts = rows.drop_duplicates(["suite", "task_id", "method"])
+    tasks: dict[str, dict[str, list[Any]]] = {}  # suite -> task -> index, those that differ first
+    for suite, group in firsts.groupby("suite", sort=False):
+        by_task = {str(task): list(part.index) for task, part in group.groupby("task_id", sort=False)}
+        differ = {task: firsts.loc[index, "correct"].nunique() > 1 for task, index in by_task.items()}
+        tasks[str(suite)] = {task: by_task[task] for task in sorted(by_task, key=lambda task: not differ[task])}
+    if not tasks:
+        return Live(w.HTML(), "<p>No such trajectory here.</p>")
+    suite = w.Dropdown(options=[(figures.base.plotly_text(name), name) for name in tasks], description="suite")
+    task, page = w.Dropdown(description="task", layout=w.Layout(width="420px")), w.HTML()
+
+    def show(_: Any = None) -> None:
+        if task.value is not None:
+            page.value = side_by_side_html(firsts.loc[tasks[suite.value][task.value]].to_dict("records"))
+
+    def list_tasks(_: Any = None) -> None:
+        of_suite = tasks[suite.value]
+        right = {name: int(firsts.loc[index, "correct"].eq(True).sum()) for name, index in of_suite.items()}
+        task.options = [
+            (visible(f"{name}: {right[name]} of {len(index)} right"), name) for name, index in of_suite.items()
+        ]
+        task.value = next(iter(of_suite))
+
+    suite.observe(list_tasks, names="value")
+    task.observe(show, names="value")
+    list_tasks()
+    return Live(w.VBox([w.Box([suite, task], layout=w.Layout(flex_flow="row wrap")), page]), page.value)
 
 
 def trajectory_browser(rows: pd.DataFrame) -> w.Widget:
@@ -78,13 +252,7 @@ def trajectory_browser(rows: pd.DataFrame) -> w.Widget:
         name: w.Dropdown(options=[("all", ""), *((figures.base.plotly_text(v), v) for v in choices)], description=name)
         for name, choices in values.items()
     }
-    number = w.BoundedIntText(value=1, min=1, max=max(1, len(rows)), description="row")
-    count, page = w.Label(), w.HTML()
-    matching: list[Any] = []
-
-    def show(_: Any = None) -> None:
-        empty = "<p>No trajectory fits these filters.</p>"
-        page.value = transcript_html(rows.loc[matching[number.value - 1]]) if matching else empty
+    reader, read = _reader(rows)
 
     def filter_rows(_: Any = None) -> None:
         keep = pd.Series(True, index=rows.index)
@@ -92,32 +260,28 @@ def trajectory_browser(rows: pd.DataFrame) -> w.Widget:
             if menus[column].value:
                 keep &= rows[column] == menus[column].value
         tool = menus["tool"].value
-        matching[:] = [index for index in rows.index[keep] if not tool or tool in tools[index]]
-        count.value = f"of {len(matching)} that fit ({len(rows)} in all)"
-        number.max = max(1, len(matching))
-        number.value = 1
-        show()
+        read([index for index in rows.index[keep] if not tool or tool in tools[index]], f"{len(rows)} in all")
 
     for menu in menus.values():
         menu.observe(filter_rows, names="value")
-    number.observe(show, names="value")
     filter_rows()
-    return w.VBox([w.Box([*menus.values(), number, count], layout=w.Layout(flex_flow="row wrap")), page])
+    return w.VBox([w.Box([*menus.values()], layout=w.Layout(flex_flow="row wrap")), reader])
 
 
-def playground(row: Mapping[str, Any] | pd.Series, version: str = "corrected") -> w.Widget:
-    """Edit a response and see at once how every reward scores it, with the numbers of ``reward_effects.reward_terms``.
+def playground(row: Mapping[str, Any] | pd.Series, version: str = "corrected") -> Live:
+    """Edit a response and see at once how every reward scores it; a report has ``reward_terms`` of the stored one.
 
     Args:
         row: a stored row, for its question, gold answer, teacher and tools.
         version: of the rewards, corrected or official.
     """
     row = dict(row)
-    editor = w.Textarea(value=row["response"], layout=w.Layout(width="100%", height="220px"), continuous_update=False)
+    scored = score_response(row, version=version)
+    editor = w.Textarea(value=row["response"], layout=w.Layout(width="auto", height="260px"), continuous_update=False)
     restore = w.Button(description="restore", tooltip="put the stored response back")
     # Not an Output widget: in batch, nbclient handles one on the socket on which it awaits the cell's reply, and may
     # miss that reply and hang.
-    table = w.HTML()
+    table = w.HTML(layout=w.Layout(overflow="auto"))
 
     def score(_: Any = None) -> None:
         table.value = terms_html(score_response(row, editor.value, version))
@@ -126,7 +290,11 @@ def playground(row: Mapping[str, Any] | pd.Series, version: str = "corrected") -
     restore.on_click(lambda _: setattr(editor, "value", row["response"]))
     score()
     hint = w.HTML("<small>Edit the response, then click elsewhere: it is read and scored again.</small>")
-    return w.VBox([hint, editor, restore, table])
+    task = w.HTML(f"<small>{escape(str(row.get('question', '')))} <b>Gold: {escape(str(row['answer']))}</b></small>")
+    # Side by side where there is room, so that an edit and its result are on one screen.
+    sides = [w.VBox([editor, w.HBox([restore, hint])], layout=w.Layout(flex="1 1 340px")), table]
+    widget = w.VBox([task, w.Box(sides, layout=w.Layout(flex_flow="row wrap", grid_gap="0 16px"))])
+    return Live(widget, figures.reward_effects.reward_terms(scored))
 
 
 def score_response(
@@ -141,17 +309,22 @@ def score_response(
 
 
 def terms_html(scored: pd.DataFrame) -> str:
-    """The terms of every reward on one trajectory (``score_response``) as an escaped HTML table.
+    """The total of every reward on one trajectory (``score_response``) and its terms, as an escaped HTML table.
 
-    A bar shows the total as a share of the reward's maximum.
+    A bar shows the total as a share of the reward's maximum; the terms and the reason are in a line's tooltip, too.
     """
-    wide = pd.DataFrame(list(scored["terms"]), index=list(scored["reward"])).assign(total=list(scored["total"]))
-    most = [get_reward(reward).maximum for reward in scored["reward"]]
-    shares = [max(0.0, total / top) for total, top in zip(scored["total"], most, strict=True)]
-    wide["of the maximum"] = [
-        f"<div style='background:{figures.base.colour(f'grpo-{name}')};height:12px;width:{120 * share:.0f}px'></div>"
-        for name, share in zip(scored["reward"], shares, strict=True)
-    ]
-    wide["reason"] = [escape(reason) for reason in scored["reason"]]
-    with pd.option_context("display.max_colwidth", None):
-        return wide.to_html(float_format="{:.3f}".format, na_rep="", border=0, escape=False)
+    lines = []
+    for score in scored.itertuples():
+        share = max(0.0, float(score.total) / get_reward(str(score.reward)).maximum)
+        tint = figures.base.colour(f"grpo-{score.reward}")
+        terms = " · ".join(f"{name} {value:.3g}" for name, value in score.terms.items())
+        bar = f"<div style='background:{tint};height:10px;width:{80 * share:.0f}px'></div>"
+        lines.append(
+            f"<tr title='{escape(str(score.reason))}'><th scope='row'>{escape(str(score.reward))}</th>"
+            f"<td>{score.total:.3f}</td><td style='min-width:84px'>{bar}</td>"
+            f"<td style='text-align:left'>{escape(terms)}<br><small>{escape(str(score.reason))}</small></td></tr>"
+        )
+    head = "<th scope='col'>reward</th><th scope='col'>total</th><th scope='col'>of its maximum</th>"
+    head += "<th scope='col' style='text-align:left'>terms; reason</th>"
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return f"<table class='dataframe' style='line-height:1.25;font-size:12px'>{body}</table>"

@@ -91,7 +91,7 @@ def test_the_trajectories_page(tab: Any, root: Path, tmp_path: Path) -> None:
     tab.wait_for_selector("main h2")
     text = tab.inner_text("main")
     assert "<script>alert(1)</script>" in text and "\\u202e" in text and "more characters" in text
-    assert tab.inner_text("main h2").startswith("gave up") and not tab.query_selector("main script, main img")
+    assert tab.inner_text("main h2")[2:].startswith("gave up") and not tab.query_selector("main script, main img")
     assert serious(tab) == []
     tab.select_option("select[name=method]", label="sft")
     tab.select_option("select[name=outcome]", label="correct")
@@ -99,7 +99,7 @@ def test_the_trajectories_page(tab: Any, root: Path, tmp_path: Path) -> None:
     wanted = len(rows[(rows["method"] == "sft") & (rows["outcome"] == "correct")])
     wait_for_text(tab, "#count", re.compile(f"^{wanted} of"))
     first = tab.inner_text("main .facts")
-    tab.focus("#list")
+    tab.evaluate("document.activeElement.blur()")  # keys work wherever the focus is
     tab.keyboard.press("ArrowDown")
     playwright.expect(tab.locator("main .facts").first).not_to_have_text(first, use_inner_text=True)
     link = tab.get_attribute("main .bar a", "href")
@@ -116,19 +116,44 @@ def test_the_trajectories_page(tab: Any, root: Path, tmp_path: Path) -> None:
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_ten_thousand_trajectories_open_in_two_seconds(tab: Any, root: Path, tmp_path: Path) -> None:
+def test_trajectories_are_searched_sorted_and_set_side_by_side(tab: Any, root: Path, tmp_path: Path) -> None:
+    rows = analysis.load.trajectories(root=root)
+    file = viewer.write_trajectories(tmp_path / "t.html", rows, "T")
+    tab.goto(file.as_uri())
+    tab.wait_for_selector("main h2")
+    assert tab.query_selector_all("main .box small:has-text('call')") and "<tool_call>" not in tab.inner_text("main")
+    tab.keyboard.press("/")
+    tab.keyboard.type("Let me see see")  # what a student wrote
+    cut = sum(row["response"].startswith("Let me see see") for row in rows.to_dict("records"))
+    wait_for_text(tab, "#count", re.compile(f"^{cut} of"))
+    tab.check("main label:has-text('raw text') input")
+    wait_for_text(tab, "main .box:has-text('raw text') pre", "Let me see see see")
+    assert "search=Let%20me" in tab.url or tab.url.endswith(tab.get_attribute("main .bar a", "href"))
+    tab.goto(f"{file.as_uri()}#?phase=training&sort=-reward")
+    most, least = rows["total"].max(), rows["total"].min()
+    wait_for_text(tab, "#list .row >> nth=0", re.compile(f"reward {most:g}"))
+    tab.select_option("select[name=sort]", value="reward")
+    wait_for_text(tab, "#list .row >> nth=0", re.compile(f"reward {least:g}"))
+    tab.goto(f"{file.as_uri()}#task=sft/eval/longer.jsonl:3")
+    same = rows[(rows["task_id"] == "longer-2") & rows["step"].isna()]
+    right = int(same["correct"].eq(True).sum())
+    wait_for_text(tab, "main h2", f"longer-2: {right} of {len(same)} methods right")
+    assert [h.inner_text()[2:].split(":")[0] for h in tab.query_selector_all("main h3")] == list(same["method"])
+    assert serious(tab) == []
+    tab.keyboard.press("ArrowRight")
+    wait_for_text(tab, "main h2", re.compile("^longer-3: "))
+
+
+def test_ten_thousand_trajectories_fit_one_page(tab: Any, root: Path, tmp_path: Path) -> None:
     rows = analysis.load.trajectories(root=root)
     many = rows.sample(10_000, replace=True, random_state=0, ignore_index=True)
     many["where"] = [f"r/eval/a.jsonl:{i}" for i in range(1, len(many) + 1)]
     file = viewer.write_trajectories(tmp_path / "many.html", many, "Many")
-    took = []
-    for _ in range(3):  # the best of three: the other test process has a core too
-        start = time.monotonic()
-        tab.goto(file.as_uri(), wait_until="commit")
-        tab.wait_for_selector("main h2")
-        took.append(time.monotonic() - start)
-    assert min(took) < 2.0 and file.stat().st_size < 8_000_000
+    assert file.stat().st_size < 8_000_000
+    tab.goto(file.as_uri())
+    tab.wait_for_selector("main h2")
     assert tab.inner_text("#count") == "10,000 of 10,000 trajectories"
+    assert len(tab.query_selector_all("#list .row")) < 100  # only those in sight exist
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -141,6 +166,7 @@ def test_a_report(tab: Any, root: Path, tmp_path: Path, monkeypatch: pytest.Monk
     tab.emulate_media(color_scheme=scheme)
     tab.goto(report.as_uri())
     tab.wait_for_selector(".plotly-graph-div .main-svg")
+    tab.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true; })")
     assert "alert(1)" in tab.inner_text("body") and serious(tab) == []
     tab.set_viewport_size({"width": 390, "height": 800})
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
@@ -157,7 +183,7 @@ def test_a_report(tab: Any, root: Path, tmp_path: Path, monkeypatch: pytest.Monk
     tab.set_viewport_size({"width": 1280, "height": 800})
     tab.click("a[href*='outcome=gave%20up']")
     tab.wait_for_selector("main h2")
-    assert "trajectories.html" in tab.url and tab.inner_text("main h2").startswith("gave up")
+    assert "trajectories.html" in tab.url and tab.inner_text("main h2")[2:].startswith("gave up")
 
 
 def test_many_trajectories_lie_in_files_beside_the_page(
@@ -172,10 +198,10 @@ def test_many_trajectories_lie_in_files_beside_the_page(
     last = rows.iloc[-1]
     tab.goto(f"{file.as_uri()}#{last['where']}")
     tab.wait_for_selector("main h2")
-    assert last["where"] in tab.inner_text("main .facts") and tab.inner_text("main h2").startswith(last["outcome"])
-    tab.goto(f"{file.as_uri()}?mine#?method=taught&phase=evaluation")  # under the names of a report
+    assert last["where"] in tab.inner_text("main .facts") and tab.inner_text("main h2")[2:].startswith(last["outcome"])
+    tab.goto(f"{file.as_uri()}?mine#?method=taught&phase=evaluation")  # a report's name for the page's sft
     wait_for_text(tab, "#count", "36 of 36 trajectories")
-    assert tab.inner_text("main .facts").startswith("taught")
+    assert tab.inner_text("main .facts").startswith("sft") and tab.input_value("select[name=method]") != ""
     beside[-1].unlink()
     tab.goto(f"{file.as_uri()}#{last['where']}")
     tab.wait_for_selector(f"main :text('{beside[-1].name} is missing')")
@@ -206,7 +232,10 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_study_s_page(tab: Any, story: Path, scheme: str) -> None:
-    assert story.stat().st_size < 8_000_000 and story.read_text().count("* plotly.js v") == 1
+    (plotly,) = [file for file in story.parent.glob("script-*.js") if "* plotly.js v" in file.read_text()[:100]]
+    pages = [page.read_text() for page in story.parent.glob("*.html") if "trajectories" not in page.name]
+    assert len(pages) == 2 and all(f'<script src="{plotly.name}"></script>' in page for page in pages)
+    assert max(map(len, pages)) < 1_000_000
     tab.emulate_media(color_scheme=scheme)
     tab.goto(story.as_uri())
     tab.wait_for_selector("#figure-4 .main-svg")
@@ -225,6 +254,25 @@ def test_a_study_s_page(tab: Any, story: Path, scheme: str) -> None:
         tab.click(f"tr:has(th:text('{name}')) td a[href*='phase=evaluation'] >> nth=0")
         wait_for_text(tab, "#count", re.compile("^12 of "))
         assert "/eval/calculator.jsonl" in tab.inner_text("main .facts") and name in tab.inner_text("main .facts")
+
+
+def test_a_report_of_a_study_leads_on_and_its_tables_are_saved(tab: Any, story: Path) -> None:
+    tab.goto((story.parent / "compare.html").as_uri())
+    assert tab.title().startswith("compare: base, sft, grpo-sparse, grpo-exact · Which method")
+    tab.evaluate("window.copied = ''; navigator.clipboard.writeText = async text => { window.copied = text; }")
+    table = "table:has(td a[href*='phase=evaluation'])"
+    with tab.expect_download() as saved:
+        tab.click(f"{table} + .table-export button:text('CSV')")
+    lines = saved.value.path().read_text().splitlines()
+    assert saved.value.suggested_filename.startswith("compare-table-") and len(lines) == 5
+    assert lines[0].startswith('"","calculator"') and lines[2].startswith('"sft","')
+    tab.click(f"{table} + .table-export button:text('Copy')")
+    tab.wait_for_selector("button:text('Copied')")
+    assert tab.evaluate("window.copied.split('\\n')[2].split('\\t')[0]") == "sft"
+    tab.click("nav[aria-label='Contents'] a >> nth=0")
+    assert tab.url.endswith(tab.get_attribute("nav[aria-label='Contents'] a >> nth=0", "href"))
+    tab.click("nav[aria-label='Study'] a:text('study s')")
+    tab.wait_for_selector("h1:text('Study s')")
 
 
 def test_a_study_on_paper(tab: Any, story: Path) -> None:
@@ -305,6 +353,9 @@ def test_widgets_in_jupyterlab(browser: Any, lab: str, root: Path) -> None:
         "rows = analysis.load.evaluations()\nprint('read', len(rows))",
         "widgets.playground(rows[rows['outcome'] == 'correct'].iloc[0])",
         "widgets.trajectory_browser(rows)",
+        "counts = rows.groupby(['outcome', 'method']).size().unstack(fill_value=0)\n"
+        "widgets.linked_table(counts, rows='outcome', columns='method', trajectories=rows)",
+        "widgets.side_by_side(rows)",
     )
     page = opened(browser, lab, "widgets.ipynb")
     page.wait_for_selector("text=that fit")
@@ -315,6 +366,9 @@ def test_widgets_in_jupyterlab(browser: Any, lab: str, root: Path) -> None:
     page.select_option(".widget-dropdown select >> nth=2", label="gave up")
     gave_up = int((analysis.load.evaluations(root=root)["outcome"] == "gave up").sum())
     page.wait_for_selector(f"text=of {gave_up} that fit")
+    page.click("button[title='read: gave up, base']")  # a number of a table
+    page.wait_for_selector("text=that fit: gave up, base")
+    page.wait_for_selector("article section >> nth=4")  # five methods side by side
     page.context.close()
 
 

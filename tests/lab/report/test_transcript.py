@@ -6,9 +6,9 @@ from random import Random
 import pytest
 import synthetic
 
-from mentorlib.lab.report.transcript import transcript_html, transcript_parts, transcript_text
+from mentorlib.lab.report.transcript import side_by_side_html, transcript_html, transcript_parts, transcript_text
 
-SPANS = ("details", "summary", "span", "hr")
+SPANS = ("details", "summary", "span", "strong", "br", "hr")
 
 
 def hostile(kind: str = "box") -> dict:
@@ -38,6 +38,21 @@ def test_hostile_text_is_shown_and_does_nothing() -> None:
     assert tags <= {f"{end}{tag}" for end in ("", "/") for tag in ("article", "div", "pre", "small", "a", *SPANS)}
     assert "&lt;script&gt;" in html and "\\u202e" in html
     assert not {"\x1b", "\u202e", "\u2066"} & set(html)
+
+
+def test_several_rows_side_by_side_are_escaped_and_named() -> None:
+    rows = [hostile("right") | {"correct": True}, hostile("box") | {"method": "sft"}]
+    html = side_by_side_html(rows)
+    assert not re.search(r"<script|<img", html) and not {"\x1b", "\u202e", "\u2066"} & set(html)
+    assert html.count("<section>") == 2 and html.count(">question<") == 1 and "sample 0 · sft · " in html
+
+
+def test_calls_are_shown_parsed_and_the_raw_text_is_folded() -> None:
+    row = synthetic.row("right", Random(0), 1, sample=2)
+    html = transcript_html(row, "example 1")
+    above, raw = html.split("<details><summary>raw text</summary>")
+    assert "&lt;tool_call&gt;" in raw and "&lt;tool_call&gt;" not in above and "(a=" in above
+    assert "✓</span> example 1 · sample 2 · right</strong>" in above
 
 
 def test_a_two_megabyte_line_is_cut() -> None:

@@ -28,7 +28,7 @@ def find(widget: w.Widget, kind: type) -> list:
 def test_examples_show_each_failure(rows: pd.DataFrame) -> None:
     html = widgets.examples(rows).data
     for outcome in set(rows["outcome"]) - {"correct"}:
-        assert f"<h3>{outcome}" in html
+        assert f"<strong>{outcome}</strong>" in html
     assert "Nothing failed" in widgets.examples(rows[rows["outcome"] == "correct"]).data
     assert "No such" in widgets.transcripts(rows.head(0)).data
 
@@ -49,13 +49,51 @@ def test_browser_filters(rows: pd.DataFrame) -> None:
     assert len(wanted) and count.value.startswith(f"of {len(wanted)} ") and "guess(" in page.value
 
 
+def test_a_number_opens_its_trajectories(rows: pd.DataFrame) -> None:
+    counts = rows.groupby(["outcome", "method"], sort=False).size().unstack(fill_value=0)
+    table = widgets.linked_table(counts, rows="outcome", columns="method", trajectories=rows, phase="evaluation")
+    html = table._repr_mimebundle_()["text/html"]
+    assert "trajectories.html#?outcome=gave%20up&amp;method=base&amp;phase=evaluation" in html
+    buttons = {button.tooltip: button for button in find(table.widget, w.Button)}
+    assert len(buttons) == int((counts > 0).to_numpy().sum())
+    buttons["read: gave up, base"].click()
+    wanted = rows[(rows["outcome"] == "gave up") & (rows["method"] == "base")]
+    count, page = find(table.widget, w.Label)[-1], find(table.widget, w.HTML)[0]
+    assert count.value == f"of {len(wanted)} that fit: gave up, base" and wanted["task_id"].iloc[0] in page.value
+    lists = rows.head(3).assign(exploit=[["a", "b"], ["b"], []])
+    several = widgets.linked_table(
+        pd.DataFrame({"base": [1, 2]}, index=["a", "b"]), rows="exploit", columns="method", trajectories=lists
+    )
+    buttons = {button.tooltip: button for button in find(several.widget, w.Button)}
+    buttons["read: b, base"].click()
+    assert find(several.widget, w.BoundedIntText)[0].max == 2
+
+
+def test_one_task_side_by_side(rows: pd.DataFrame) -> None:
+    compared = widgets.side_by_side(rows)
+    suite, task = find(compared.widget, w.Dropdown)
+    page = find(compared.widget, w.HTML)[0]
+    assert page.value == compared.static == compared._repr_mimebundle_()["text/html"]
+    same = rows[(rows["suite"] == suite.value) & (rows["task_id"] == task.value)]
+    assert same["correct"].nunique() == 2  # the methods differ on the first one
+    assert page.value.count("<section>") == len(same) and page.value.count(">gold answer<") == 1
+    for method in same["method"]:
+        assert f"sample 0 · {method} · " in page.value
+    suite.value, task.value = "longer", "longer-3"
+    assert "longer-3" in page.value and "longer-3" not in compared.static
+    assert "No such" in widgets.side_by_side(rows.head(0)).static
+
+
 def test_playground_reacts_to_an_edit() -> None:
     row = synthetic.row("right", Random(0), 1)
-    play = widgets.playground(row)
+    live = widgets.playground(row)
+    play = live.widget
     editor, table = find(play, w.Textarea)[0], find(play, w.HTML)[-1]
     before = table.value
     assert "right answer" in before
-    assert before.count("width:120px") == len(REWARDS) and not find(
+    shown = live._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in shown and "application/vnd.plotly.v1+json" in shown
+    assert before.count("width:80px") == len(REWARDS) and not find(
         play, w.Output
     )  # the maximum under every reward, and no widget that hangs in batch
     editor.value = row["response"].replace(f"{{{row['answer']}}}", "{1}").replace("add", "<b>add")

@@ -3,6 +3,7 @@
 from . import comparison as comparison
 from . import dataset as dataset
 from . import exploits as exploits
+from . import findings as findings
 from . import load as load
 from . import outcomes as outcomes
 from . import recompute as recompute

@@ -1,9 +1,10 @@
 """What all figures share: colours, escaping, layout.
 
 Each figure takes a DataFrame of ``lab.analysis`` and makes one claim, which its title states. Colours are Okabe and
-Ito's palette, which colour-blind readers can tell apart. Heights are fixed and widths free, titles broken by hand and
-labels beside their marks, so that a figure is readable at 390 pixels as at 1280. Every string that comes from data is
-escaped: plotly renders a subset of HTML. An empty DataFrame gives an empty figure that says what is missing.
+Ito's palette, which colour-blind readers can tell apart. Heights are fixed and widths free; panels stand beside each
+other, and below each other on a phone, so that a figure is readable at 390 pixels as at 1280. Every string that comes
+from data is escaped: plotly renders a subset of HTML. An empty DataFrame gives an empty figure that says what is
+missing.
 """
 
 import html
@@ -56,6 +57,9 @@ SHARE_HEATMAP = {**HEATMAP, "zmin": 0, "zmax": 1, "colorscale": [[0, "#F2F6F9"],
 _TOP_LEFT = {"x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top"}
 _LEGEND = {"orientation": "h", "x": 0, "xanchor": "left", "yanchor": "top", "traceorder": "normal"}
 _ERROR_BARS = {"type": "data", "symmetric": False, "thickness": 2, "width": 0}
+LINE = 19  # pixels of a method's line
+TITLE = 84  # characters of a title's line: as many as stand in JupyterLab's column; a report wraps it by itself
+_SYMBOLS = "circle square diamond triangle-up triangle-down pentagon hexagon star cross x".split()
 _BUTTONS = "zoom pan select lasso zoomIn zoomOut autoScale resetScale sendChartToCloud sendDataToCloud toImage"
 
 
@@ -75,6 +79,13 @@ def method_colours(methods: Iterable[str]) -> dict[str, str]:
     return colours
 
 
+def method_marks(methods: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Colour and symbol of each method of a figure, as plotly's ``marker`` takes them: no two methods look alike."""
+    known, colours = list(METHODS), method_colours(methods)
+    numbers = {name: known.index(name) if name in METHODS else zlib.crc32(name.encode()) for name in colours}
+    return {name: {"color": colours[name], "symbol": _SYMBOLS[n % len(_SYMBOLS)]} for name, n in numbers.items()}
+
+
 def colour(method: str) -> str:
     """The colour of one method."""
     return method_colours([method])[str(method)]
@@ -86,136 +97,171 @@ def plotly_text(value: Any) -> str:
     return html.escape(shown, quote=False).replace("$", "&#36;")
 
 
+def leaders(values: pd.Series, digits: int) -> str:
+    """The names of a series with its highest value, as titles write it: a tie of rounded values has no winner."""
+    written = values.round(digits)
+    return listed([str(name) for name in written.index[written == written.max()]])
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """``a``, ``a and b``, ``a, b and c``; of more than ``most`` only how many."""
+    if len(names) > most:
+        return f"{len(names)} of them"
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
 def term_colour(i: int) -> str:
     """The colour of the i-th term or series that has no colour of its own."""
     return _TERMS[i % len(_TERMS)]
 
 
-def row_positions(
-    frame: pd.DataFrame, group: str, label: str
-) -> tuple[list[float], list[tuple[float, str]], list[tuple[float, str]], float]:
-    """The y of every row of a frame, if each label has its line under a heading a group.
+def panels(
+    titles: Sequence[str], columns: int, tall: int, gap: int = 46, shared_y: bool = True
+) -> tuple[go.Figure, int]:
+    """Subplots with a common x axis, ``columns`` beside each other; the figure and the height of its plots.
 
-    Returns:
-        the frame's positions; (position, text) of labels and of headings; the number of lines.
+    A report sets them below each other where there is no room, such as on a phone (see ``report.html``).
+
+    Args:
+        titles: a panel each; escaped.
+        columns: at most.
+        tall: pixels of a panel.
+        gap: pixels between one row and the next, for a title and the labels of an axis.
+        shared_y: the panels have the same y axis too, which is labelled at the left.
     """
-    labels: list[tuple[float, str]] = []
-    headings: list[tuple[float, str]] = []
-    at: dict[tuple[Any, Any], float] = {}
-    y = 0.0
-    for name, subset in frame.groupby(group, sort=False):
-        headings.append((y, str(name)))
-        for key in dict.fromkeys(subset[label]):
-            y += 1
-            at[name, key] = y
-            labels.append((y, str(key)))
-        y += 1.3
-    return [at[g, k] for g, k in zip(frame[group], frame[label], strict=True)], labels, headings, y
+    columns = max(1, min(columns, len(titles)))
+    rows = max(1, -(-len(titles) // columns))
+    height = rows * tall + (rows - 1) * gap
+    fig = make_subplots(
+        rows,
+        columns,
+        specs=[
+            [{} if row * columns + column < len(titles) else None for column in range(columns)] for row in range(rows)
+        ],
+        subplot_titles=[plotly_text(title) for title in titles],
+        vertical_spacing=gap / height if rows > 1 else 0,
+        horizontal_spacing=(0.05 if shared_y else 0.07) if columns > 1 else 0,
+    )
+    fig.update_layout(meta={"columns": columns, "tall": tall, "gap": gap})
+    for n, title in enumerate(fig.layout.annotations):
+        axis = f"axis{n + 1 if n else ''}"
+        x, y = fig.layout[f"x{axis}"], fig.layout[f"y{axis}"]
+        title.update(x=x.domain[0], xanchor="left", font={"size": 12, "weight": "bold"})
+        x.update(matches="x" if n else None, showticklabels=n + columns >= len(titles))
+        if shared_y:
+            y.update(matches="y" if n else None, showticklabels=n % columns == 0)
+    return fig, height
 
 
-def label_rows(
-    fig: go.Figure, labels: Sequence[tuple[float, str]], headings: Iterable[tuple[float, str]], end: float
-) -> go.Figure:
-    """Write the labels and headings of ``row_positions`` on the y axis."""
+def place(n: int, fig: go.Figure) -> dict[str, int]:
+    """Row and column of the n-th of ``panels``, counted from 0."""
+    columns = int((fig.layout.meta or {}).get("columns", 1))
+    return {"row": n // columns + 1, "col": n % columns + 1}
+
+
+def label_lines(fig: go.Figure, lines: Sequence[str]) -> None:
+    """Write a name on every line (0, 1, …) of the y axes, the first at the top."""
     fig.update_yaxes(
-        tickvals=[y for y, _ in labels],
-        ticktext=["<br>".join(map(plotly_text, textwrap.wrap(name, 22))) for _, name in labels],
-        range=[end - 0.6, -0.6],
+        tickvals=list(range(len(lines))),
+        ticktext=["<br>".join(map(plotly_text, textwrap.wrap(line, 22))) for line in lines],
+        range=[len(lines) - 0.4, -0.6],
         showgrid=False,
         zeroline=False,
     )
-    for y, name in headings:
-        bold = f"<b>{plotly_text(name)}</b>"
-        left = {"xanchor": "left", "yanchor": "middle", "showarrow": False, "bgcolor": "white"}
-        fig.add_annotation(x=0, xref="paper", y=y, text=bold, **left)
-    return fig
 
 
 def dot_plot(
     frame: pd.DataFrame, by: str, value: str, hover: Sequence[str], hollow: pd.Series | None = None, **filters: str
 ) -> tuple[go.Figure, int]:
-    """Values with their intervals, a line a method under each value of ``by``; the figure and its height.
+    """Values with their intervals, a panel for each value of ``by``, a line a method; the figure and its height.
 
     ``hollow`` marks rows whose dots are not filled; ``filters`` narrow the trajectories that a dot opens.
     """
-    position, labels, headings, end = row_positions(frame, by, "method")
-    places, texts = pd.Series(position, index=frame.index), pd.Series(hover, index=frame.index)
-    colours = method_colours(frame["method"])
-    fig = go.Figure()
-    for method, subset in frame.groupby("method", sort=False):
-        tint = colours[str(method)]
-        fill = tint if hollow is None else ["white" if hollow[i] else tint for i in subset.index]
+    groups, methods = list(dict.fromkeys(frame[by])), list(dict.fromkeys(frame["method"]))
+    texts = pd.Series(hover, index=frame.index)
+    marks = method_marks(methods)
+    fig, height = panels([str(group) for group in groups], 3, 22 + LINE * len(methods))
+    for group, method in dict.fromkeys(zip(frame[by], frame["method"], strict=True)):
+        rows = frame[(frame[by] == group) & (frame["method"] == method)]
+        mark = marks[str(method)]
+        fill = mark["color"] if hollow is None else ["white" if hollow[i] else mark["color"] for i in rows.index]
         fig.add_scatter(
-            x=subset[value],
-            y=places[subset.index],
+            x=rows[value],
+            y=[methods.index(method)] * len(rows),
             mode="markers",
             name=plotly_text(method),
-            hovertext=texts[subset.index],
+            hovertext=texts[rows.index],
             hoverinfo="text",
             showlegend=False,
-            customdata=[link(phase="evaluation", suite=s, method=method, **filters) for s in subset[by]]
-            if by == "suite"
-            else None,
-            marker={"color": fill, "size": 10, "line": {"color": tint, "width": 2}},
+            cliponaxis=False,
+            customdata=[link(phase="evaluation", suite=group, method=method, **filters)] if by == "suite" else None,
+            marker={"symbol": mark["symbol"], "color": fill, "size": 9, "line": {"color": mark["color"], "width": 2}},
             error_x={
-                "array": subset["high"] - subset[value],
-                "arrayminus": subset[value] - subset["low"],
-                "color": tint,
+                "array": rows["high"] - rows[value],
+                "arrayminus": rows[value] - rows["low"],
+                "color": mark["color"],
                 **_ERROR_BARS,
             },
+            **place(groups.index(group), fig),
         )
-    return label_rows(fig, labels, headings, end), 150 + int(24 * end)
+    label_lines(fig, [str(method) for method in methods])
+    return fig, height + 66
 
 
 def stacked_bars(table: pd.DataFrame, column: str, colours: Mapping[str, str], title: str) -> go.Figure:
-    """Shares of each value of a column, a bar a method under each suite. In: suite, method, the column, n, share."""
-    position, labels, headings, end = row_positions(table, "suite", "method")
-    places = pd.Series(position, index=table.index)
-    fig = go.Figure()
+    """Shares of each value of a column, a panel a suite, a bar a method. In: suite, method, the column, n, share."""
+    suites, methods = list(dict.fromkeys(table["suite"])), list(dict.fromkeys(table["method"]))
+    fig, height = panels([str(suite) for suite in suites], 3, 8 + LINE * len(methods))
+    shown: set[str] = set()
     for name in [*colours, *sorted(set(table[column]) - set(colours))]:
-        rows = table[table[column] == name]
-        if rows.empty:
-            continue
-        hover = [
-            f"{plotly_text(r.method)} on {plotly_text(r.suite)}: {plotly_text(name)} {percent(r.share, 1)} ({r.n} rows)"
-            for r in rows.itertuples()
-        ]
-        links = [link(phase="evaluation", suite=r.suite, method=r.method, outcome=name) for r in rows.itertuples()]
-        fig.add_bar(
-            x=rows["share"],
-            y=places[rows.index],
-            orientation="h",
-            width=0.8,
-            name=plotly_text(name),
-            hovertext=hover,
-            hoverinfo="text",
-            customdata=links if column == "outcome" else None,
-            marker={"color": colours.get(name, "#4D4D4D"), "line": {"color": "white", "width": 0.5}},
-        )
+        for n, suite in enumerate(suites):
+            rows = table[(table[column] == name) & (table["suite"] == suite)]
+            if rows.empty:
+                continue
+            hover = [
+                f"{plotly_text(r.method)} on {plotly_text(suite)}: {plotly_text(name)} {percent(r.share, 1)} "
+                f"({r.n} rows)"
+                for r in rows.itertuples()
+            ]
+            links = [link(phase="evaluation", suite=suite, method=method, outcome=name) for method in rows["method"]]
+            fig.add_bar(
+                x=rows["share"],
+                y=[methods.index(method) for method in rows["method"]],
+                orientation="h",
+                width=0.8,
+                name=plotly_text(name),
+                legendgroup=name,
+                showlegend=name not in shown,
+                hovertext=hover,
+                hoverinfo="text",
+                customdata=links if column == "outcome" else None,
+                marker={"color": colours.get(name, "#4D4D4D"), "line": {"color": "white", "width": 0.5}},
+                **place(n, fig),
+            )
+            shown.add(name)
     fig.update_layout(barmode="stack")
-    fig.update_xaxes(title_text="share of trajectories", tickformat=".0%", range=[0, 1])
-    return style_figure(label_rows(fig, labels, headings, end), title, 230 + int(24 * end), legend=True)
-
-
-def panels(titles: Sequence[str], gap: float) -> go.Figure:
-    """Subplots below each other with a common x axis; ``gap`` is the share of the height that lies between them."""
-    spacing = gap / max(1, len(titles) - 1)
-    return make_subplots(len(titles), 1, shared_xaxes=True, vertical_spacing=spacing, subplot_titles=list(titles))
+    label_lines(fig, [str(method) for method in methods])
+    fig.update_xaxes(title_text="share of trajectories", tickformat=".0%", range=[0, 1], nticks=5)
+    return style_figure(fig, title, height + 110, legend=True)
 
 
 def style_figure(fig: go.Figure, title: str, height: int, legend: bool = False) -> go.Figure:
     """Give a figure its title, height (pixels, without the title) and the layout that all figures have."""
-    lines = textwrap.wrap(title, 32, break_on_hyphens=False)
+    lines = textwrap.wrap(title, TITLE, break_on_hyphens=False)
     room = 10 + 19 * len(lines)  # for the title; a report that has it in the page's text takes the room back
     top, bottom = room + 8, 66
-    subtitles = [note for note in fig.layout.annotations if note.yref == "paper" and note.yanchor == "bottom"]
-    for note in subtitles:
-        note.update(x=0, xanchor="left", font={"size": 12, "weight": "bold"})
-    top += 20 if subtitles else 0
+    meta = dict(fig.layout.meta or {})
+    top += 20 if "columns" in meta else 0
     height += top
+    if meta.get("columns", 1) > 1:  # panels have one title of their common axis
+        axis = fig.layout.xaxis.title.text
+        fig.update_xaxes(title_text=None)
+        if axis:
+            below = {"x": 0.5, "xref": "paper", "y": 0, "yref": "paper", "yshift": -24, "yanchor": "top"}
+            fig.add_annotation(text=axis, showarrow=False, font={"size": 12}, **below)
     fig.update_layout(
         template="plotly_white",
-        meta={"title_room": room},
+        meta=meta | {"title_room": room},
         title={
             "text": "<br>".join(f"<b>{plotly_text(line)}</b>" for line in lines),
             "pad": {"t": 14, "l": 12},

@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 
 from ..analysis.comparison import common_suites
 from ..analysis.text import percent
-from .base import OUTCOME_COLOURS, STOP_COLOURS, empty_figure, stacked_bars
+from .base import OUTCOME_COLOURS, STOP_COLOURS, empty_figure, leaders, stacked_bars
 
 
 def outcome_shares(table: pd.DataFrame) -> go.Figure:
@@ -16,9 +16,7 @@ def outcome_shares(table: pd.DataFrame) -> go.Figure:
     counts = failed.groupby("outcome")["n"].sum().sort_values(ascending=False)
     title = "Nothing failed: every judged row is correct"
     if len(counts):
-        title = (
-            f"The commonest failure is “{counts.index[0]}”: {percent(counts.iloc[0] / counts.sum())} of all failures"
-        )
+        title = f"The commonest failure: {leaders(counts, 0)}, {percent(counts.iloc[0] / counts.sum())} of all failures"
     return stacked_bars(table, "outcome", OUTCOME_COLOURS, title)
 
 
@@ -33,4 +31,6 @@ def stop_shares(table: pd.DataFrame) -> go.Figure:
     if len(answered) > 1 or table["method"].nunique() == 1:
         low, high = answered.idxmin(), answered.idxmax()
         title = f"Ending in an answer: from {percent(answered[low])} ({low}) to {percent(answered[high])} ({high})"
+        if percent(answered[low]) == percent(answered[high]):
+            title = f"Ending in an answer: {percent(answered[high])} of the trajectories of each method"
     return stacked_bars(table, "stop", STOP_COLOURS, title)

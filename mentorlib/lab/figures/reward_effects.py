@@ -11,12 +11,14 @@ from ..analysis.outcomes import OUTCOMES
 from ..analysis.text import percent
 from .base import (
     HEATMAP,
+    LINE,
     OUTCOME_COLOURS,
     empty_figure,
-    label_rows,
+    label_lines,
+    leaders,
     panels,
+    place,
     plotly_text,
-    row_positions,
     style_figure,
     term_colour,
 )
@@ -37,8 +39,8 @@ def mean_rewards(scored: pd.DataFrame) -> go.Figure:
     if len(wrong) > 1 and len(wrong.columns) > 1:
         spread = (wrong.max() - wrong.min()).sort_values(kind="stable")
         title = (
-            f"{spread.index[-1]} distinguishes failures most: {percent(spread.iloc[-1])} of its range lies between "
-            f"them; {spread.index[0]} least: {percent(spread.iloc[0])}"
+            f"Distinguishing failures: {leaders(spread, 2)} most, {percent(spread.max())} of the range lies between "
+            f"them; {leaders(-spread, 2)} least, {percent(spread.min())}"
         )
     heatmap = go.Heatmap(
         z=scaled,
@@ -53,7 +55,7 @@ def mean_rewards(scored: pd.DataFrame) -> go.Figure:
     fig = go.Figure(heatmap)
     axis = "mean total by reward<br>(yellow: its highest, blue: its lowest)"
     fig.update_xaxes(title_text=axis, side="bottom", tickangle=-45)
-    return style_figure(fig, title, 180 + 42 * len(wide))
+    return style_figure(fig, title, 180 + 30 * len(wide))
 
 
 def version_differences(differing: pd.DataFrame, rows: int, rewards: Sequence[str] = ()) -> go.Figure:
@@ -65,7 +67,7 @@ def version_differences(differing: pd.DataFrame, rows: int, rewards: Sequence[st
     names = list(rewards) or sorted(each.index)
     some = percent(differing["row"].nunique() / rows, 1)
     title = (
-        f"Official and corrected rewards differ on {some} of {rows:,} trajectories; {each.idxmax()} most: on "
+        f"Official and corrected rewards differ on {some} of {rows:,} trajectories; {leaders(each, 3)} most: on "
         f"{percent(each.max(), 1)}"
     )
     counts = differing.groupby(["reward", "outcome"]).size().rename("n").reset_index()
@@ -84,7 +86,7 @@ def version_differences(differing: pd.DataFrame, rows: int, rewards: Sequence[st
     fig.update_layout(barmode="stack")
     fig.update_yaxes(autorange="reversed")
     fig.update_xaxes(title_text="trajectories that the release scores otherwise", tickformat=".1%", rangemode="tozero")
-    return style_figure(fig, title, 190 + 30 * len(names), legend=True)
+    return style_figure(fig, title, 170 + 22 * len(names), legend=True)
 
 
 def counterfactual(table: pd.DataFrame) -> go.Figure:
@@ -97,34 +99,41 @@ def counterfactual(table: pd.DataFrame) -> go.Figure:
         f"On {worst['method']}'s rollouts, {worst['reward']} flips the sign of {percent(worst['sign_flips'], 1)} of "
         f"the advantages; {percent(worst['zero_variance'])} of its groups have zero variance"
     )
+    if (others["sign_flips"].round(3) == round(worst["sign_flips"], 3)).sum() > 1:
+        title = f"Another reward flips the sign of at most {percent(worst['sign_flips'], 1)} of the advantages"
     marks = {
         "sign_flips": ("sign flips", "#D55E00", "x-thin"),
         "zeroed": ("zeroed", "#0072B2", "circle-open"),
         "zero_variance": ("zero-variance groups", "#7F7F7F", "line-ns"),
     }
-    position, labels, headings, end = row_positions(table, "method", "reward")
-    fig = go.Figure()
-    for key, (name, tint, symbol) in marks.items():
-        hover = [
-            f"{plotly_text(r.reward)} on {plotly_text(r.method)}'s groups: {name} {percent(getattr(r, key), 1)}, "
-            f"Spearman {r.spearman:.2f}, {r.n} rollouts"
-            for r in table.itertuples()
-        ]
-        fig.add_scatter(
-            x=table[key],
-            y=position,
-            mode="markers",
-            name=name,
-            marker={"color": tint, "symbol": symbol, "size": 10, "line": {"width": 2, "color": tint}},
-            hovertext=hover,
-            hoverinfo="text",
-            cliponaxis=False,
-        )
-    headings = [(y, f"{name}'s rollouts under …") for y, name in headings]
+    methods, rewards = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["reward"]))
+    fig, height = panels([f"{method}'s rollouts under …" for method in methods], 3, 22 + LINE * len(rewards))
+    for n, method in enumerate(methods):
+        rows = table[table["method"] == method]
+        for key, (name, tint, symbol) in marks.items():
+            hover = [
+                f"{plotly_text(r.reward)} on {plotly_text(method)}'s groups: {name} {percent(getattr(r, key), 1)}, "
+                f"Spearman {r.spearman:.2f}, {r.n} rollouts"
+                for r in rows.itertuples()
+            ]
+            fig.add_scatter(
+                x=rows[key],
+                y=[rewards.index(reward) for reward in rows["reward"]],
+                mode="markers",
+                name=name,
+                legendgroup=key,
+                showlegend=not n,
+                marker={"color": tint, "symbol": symbol, "size": 9, "line": {"width": 2, "color": tint}},
+                hovertext=hover,
+                hoverinfo="text",
+                cliponaxis=False,
+                **place(n, fig),
+            )
+    label_lines(fig, rewards)
     end_x = float(table[list(marks)].max().max()) or 0.05
     axis = "share of rollouts (grey: of groups)"
-    fig.update_xaxes(title_text=axis, tickformat=".0%", range=[-0.03 * end_x, 1.05 * end_x], zeroline=False)
-    return style_figure(label_rows(fig, labels, headings, end), title, 160 + 24 * int(end), legend=True)
+    fig.update_xaxes(title_text=axis, tickformat=".0%", range=[-0.03 * end_x, 1.05 * end_x], zeroline=False, nticks=4)
+    return style_figure(fig, title, height + 100, legend=True)
 
 
 def decomposition(parts: pd.DataFrame) -> go.Figure:
@@ -141,10 +150,10 @@ def decomposition(parts: pd.DataFrame) -> go.Figure:
         method, term = several[several < 0.9999].idxmax() if (several < 0.9999).any() else several.idxmax()
         title = f"In {method}, “{term}” makes {percent(several[method, term])} of the advantage"
     names = list(dict.fromkeys(parts["method"]))
-    fig = panels([plotly_text(n) for n in names], 0.14)
+    fig, height = panels(names, 3, 150)
     for i, term in enumerate(dict.fromkeys(parts["term"])):
         of_term = parts[parts["term"] == term]
-        for row, method in enumerate(names, 1):
+        for n, method in enumerate(names):
             steps = of_term[of_term["method"] == method]
             fig.add_bar(
                 x=steps["step"],
@@ -155,13 +164,12 @@ def decomposition(parts: pd.DataFrame) -> go.Figure:
                 hovertemplate=f"{plotly_text(method)}, step %{{x}}: {plotly_text(term)} %{{y:.0%}} of the advantage"
                 "<extra></extra>",
                 marker={"color": term_colour(i), "line": {"width": 0}},
-                row=row,
-                col=1,
+                **place(n, fig),
             )
     fig.update_layout(barmode="relative", bargap=0.05)
     fig.update_yaxes(tickformat=".0%")
-    fig.update_xaxes(title_text="optimizer step<br>(gaps: all groups have zero variance)", row=len(names), col=1)
-    return style_figure(fig, title, 190 + 140 * len(names), legend=True)
+    fig.update_xaxes(title_text="optimizer step<br>(gaps: all groups have zero variance)")
+    return style_figure(fig, title, height + 110, legend=True)
 
 
 def reward_terms(scored: pd.DataFrame) -> go.Figure:
@@ -187,9 +195,9 @@ def reward_terms(scored: pd.DataFrame) -> go.Figure:
             hovertemplate=f"%{{y}}: {plotly_text(term)} gives %{{x:.3f}}<extra></extra>",
         )
     hover = [f"{n}: {t:.3f}, {plotly_text(r)}" for n, t, r in zip(rewards, totals, scored["reason"], strict=True)]
-    marker = {"color": "black", "symbol": "line-ns-open", "size": 18, "line": {"width": 2, "color": "black"}}
+    marker = {"color": "black", "symbol": "line-ns-open", "size": 14, "line": {"width": 2, "color": "black"}}
     fig.add_scatter(x=totals, y=rewards, mode="markers", name="total", marker=marker, hovertext=hover, hoverinfo="text")
     fig.update_layout(barmode="relative")
     fig.update_yaxes(autorange="reversed")
     fig.update_xaxes(title_text="reward: weight × term, stacked", rangemode="tozero")
-    return style_figure(fig, title, 200 + 30 * len(rewards), legend=True)
+    return style_figure(fig, title, 170 + 22 * len(rewards), legend=True)

@@ -24,6 +24,11 @@ def advantage_by_token_kind(table: pd.DataFrame) -> go.Figure:
         f"({low['reward']} on {low['method']}) to {percent(high[column])} ({high['reward']} on {high['method']}) "
         f"of the {'gradient' if column == 'gradient' else 'advantage'}"
     )
+    if percent(low[column]) == percent(high[column]):
+        title = (
+            f"Tokens of calls are {percent(calls['tokens'].mean())} of the text and under every reward take "
+            f"{percent(high[column])} of the {'gradient' if column == 'gradient' else 'advantage'}"
+        )
     stacked = table.rename(columns={"method": "suite", "reward": "method"}).assign(share=table[column])
     fig = stacked_bars(stacked, "kind", _COLOURS, title)
     weight = "|advantage| × (1 − p) of each token" if column == "gradient" else "|advantage| by token"

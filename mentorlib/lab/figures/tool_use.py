@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 
 from ..analysis.text import percent
 from ..analysis.tool_use import END, NO_CALL, PATHS, START
-from .base import SHARE_HEATMAP, dot_plot, empty_figure, panels, plotly_text, stacked_bars, style_figure
+from .base import SHARE_HEATMAP, dot_plot, empty_figure, leaders, panels, place, plotly_text, stacked_bars, style_figure
 
 _BLUES, _ORANGES = ("#004B73", "#0072B2", "#56B4E9", "#BFE3F7"), ("#5E2C00", "#B34A00", "#E69F00", "#F7DFA6")
 _PATH_COLOURS = dict(zip(PATHS, [*_BLUES, *_ORANGES, "#000000"], strict=True))  # blue is right, orange wrong
@@ -78,14 +78,13 @@ def _commonest(table: pd.DataFrame, column: str, most: int) -> list[str]:
 def _heatmaps(
     table: pd.DataFrame, y: str, x: str, down: list[str], across: list[str], title: str, axis: str
 ) -> go.Figure:
-    """One heatmap a method, below each other; names that are not in the lists become _OTHER."""
+    """One heatmap a method, beside each other; names that are not in the lists become _OTHER."""
     methods = list(dict.fromkeys(table["method"]))
     folded = table.assign(**{k: table[k].where(table[k].isin(names), _OTHER) for k, names in ((y, down), (x, across))})
     down = [name for name in down if name in set(folded[y])]
     across = [name for name in across if name in set(folded[x])]
-    tall = 46 + 24 * len(down)
-    fig = panels([plotly_text(name) for name in methods], 34 * (len(methods) - 1) / (tall * len(methods)))
-    for i, method in enumerate(methods, 1):
+    fig, height = panels(methods, 3, 10 + 20 * len(down), gap=30)
+    for i, method in enumerate(methods):
         rows = folded[folded["method"] == method]
         counts = rows.pivot_table(index=y, columns=x, values="n", aggfunc="sum").reindex(index=down, columns=across)
         shares = counts.div(counts.sum(axis=1), axis=0)
@@ -97,14 +96,13 @@ def _heatmaps(
             text=shares.map(lambda v: f"{100 * v:.0f}" if v >= 0.005 else "").to_numpy(),
             textfont={"size": 11},
             hovertemplate=f"{plotly_text(method)}: %{{y}} → %{{x}}, %{{z:.0%}} (%{{customdata}} times)<extra></extra>",
-            row=i,
-            col=1,
+            **place(i, fig),
             **SHARE_HEATMAP,
         )
     fig.update_yaxes(autorange="reversed", showgrid=False)
-    fig.update_xaxes(tickangle=-45, showgrid=False)
-    fig.update_xaxes(title_text=f"{axis}<br>(percent of the row)", row=len(methods), col=1)
-    return style_figure(fig, title, 110 + tall * len(methods))
+    fig.update_xaxes(tickangle=-90, showgrid=False, tickfont={"size": 11})
+    # The axis is named above: below are names of tools, of any length.
+    return style_figure(fig, f"{title} (each row: percent by {axis})", height + 110)
 
 
 def tool_jsd(distances: pd.DataFrame) -> go.Figure:
@@ -112,11 +110,8 @@ def tool_jsd(distances: pd.DataFrame) -> go.Figure:
     known = distances.dropna(subset=["jsd"])
     if known.empty:
         return empty_figure("No divergence: no tool was called in these rows", "the JSD needs calls of both")
-    far = known.loc[known["jsd"].idxmax()]
-    title = (
-        f"Furthest from the teacher's tools: {far['method']} on {far['suite']}, {far['jsd']:.2f} bits, "
-        f"{percent(far['agreement'])} of calls agree"
-    )
+    furthest = known.set_index(known["method"] + " on " + known["suite"])["jsd"]
+    title = f"Furthest from the teacher's tools: {leaders(furthest, 2)}, {furthest.max():.2f} bits"
     hover = [
         f"{plotly_text(r.method)} on {plotly_text(r.suite)}: {r.jsd:.3f} bits, "
         f"{percent(r.agreement, 1)} of calls agree by name, {r.tasks} tasks"

@@ -1,16 +1,27 @@
 """Training curves (analysis.training)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..analysis.stats import SEEDS
 from ..analysis.text import percent
-from .base import empty_figure, method_colours, panels, plotly_text, style_figure
+from .base import empty_figure, method_colours, panels, place, plotly_text, style_figure
 
 PANELS = {
     "accuracy": "correct rollouts",
     "reward": "reward (scales are not comparable)",
     "zero_variance": "zero-variance groups",
 }
+
+
+def _span(methods: Mapping[Any, pd.DataFrame], at: int) -> str:
+    """The share of rollouts correct at a curve's start (0) or end (-1), from the lowest method to the highest."""
+    shares = [group["smooth"].iloc[at] for group in methods.values()]
+    low, high = percent(min(shares)), percent(max(shares))
+    return high if low == high else f"{low.removesuffix('%')}–{high}"
 
 
 def training_curves(table: pd.DataFrame) -> go.Figure:
@@ -23,19 +34,18 @@ def training_curves(table: pd.DataFrame) -> go.Figure:
         return empty_figure(title, "base and sft sample nothing in training")
     window = max(1, int(table["step"].nunique() // 8))
     methods = {method: group.sort_values("step") for method, group in table.groupby("method", sort=False)}
-    gains = {method: group["smooth"].iloc[-1] - group["smooth"].iloc[0] for method, group in methods.items()}
-    best = max(gains, key=lambda m: gains[m])
-    first, last = methods[best]["smooth"].iloc[[0, -1]]
-    lead = f"{best} gains most in training" if len(gains) > 1 else f"{best} in training"
-    title = f"{lead}: {percent(first)} → {percent(last)} of rollouts correct"
-    if gains[best] <= 0:
-        title = "No method gets more rollouts right at the end of training than at its start"
-    fig = panels(list(PANELS.values()), 0.18)
+    title = f"Rollouts correct in training: {_span(methods, 0)} → {_span(methods, -1)}"
+    ends = pd.DataFrame({method: group.iloc[-1] for method, group in methods.items()}).T
+    best = ends["smooth"].astype(float).idxmax()
+    others = ends.drop(index=best)
+    if len(others) and ends["runs"].min() >= SEEDS and ends.loc[best, "seed_low"] > others["seed_high"].max():
+        title = f"{best} ends highest in training: {_span({best: methods[best]}, -1)} of rollouts correct"
+    fig, height = panels(list(PANELS.values()), 3, 220, shared_y=False)
     colours = method_colours(methods)
     for method, group in methods.items():
         tint = colours[method]
         for i, key in enumerate(PANELS, 1):
-            common = {"legendgroup": method, "name": plotly_text(method), "row": i, "col": 1}
+            common = {"legendgroup": method, "name": plotly_text(method), **place(i - 1, fig)}
             if key == "accuracy" and group["runs"].max() > 1:
                 fig.add_scatter(
                     x=[*group["rollouts"], *group["rollouts"][::-1]],
@@ -61,6 +71,6 @@ def training_curves(table: pd.DataFrame) -> go.Figure:
                 **common,
             )
     fig.update_yaxes(tickformat=".0%", rangemode="tozero")
-    fig.update_yaxes(tickformat=".2f", row=2, col=1)
-    fig.update_xaxes(title_text="rollouts of a run", row=3, col=1)
-    return style_figure(fig, title, 620, legend=True)
+    fig.update_yaxes(tickformat=".2f", **place(1, fig))
+    fig.update_xaxes(title_text="rollouts of a run", nticks=5)
+    return style_figure(fig, title, height + 130, legend=True)

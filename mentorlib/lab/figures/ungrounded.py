@@ -20,6 +20,8 @@ def ungrounded_calls(table: pd.DataFrame) -> go.Figure:
         title += f": in {percent(shares.min(), 1)} of {shares.idxmin()}'s calls"
     if len(shares) > 1:
         title += f" to {percent(shares.max(), 1)} of {shares.idxmax()}'s"
+        if percent(shares.min(), 1) == percent(shares.max(), 1):
+            title = f"Ungrounded arguments: in {percent(shares.max(), 1)} of each method's calls"
     hover = [
         f"{plotly_text(r.method)} on {plotly_text(r.suite)}: {r.n} of {r.calls} calls, in {r.rows} trajectories; "
         f"false-positive rate {percent(r.false_positive_rate, 1)}"

@@ -19,7 +19,7 @@ from ...core import InputError
 from ...runs.progress import ProgressCallback, format_duration
 from ...runs.run import Run
 from ..analysis.text import percent
-from ..figures.base import STOP_COLOURS, empty_figure, panels, plotly_text, style_figure, term_colour
+from ..figures.base import STOP_COLOURS, empty_figure, panels, place, plotly_text, style_figure, term_colour
 
 # Title of a panel, number format, and its lines: key in the metrics, label, colour. Terms and stops are added.
 _PANELS: list[tuple[str, str, list[tuple[str, str, str]]]] = [
@@ -106,8 +106,8 @@ def live_figure(metrics: pd.DataFrame, steps: int, left: float = 0.0) -> go.Figu
         if lines and not (name == "loss" and "reward" in metrics):
             shown.append((name, form, lines))
     done = int(metrics["step"].max())
-    fig = panels([plotly_text(name) for name, _, _ in shown], 0.22)
-    for row, (name, form, lines) in enumerate(shown, 1):
+    fig, height = panels([name for name, _, _ in shown], 3, 150, shared_y=False)
+    for n, (name, form, lines) in enumerate(shown):
         stacked = name == "how rollouts ended"
         for key, label, tint in lines:
             fig.add_scatter(
@@ -120,13 +120,12 @@ def live_figure(metrics: pd.DataFrame, steps: int, left: float = 0.0) -> go.Figu
                 fillcolor=tint if stacked else None,
                 showlegend=len(lines) > 1,
                 hovertemplate=f"step %{{x}}: {plotly_text(label)} %{{y:{form}}}<extra></extra>",
-                row=row,
-                col=1,
+                **place(n, fig),
             )
-        fig.update_yaxes(tickformat=form, rangemode="tozero", nticks=4, row=row, col=1)
+        fig.update_yaxes(tickformat=form, rangemode="tozero", nticks=4, **place(n, fig))
     fig.update_xaxes(range=[min(1, metrics["step"].min()) - 0.5, max(steps, done) + 0.5])
-    fig.update_xaxes(title_text="optimizer step", row=len(shown), col=1)
-    return style_figure(fig, _title(metrics, done, steps, left), 200 + 110 * len(shown), legend=True)
+    fig.update_xaxes(title_text="optimizer step")
+    return style_figure(fig, _title(metrics, done, steps, left), height + 130, legend=True)
 
 
 def _title(metrics: pd.DataFrame, done: int, steps: int, left: float) -> str:

@@ -58,9 +58,11 @@ def test_titles_state_the_finding(drawn: dict[str, go.Figure]) -> None:
 def test_every_figure_reads_on_a_phone(drawn: dict[str, go.Figure]) -> None:
     for name, figure in drawn.items():
         assert figure.layout.width is None and figure.layout.height > 150, name
-        assert all(len(line) <= 32 + 7 for line in figure.layout.title.text.split("<br>")), name
+        assert all(len(line) <= figures.base.TITLE + 7 for line in figure.layout.title.text.split("<br>")), name
         named = [a.title.text for a in figure.select_xaxes() if a.title.text]
-        assert named, f"{name}: no axis title"
+        assert named or figure.layout.annotations[-1].yshift == -24, f"{name}: no axis title"
+        columns = (figure.layout.meta or {}).get("columns", 1)  # those below each other on a phone: each its own axes
+        assert columns == 1 or len(list(figure.select_yaxes())) <= len(figure.layout.annotations), name
 
 
 def test_a_method_has_one_colour(drawn: dict[str, go.Figure]) -> None:
@@ -99,14 +101,32 @@ def test_titles_compare_what_can_be_compared() -> None:
     assert "calls tools most like" not in apart
     ended = [("a", "calculator", "answered"), ("b", "calculator", "answered"), ("b", "unseen", "gave_up")]
     stops = pd.DataFrame([{"method": m, "suite": s, "stop": x, "n": 9, "share": 1.0} for m, s, x in ended])
-    assert "from 100% (a) to 100% (a)" in figures.outcomes.stop_shares(stops).layout.title.text.replace(
-        "</b><br><b>", " "
-    )
+    assert title(figures.outcomes.stop_shares(stops)) == "Ending in an answer: 100% of the trajectories of each method"
     paid = [(0, "correct", 1.0), (1, "gave up", 0.0), (2, "wrong tool", 0.1), (3, "infrastructure failure", 4.0)]
     scored = pd.DataFrame(
         [{"row": i, "reward": r, "outcome": o, "total": t} for i, o, t in paid for r in ("exact", "f1")]
     )
     assert not any("infrastructure failure" in name for name in figures.reward_effects.mean_rewards(scored).data[0].y)
+
+
+def test_a_tie_has_no_winner() -> None:
+    shares = pd.Series({"a": 0.9061, "b": 0.9058, "c": 0.4})
+    assert figures.base.leaders(shares, 3) == "a and b" and figures.base.leaders(shares, 4) == "a"
+    assert figures.base.listed(["a", "b", "c"]) == "a, b and c" and figures.base.listed(list("abcd")) == "4 of them"
+    curve = {"accuracy": 0.5, "step": [0, 1], "rollouts": [8, 16], "reward": 0.5, "zero_variance": 0.1, "runs": 5}
+    curves = [
+        pd.DataFrame(curve | {"method": m, "smooth": [0.3, last], "seed_low": last - 0.02, "seed_high": last + 0.02})
+        for m, last in (("a", 0.906), ("b", 0.906), ("c", 0.8))
+    ]
+    assert title(figures.training.training_curves(pd.concat(curves))) == ("Rollouts correct in training: 30% → 80–91%")
+    clear = pd.concat([curves[0], curves[2]])
+    assert title(figures.training.training_curves(clear)) == "a ends highest in training: 91% of rollouts correct"
+
+
+def test_no_two_methods_share_colour_and_symbol() -> None:
+    marks = figures.base.method_marks([*figures.base.METHODS, "grpo-mine", "grpo-exact data=gsm8k"])
+    assert len({(mark["color"], mark["symbol"]) for mark in marks.values()}) == len(marks)
+    assert marks["sft"] == figures.base.method_marks(["sft"])["sft"]  # the same in every figure
 
 
 def test_text_from_data_is_escaped() -> None:

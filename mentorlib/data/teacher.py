@@ -21,6 +21,7 @@ from ..rollout.engine import TorchEngine
 from ..rollout.evaluation import Policy, sample_tasks
 from ..rollout.grading import grade
 from ..rollout.model import load_model
+from ..rollout.record import trajectory_row
 from ..runs.files import Row
 from ..runs.progress import ProgressCallback
 from ..runs.run import Run
@@ -87,7 +88,7 @@ def distill(
         suites: whose training tasks the teacher samples; by default those in ``drawn``, and what came without a
             reference.
         drawn: the suites that were generated. Both as generate takes them.
-        run: where the agreement of each task is written (``teacher.jsonl``).
+        run: where the samples (``samples.jsonl``) and the agreement of each task (``teacher.jsonl``) are written.
         samples: trajectories a task.
         temperature, max_turns, max_tokens, system, seed, progress: see sample_tasks.
 
@@ -124,10 +125,21 @@ def distill(
         progress=progress,
     )
     kept, rejected, rows = select_references(tasks, trajectories, sandbox)
+    counts = agreement(rows)
     if run is not None:
+        references = {task.id: reference for task, reference in pairs}
+        sampled = enumerate(zip(tasks, trajectories, strict=True))
+        stored = [trajectory_row(task, references[task.id], t, sample=i % samples) for i, (task, t) in sampled]
+        run.write_rows("samples.jsonl", stored)
         run.write_rows("teacher.jsonl", rows)
+    if counts.get("called") == 0:
+        print(
+            f"no sample of the teacher ({counts['samples']}) calls a tool: its references teach none. Read samples.jsonl: "
+            "it may answer from memory, or write calls in a form that is not read (docs/teacher.md)",
+            flush=True,
+        )
     usage = teacher.usage if isinstance(teacher, Endpoint) else {}
-    return kept + unchanged, rejected, {**agreement(rows), **usage}
+    return kept + unchanged, rejected, {**counts, **usage}
 
 
 def _is_sampled(task: Task, reference: Reference, suites: Sequence[str], drawn: Container[str]) -> bool:
@@ -147,8 +159,8 @@ def select_references(
 
     Returns:
         A pair for each solved task, in the order of the tasks; every other sample as ``<task id>#<sample>`` with a
-        reason; and a row a task: samples (without unfinished ones), unfinished, right (their share, None without
-        samples), and the numbers of different tool_sets and answers.
+        reason; and a row a task: samples (without unfinished ones), unfinished, right and called (the shares that are
+        correct and that call a tool, None without samples), and the numbers of different tool_sets and answers.
     """
     by_task: dict[str, list[tuple[str, Task, Trajectory]]] = {}
     for task, trajectory in zip(tasks, trajectories, strict=True):
@@ -186,6 +198,7 @@ def select_references(
                 "samples": len(finished),
                 "unfinished": len(group) - len(finished),
                 "right": len(ranked) / len(finished) if finished else None,
+                "called": sum(bool(t.calls) for t in finished) / len(finished) if finished else None,
                 "tool_sets": len({frozenset(call.name for call in t.calls) for t in finished}),
                 "answers": _count_different([final_answer(t) for t in finished], group[0][1].metric),
             }
@@ -197,7 +210,8 @@ def agreement(rows: list[Row]) -> Row:
     """A teacher's agreement with itself, over ``select_references``' rows of tasks with at least one finished sample.
 
     ``right``: share of correct samples, mean over tasks; ``solved`` and ``always_right``: shares of tasks with at least
-    one, and with only correct samples; ``tool_sets`` and ``answers``: different ones a task, on average.
+    one, and with only correct samples; ``called``: share of samples that call a tool, mean over tasks; ``tool_sets`` and
+    ``answers``: different ones a task, on average.
     """
     counts = {
         "tasks": len(rows),
@@ -211,6 +225,7 @@ def agreement(rows: list[Row]) -> Row:
         "right": fmean(row["right"] for row in sampled),
         "solved": fmean(row["right"] > 0 for row in sampled),
         "always_right": fmean(row["right"] == 1 for row in sampled),
+        "called": fmean(row["called"] for row in sampled),
         "tool_sets": fmean(row["tool_sets"] for row in sampled),
         "answers": fmean(row["answers"] for row in sampled),
     }

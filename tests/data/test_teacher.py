@@ -57,6 +57,7 @@ def test_the_most_direct_right_sample_is_kept(sandbox):
         "samples": 8,
         "unfinished": 1,
         "right": 5 / 8,
+        "called": 7 / 8,
         "tool_sets": 3,
         "answers": 3,
     }
@@ -67,6 +68,7 @@ def test_the_most_direct_right_sample_is_kept(sandbox):
         "right": 0.625,
         "solved": 1,
         "always_right": 0,
+        "called": 0.875,
         "tool_sets": 3,
         "answers": 3,
     }
@@ -96,6 +98,21 @@ def test_a_teacher_samples_generated_tasks_and_those_without_a_reference_or_the_
         distill(Endpoint("http://127.0.0.1:9/v1", "m", Run("x", tmp_path)), [*pairs, pairs[0]], sandbox)  # not asked
     with pytest.raises(InputError, match="teacher_suites names 'gsm8k', but there is no teacher"):
         distill(None, pairs, sandbox, suites=["gsm8k"])
+
+
+def test_a_teacher_that_never_calls_a_tool_is_said_and_its_samples_kept(sandbox, tmp_path, capsys):
+    pairs = generate("calculator", 2, split="train")
+
+    def teacher(tasks, sandbox, **limits):
+        return [trajectory_of(task, [], task.answer) for task in tasks]
+
+    run = Run("silent", tmp_path)
+    kept, _, counts = distill(teacher, pairs, sandbox, run=run, samples=2)
+    assert counts["called"] == 0 and counts["right"] == 1 and len(kept) == 2
+    assert "no sample of the teacher (4) calls a tool" in capsys.readouterr().out
+    rows = run.read_rows("samples.jsonl")
+    assert [(row["task_id"], row["sample"]) for row in rows] == [(t.id, i) for t, _ in pairs for i in (0, 1)]
+    assert all(row["correct"] for row in rows)
 
 
 def test_a_local_teacher_is_held_in_bfloat16_if_asked(tmp_path):

@@ -124,7 +124,7 @@ class CallFormat:
         assert self.response_template is not None
         field = self.response_template["fields"]["tool_calls"]
         close = field.get("close_pattern") or re.escape(field["close"])
-        return re.search(close, text[text.rfind(self.marker) :]) is not None
+        return re.search(close, text[max(text.rfind(self.marker), 0) :]) is not None  # JSON may be spaced otherwise
 
 
 def find_call_format(tokenizer: PreTrainedTokenizerBase) -> CallFormat:

@@ -42,6 +42,12 @@ MISTRAL = """{{ bos_token }}{% for m in messages %}{% if m.role == "user" %}{% i
 "id": "000000001"}{% if not loop.last %}, {% endif %}{% endfor %}]</s>{% elif m.role == "tool" %}[TOOL_RESULTS]\
 {{ m.content }}[/TOOL_RESULTS]{% else %}{{ m.content }}</s>{% endif %}{% endfor %}"""
 
+BARE = """{% for m in messages %}<|im_start|>{{ m.role }}
+{% if m.tool_calls %}{"name": {{ m.tool_calls[0].function.name | tojson }}, "arguments": \
+{{ m.tool_calls[0].function.arguments | tojson }}}{% else %}{{ m.content }}{% endif %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
 
 @pytest.fixture
 def tokenizer():
@@ -174,6 +180,35 @@ def test_mistrals_list_of_calls_is_read(tokenizer):
     message, _ = read(tokenizer, '[TOOL_CALLS][{"name": "get_time", "arguments": {}, "id": "abcdefghi"}]</s>')
     assert message["tool_calls"] == [Call("get_time", {}).message]
     assert read(tokenizer, "It is \\boxed{3}.</s>")[0]["content"] == "It is \\boxed{3}."
+
+
+def test_doubled_braces_are_not_taught(tokenizer, capsys):
+    """Qwen2.5-Coder's template asks for calls as {{"name": …}}."""
+    use(tokenizer, "qwen2_5")
+    asked = '{\\"name\\": <function-name>, \\"arguments\\": <args-json-object>}'
+    assert asked in tokenizer.chat_template
+    tokenizer.chat_template = tokenizer.chat_template.replace(asked, "{" + asked + "}")
+    choose_template(tokenizer, "coder")
+    assert "asks for calls in doubled braces" in capsys.readouterr().out and "{{\\" not in tokenizer.chat_template
+    assert find_call_format(tokenizer).name == "Hermes"
+
+
+def test_a_tokenizers_own_response_template_reads_bare_calls(tokenizer):
+    """As docs/teacher.md gives Qwen2.5-Coder, which writes calls without tags."""
+    tokenizer.chat_template = BARE
+    calls = {"open_pattern": r'\{\s*"name":\s*"(?P<name>[^"]+)",\s*"arguments":\s*', "content": "json"}
+    calls |= {"close_pattern": r"\}\s*<\|im_end\|>\s*"}
+    calls |= {"transform": {"type": "function", "function": {"name": "{name}", "arguments": "{content}"}}}
+    text = {"close_pattern": r"<\|im_end\|>\s*", "content": "text"}
+    tokenizer.response_template = {
+        "defaults": {"role": "assistant"},
+        "start_anchor": "<|im_start|>assistant\n",
+        "fields": {"tool_calls": {**calls, "repeats": True}, "content": text},
+    }
+    assert find_call_format(tokenizer).name == "its own"
+    message, _ = read(tokenizer, '{ "name": "get_time", "arguments": {}}<|im_end|>')
+    assert message["tool_calls"] == [Call("get_time", {}).message]
+    assert read(tokenizer, "It is \\boxed{3}.<|im_end|>")[0]["content"] == "It is \\boxed{3}."
 
 
 @pytest.mark.parametrize("name", FORMAT)

@@ -134,8 +134,8 @@ def distill(
         run.write_rows("teacher.jsonl", rows)
     if counts.get("called") == 0:
         print(
-            f"no sample of the teacher ({counts['samples']}) calls a tool: its references teach none. Read samples.jsonl: "
-            "it may answer from memory, or write calls in a form that is not read (docs/teacher.md)",
+            f"no sample of the teacher ({counts['samples']}) calls a tool: its references teach none. Read "
+            "samples.jsonl: it may answer from memory, or write calls in a form that is not read (docs/teacher.md)",
             flush=True,
         )
     usage = teacher.usage if isinstance(teacher, Endpoint) else {}
@@ -210,8 +210,8 @@ def agreement(rows: list[Row]) -> Row:
     """A teacher's agreement with itself, over ``select_references``' rows of tasks with at least one finished sample.
 
     ``right``: share of correct samples, mean over tasks; ``solved`` and ``always_right``: shares of tasks with at least
-    one, and with only correct samples; ``called``: share of samples that call a tool, mean over tasks; ``tool_sets`` and
-    ``answers``: different ones a task, on average.
+    one, and with only correct samples; ``called``: share of samples that call a tool, mean over tasks; ``tool_sets``
+    and ``answers``: different ones a task, on average.
     """
     counts = {
         "tasks": len(rows),

@@ -93,7 +93,7 @@ def template_problem(tokenizer: PreTrainedTokenizerBase, arguments: dict[str, An
     for schema in PROBE_SCHEMAS:
         if schema["function"]["name"] not in shown or schema["function"]["description"] not in shown:
             return "its chat template does not show the tools"
-    if '{{"name"' in shown:  # a template that was once a format string: Qwen2.5-Coder's, whose model then writes such calls
+    if '{{"name"' in shown:  # Qwen2.5-Coder's was once a format string; the model then writes such calls
         return 'its chat template asks for calls in doubled braces ({{"name": ...}})'
     try:
         find_call_format(tokenizer)

@@ -13,4 +13,5 @@ from . import text as text
 from . import token_credit as token_credit
 from . import tool_use as tool_use
 from . import training as training
+from . import treatment as treatment
 from . import ungrounded as ungrounded

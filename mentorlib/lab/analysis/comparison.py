@@ -145,17 +145,24 @@ def paired_domains(rows: pd.DataFrame, against: str = "base") -> pd.DataFrame:
     return paired(kept if against in set(kept["method"]) else kept.iloc[:0], against, by="domain")
 
 
-def planned(rows: pd.DataFrame, contrasts: Sequence[Sequence[str]], margin: float = 0.05) -> pd.DataFrame:
+def planned(
+    rows: pd.DataFrame,
+    contrasts: Sequence[Sequence[str]],
+    margin: float = 0.05,
+    checks: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """The planned contrasts, each of two methods on one score: accuracy over all suites out of domain.
 
     Out, a row for each contrast whose methods are here: method, against, difference, low, high (95%), seeds, tasks,
     p, p_holm (one family: the contrasts of this table), detectable (the true difference that this standard error finds
-    with 80% power at 0.05 over the number of contrasts), verdict. p, p_holm and detectable are NaN below SEEDS seeds.
+    with 80% power at 0.05 over the number of contrasts), verdict. p, p_holm and detectable are NaN below SEEDS seeds,
+    and where the treatment check failed, which is the verdict then; such a contrast stays in the family.
 
     Args:
         rows: of ``add_domain``.
         contrasts: (method, against), chosen before the runs.
         margin: the largest difference that counts as none (0.05 is 5 points), chosen before the runs.
+        checks: of ``treatment.pairs``; None: all contrasts count as different treatments.
 
     Raises:
         InputError: a contrast is not two methods, or the margin is not above 0.
@@ -180,6 +187,12 @@ def planned(rows: pd.DataFrame, contrasts: Sequence[Sequence[str]], margin: floa
     quantiles = special.stdtrit(freedom, 1 - 0.025 / max(1, tested.sum())) + special.stdtrit(freedom, 0.8)
     frame["detectable"] = (frame["se"] * quantiles).where(tested)
     frame["verdict"] = [_verdict(r._asdict(), margin) for r in frame.itertuples()]
+    if checks is not None:
+        failed = checks[checks["gate"] == "same treatment"]
+        pairs = set(zip(failed["method"], failed["against"], strict=True))
+        same = [pair in pairs for pair in zip(frame["method"], frame["against"], strict=True)]
+        frame.loc[same, "verdict"] = "same treatment"
+        frame.loc[same, ["p", "p_holm", "detectable"]] = math.nan
     return frame.drop(columns="se")
 
 

@@ -50,6 +50,21 @@ def rollouts(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFram
     return _read(runs, root, "rollouts.jsonl")
 
 
+def metrics(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
+    """What training logged (``metrics.jsonl``): run, method, seed, step, and what the method measures, such as kl.
+
+    The columns step, kl and entropy are there even if no run has them.
+    """
+    rows = [
+        {"run": run.run, "method": run.method, "seed": run.seed, **row}
+        for run in methods(runs, root).itertuples()
+        if (file := Path(root) / str(run.run) / "metrics.jsonl").exists()
+        for row in read_rows(file)
+    ]
+    frame = pd.DataFrame(rows)
+    return frame.reindex(columns=[*dict.fromkeys(["run", "method", "seed", "step", "kl", "entropy", *frame.columns])])
+
+
 def trajectories(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
     """All stored rows of several runs: ``evaluations``, then ``rollouts``. Raises InputError if there are none."""
     frames = [rows for pattern in ("eval/*.jsonl", "rollouts.jsonl") if len(rows := _read(runs, root, pattern))]

@@ -19,7 +19,7 @@ from ...core import InputError
 from ...runs.functions import function_file
 from ...runs.query import query_rows, select_rows
 from ...runs.run import Run
-from . import comparison, exploits, load, outcomes, reward_effects, tool_use, training, ungrounded
+from . import comparison, exploits, load, outcomes, reward_effects, tool_use, training, treatment, ungrounded
 
 
 class ComparedRuns:
@@ -29,6 +29,11 @@ class ComparedRuns:
         self.evaluations = cache(lambda: load.evaluations(names, root))
         self.rollouts = cache(lambda: load.rollouts(names, root))
         self.methods = cache(lambda: load.methods(names, root))
+        self.metrics = cache(lambda: load.metrics(names, root))
+
+    def domains(self, inside: Sequence[str]) -> pd.DataFrame:
+        """The evaluations with their domain."""
+        return comparison.add_domain(self.evaluations(), inside)
 
     def subsample(self, groups: int) -> pd.DataFrame:
         """Groups of the rollouts; of the evaluations if there are no rollouts."""
@@ -39,14 +44,17 @@ class ComparedRuns:
 TABLES: dict[str, Callable[..., pd.DataFrame]] = {
     "accuracy": lambda runs, **arguments: comparison.accuracy(runs.evaluations(), **arguments),
     "domains": lambda runs, inside: comparison.accuracy(
-        comparison.comparable(comparison.add_domain(runs.evaluations(), inside)), by=["domain", "method"]
+        comparison.comparable(runs.domains(inside)), by=["domain", "method"]
     ),
     "paired": lambda runs, **arguments: comparison.paired(runs.evaluations(), **arguments),
-    "paired_domains": lambda runs, inside, against: comparison.paired_domains(
-        comparison.add_domain(runs.evaluations(), inside), against
-    ),
-    "planned": lambda runs, inside, **arguments: comparison.planned(
-        comparison.add_domain(runs.evaluations(), inside), **arguments
+    "paired_domains": lambda runs, inside, against: comparison.paired_domains(runs.domains(inside), against),
+    "arms": lambda runs: treatment.arms(runs.rollouts(), runs.metrics()),
+    "treatment": lambda runs, inside, **arguments: treatment.pairs(runs.rollouts(), runs.domains(inside), **arguments),
+    "planned": lambda runs, inside, contrasts, margin, **gates: comparison.planned(
+        runs.domains(inside),
+        contrasts,
+        margin,
+        treatment.pairs(runs.rollouts(), runs.domains(inside), contrasts, **gates),
     ),
     "off_reference": lambda runs, groups: tool_use.off_reference(runs.subsample(groups)),
     "tool_jsd": lambda runs: tool_use.tool_jsd(runs.evaluations()),

@@ -26,6 +26,58 @@ def interval_table(frame: pd.DataFrame, columns: str = "suite") -> pd.DataFrame:
     return wide.loc[list(dict.fromkeys(frame["method"])), list(dict.fromkeys(frame[columns]))]
 
 
+def p_value(p: float) -> str:
+    """0.0123 -> "0.012", below 0.001 "<0.001"; a dash for NaN."""
+    return "–" if p != p else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """A table as people write it: three decimals, a dash for what is missing, ``<0.001`` for a p below that."""
+
+    def write(value: Any, name: str) -> Any:
+        if value is None or value != value:
+            return "–"
+        if not isinstance(value, float):
+            return value
+        return p_value(value) if name in ("p", "p_holm") else f"{value:.3f}"
+
+    return pd.DataFrame({name: [write(v, str(name)) for v in table[name]] for name in table}, index=table.index)
+
+
+def verdicts(planned: pd.DataFrame, checks: pd.DataFrame) -> list[str]:
+    """A sentence for each planned contrast. In: ``comparison.planned`` and the ``treatment.pairs`` it was given."""
+    said = []
+    for row in planned.to_dict("records"):
+        method, against = row["method"], row["against"]
+        size = f"{row['seeds']} seed{'s' if row['seeds'] > 1 else ''}, {row['tasks']} tasks"
+        points = f"{100 * row['difference']:+.1f} points [{100 * row['low']:.1f}, {100 * row['high']:.1f}], {size}"
+        verdict, _, extent = str(row["verdict"]).partition(",")
+        if verdict == "same treatment":
+            check = checks[(checks["method"] == method) & (checks["against"] == against)].iloc[0]
+            shares = {"training rollouts": check["identical"], "answers out of domain": check["answers"]}
+            alike = " and ".join(f"{percent(share)} of their {what}" for what, share in shares.items() if share == share)
+            ranked = check["reranked"]
+            rest = "" if ranked != ranked else f"; their rewards rank {percent(ranked)} of the groups differently"
+            said.append(
+                f"{method} and {against} were the same treatment, which allows no verdict: {alike} are identical{rest}."
+            )
+        elif verdict.startswith("no verdict"):
+            said.append(f"{method} against {against}: {verdict} (accuracy out of domain {points}).")
+        elif verdict == "undecided":
+            found = percent(row["detectable"], 1)
+            said.append(
+                f"Whether {method} and {against} differ out of domain is undecided: {points}; a true difference of "
+                f"{found} would have been found in four of five such studies."
+            )
+        elif verdict.startswith("no difference"):
+            said.append(f"{method} and {against}: {verdict} out of domain ({points}).")
+        else:
+            p = f"p {'' if row['p_holm'] < 0.001 else '= '}{p_value(row['p_holm'])} after Holm"
+            extent = f",{extent}" if extent else ""
+            said.append(f"{method} is {verdict} than {against} out of domain{extent} ({points}, {p}).")
+    return said or ["None of the planned contrasts has both of its methods among these runs."]
+
+
 def link(where: str = "", **filters: Any) -> str:
     """The address of one trajectory (a row's ``where``), or of all that match filters, on the page beside a report.
 

@@ -19,8 +19,8 @@ METHODS = ("none", "sft", "gkd", "grpo")
 # The least value of each parameter that is a whole number, and of each that may have a fraction.
 _WHOLE = {
     **dict.fromkeys(("steps", "groups", "group_size", "batch_size", "max_turns", "max_tokens", "max_length"), 1),
-    **dict.fromkeys(("processes", "n_eval", "concurrency"), 1),
-    **dict.fromkeys(("lora_rank", "micro_batch", "save_steps", "seed"), 0),
+    **dict.fromkeys(("processes", "n_eval", "eval_part", "concurrency"), 1),
+    **dict.fromkeys(("lora_rank", "micro_batch", "save_steps", "eval_steps", "eval_samples", "seed"), 0),
 }
 _REAL = {"beta": 0.0, "per_minute": 0.0, "eval_temperature": 0.0}
 _POSITIVE = ("learning_rate", "timeout")
@@ -88,6 +88,10 @@ def check_settings(
     if accelerate_config and not Path(accelerate_config).is_file():
         raise InputError(f"accelerate_config={accelerate_config}: no such file; `accelerate config` writes one")
     processes = numbers.get("processes", 1) if launcher and not accelerate_config else world_size()
+    if numbers.get("eval_steps") and (launcher or processes > 1):
+        raise InputError(
+            f"eval_steps={numbers['eval_steps']} evaluates in this process: leave launcher out, or set it to 0"
+        )
     if method != "none":
         _check_sizes(method, processes, numbers)
     if method == "grpo":

@@ -14,6 +14,7 @@ import logging
 import math
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -22,7 +23,7 @@ import safetensors.torch
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import add_fused_lm_head
@@ -74,6 +75,7 @@ def train_grpo(
     system: str = SYSTEM,
     seed: int = 0,
     progress: ProgressCallback | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> PreTrainedModel:
     """Train with GRPO (arXiv 2402.03300); every rollout is kept in the run's rollouts.jsonl.
 
@@ -106,6 +108,7 @@ def train_grpo(
         seed: of task order and sampling; a step samples from (seed, step), so that a resumed run repeats nothing.
         progress: called with (step, steps, metrics) after each step; training stops there if it returns True. In long
             steps it is also called every few seconds, from a thread, with the metric ``inside`` alone.
+        callbacks: further ones of transformers, such as EvaluateAlong.
 
     Raises:
         InputError: an unknown reward, a reference without what the reward compares, fewer tasks than groups, a number
@@ -179,7 +182,8 @@ def train_grpo(
     }
     trainer.remove_callback(PrinterCallback)  # StepLogger prints the same in one line
     logger = StepLogger(run, progress, columns, rollouts.inside)
-    trainer.add_callback(logger)
+    for callback in (*callbacks, logger):
+        trainer.add_callback(callback)
     last = prepare_resume(trainer, run)
     if reference is not None:
         trainer.set_reference(reference, beta, bool(last))

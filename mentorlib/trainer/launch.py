@@ -33,6 +33,7 @@ from ..sandbox.pool import Sandbox
 from ..task import Pair
 from .checks import check_settings
 from .grpo import train_grpo
+from .held_out import ALONG, EvaluateAlong
 from .setup import save_model
 from .sft import TOO_LONG, train_sft
 
@@ -47,7 +48,7 @@ runpy.run_module("accelerate.commands.launch", run_name="__main__", alter_sys=Tr
 """
 # What may change between two attempts without changing what is trained.
 _FREE = {"micro_batch", "save_steps", "report_to"}
-_WRITTEN = ("rollouts.jsonl", "metrics.jsonl", TOO_LONG)  # by training
+_WRITTEN = ("rollouts.jsonl", "metrics.jsonl", ALONG, TOO_LONG)  # by training
 STOP = "stop"  # a file of this name in the run's folder ends launched training after the current step
 
 
@@ -65,7 +66,8 @@ def train(
     ``method`` "none" returns the student as it is, "sft" and "gkd" call train_sft (with a batch of groups x group_size,
     unless there is a ``batch_size``), "grpo" calls train_grpo. ``teacher`` names the model that "gkd" learns from.
     ``launcher`` "" trains here; "accelerate" in ``processes`` processes, or as many as the file ``accelerate_config``
-    says (FSDP, DeepSpeed, several machines), which load the run's ``student`` and ``data`` themselves.
+    says (FSDP, DeepSpeed, several machines), which load the run's ``student`` and ``data`` themselves. With
+    ``eval_steps``, the student is evaluated along training (EvaluateAlong), in this process only.
 
     A run that failed after its training, such as in its evaluation, keeps it: the saved model is loaded. One that
     failed before goes on from its last checkpoint. With other parameters of training it begins anew.
@@ -116,6 +118,8 @@ def _is_trained(run: Run) -> bool:
     arguments |= {name: run.params[name] for name in names & run.params.keys() if method != "none"}
     settings = {"method": method, "files": run.info["data"]}
     settings |= {name: value for name, value in arguments.items() if name not in _FREE}
+    if run.params.get("eval_steps"):  # with other ones, the rows along training are others
+        settings |= {name: run.params.get(name) for name in ("eval_steps", "eval_part", "eval_suites", "eval_split")}
     file, model = run.path / "training.json", run.path / "model"
     same = not file.exists() or read_json(file) == settings
     if file.exists() and same and model.exists() and run.info.get("reopened", [{}])[-1].get("was") == "failed":
@@ -140,10 +144,11 @@ def _train_here(
     method = run.params.get("method", "none")
     if method == "none":
         return model
+    callbacks = [EvaluateAlong(run, tokenizer, sandbox)] if run.params.get("eval_steps") else []
     if method == "grpo":
-        settings = _arguments(train_grpo, run.params)
-        return train_grpo(run, model, tokenizer, pairs, sandbox, **settings, progress=progress)
-    settings = _arguments(train_sft, run.params) | {"teacher": None, "progress": progress}
+        settings = _arguments(train_grpo, run.params) | {"progress": progress, "callbacks": callbacks}
+        return train_grpo(run, model, tokenizer, pairs, sandbox, **settings)
+    settings = _arguments(train_sft, run.params) | {"teacher": None, "progress": progress, "callbacks": callbacks}
     if "batch_size" not in settings and "group_size" in run.params:
         settings["batch_size"] = run.params["groups"] * run.params["group_size"]
     if method == "gkd":

@@ -2,10 +2,11 @@
 
 import os
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -57,6 +58,7 @@ def train_sft(
     system: str = SYSTEM,
     seed: int = 0,
     progress: ProgressCallback | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> PreTrainedModel:
     """Supervised fine-tuning on the teacher's references, loss on the assistant's tokens only (the paper's SFT).
 
@@ -80,6 +82,7 @@ def train_sft(
         seed: of data order and dropout.
         progress: called with (step, steps, metrics) after each step; training stops there if it returns True. In long
             steps it is also called every few seconds, from a thread, with the metric ``inside`` alone.
+        callbacks: see train_grpo.
 
     Raises:
         InputError: no reference is short enough, a reference without turns, references without the thoughts that the
@@ -140,7 +143,8 @@ def train_sft(
     columns = {"loss": "loss", "mean_token_accuracy": "token_accuracy", "grad_norm": "grad_norm", "learning_rate": "lr"}
     trainer.remove_callback(PrinterCallback)  # StepLogger prints the same in one line
     logger = StepLogger(run, progress, columns)
-    trainer.add_callback(logger)
+    for callback in (*callbacks, logger):
+        trainer.add_callback(callback)
     if trainer.is_world_process_zero():
         run.write_rows("metrics.jsonl", [])
     with packed_attention(trainer.model), logger.ticker:

@@ -25,6 +25,7 @@ _ADDED = (
 )
 _NOT_TRAINING = (  # may differ within a method
     *("run", "root", "seed", "eval_suites", "n_eval", "save_steps"),
+    *("eval_steps", "eval_samples", "eval_part"),
     *("launcher", "processes", "accelerate_config", "report_to"),
 )
 _TRAINING = ("step", "group", "reward", "total", "terms", "weights", "reason", "advantage")
@@ -48,6 +49,16 @@ def rollouts(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFram
     Runs that sample nothing in training (base, sft) add no rows; the columns are there even if the frame is empty.
     """
     return _read(runs, root, "rollouts.jsonl")
+
+
+def along(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
+    """All rows of evaluations along training (``eval_steps.jsonl``), each with its ``step``; may be empty."""
+    return _read(runs, root, "eval_steps.jsonl")
+
+
+def samples(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
+    """All rows sampled after training (``eval/samples/*.jsonl``, several a task); may be empty."""
+    return _read(runs, root, "eval/samples/*.jsonl")
 
 
 def metrics(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:

@@ -55,7 +55,9 @@ def verdicts(planned: pd.DataFrame, checks: pd.DataFrame) -> list[str]:
         if verdict == "same treatment":
             check = checks[(checks["method"] == method) & (checks["against"] == against)].iloc[0]
             shares = {"training rollouts": check["identical"], "answers out of domain": check["answers"]}
-            alike = " and ".join(f"{percent(share)} of their {what}" for what, share in shares.items() if share == share)
+            alike = " and ".join(
+                f"{percent(share)} of their {what}" for what, share in shares.items() if share == share
+            )
             ranked = check["reranked"]
             rest = "" if ranked != ranked else f"; their rewards rank {percent(ranked)} of the groups differently"
             said.append(

@@ -13,7 +13,9 @@ def identical_by_step(table: pd.DataFrame, checks: pd.DataFrame, identical_max: 
         title = "Treatment check: no two methods of a contrast sampled the same tasks in training"
         return empty_figure(title, "only GRPO samples in training; the table compares answers")
     known = checks.dropna(subset=["identical"])
-    title = "; ".join(f"{r.method} and {r.against}: {percent(r.identical)} identical rollouts" for r in known.itertuples())
+    title = "; ".join(
+        f"{r.method} and {r.against}: {percent(r.identical)} identical rollouts" for r in known.itertuples()
+    )
     fig = go.Figure()
     pairs = table.assign(pair=table["method"] + " and " + table["against"])
     colours = method_colours(table["against"])

@@ -11,8 +11,8 @@ from mentorlib.runs.run import Run
 from mentorlib.trainer import launch
 from mentorlib.trainer.checks import check_settings
 
-COMMON = {"student": "nano", "steps": 4, "group_size": 2, "groups": 2, "learning_rate": 1e-3, "max_tokens": 48}
-ALONG = {"eval_steps": 2, "eval_part": 3, "eval_suites": ["calculator", "retrieval"], "eval_split": "eval"}
+COMMON = {"student": "nano", "steps": 2, "group_size": 2, "groups": 2, "learning_rate": 1e-3, "max_tokens": 48}
+ALONG = {"eval_steps": 1, "eval_part": 2, "eval_suites": ["calculator", "retrieval"], "eval_split": "eval"}
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def data(tmp_path_factory):
     return str(run.path)
 
 
-@pytest.mark.parametrize("method", [{"method": "sft"}, {"method": "grpo", "reward": "null", "save_steps": 2}])
+@pytest.mark.parametrize("method", [{"method": "sft"}, {"method": "grpo", "reward": "null", "save_steps": 1}])
 def test_rows_with_their_step_and_the_same_training(tmp_path, pairs, sandbox, data, method):
     def train(name, progress=None, **more):
         run = Run(name, root=tmp_path, **COMMON, **method, data=data, **more)
@@ -31,7 +31,7 @@ def test_rows_with_their_step_and_the_same_training(tmp_path, pairs, sandbox, da
         return run, launch.train(run, model, tokenizer, pairs, sandbox, progress=progress)
 
     def stop(step, steps, metrics):
-        if step == 3:
+        if step == 2:
             raise KeyboardInterrupt
 
     _, plain = train("plain")
@@ -39,7 +39,7 @@ def test_rows_with_their_step_and_the_same_training(tmp_path, pairs, sandbox, da
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), along.parameters(), strict=True))
     rows = run.read_rows("eval_steps.jsonl")
     places = [(row["step"], row["suite"]) for row in rows]
-    assert places == [(step, suite) for step in (2, 4) for suite in ALONG["eval_suites"] for _ in range(3)]
+    assert places == [(step, suite) for step in (1, 2) for suite in ALONG["eval_suites"] for _ in range(2)]
     with pytest.raises(KeyboardInterrupt):
         train("cut", stop, **ALONG)
     cut, _ = train("cut", **ALONG)

@@ -8,6 +8,7 @@ from . import load as load
 from . import outcomes as outcomes
 from . import recompute as recompute
 from . import reward_effects as reward_effects
+from . import skills as skills
 from . import stats as stats
 from . import text as text
 from . import token_credit as token_credit

@@ -19,7 +19,7 @@ from ...core import InputError
 from ...runs.functions import function_file
 from ...runs.query import query_rows, select_rows
 from ...runs.run import Run
-from . import comparison, exploits, load, outcomes, reward_effects, tool_use, training, treatment, ungrounded
+from . import comparison, exploits, load, outcomes, reward_effects, skills, tool_use, training, treatment, ungrounded
 
 
 class ComparedRuns:
@@ -30,6 +30,7 @@ class ComparedRuns:
         self.rollouts = cache(lambda: load.rollouts(names, root))
         self.methods = cache(lambda: load.methods(names, root))
         self.metrics = cache(lambda: load.metrics(names, root))
+        self.samples = cache(lambda: load.samples(names, root))
 
     def domains(self, inside: Sequence[str]) -> pd.DataFrame:
         """The evaluations with their domain."""
@@ -56,6 +57,8 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {
         margin,
         treatment.pairs(runs.rollouts(), runs.domains(inside), contrasts, **gates),
     ),
+    "pass_at_k": lambda runs, inside: skills.pass_at_k(comparison.add_domain(runs.samples(), inside)),
+    "habits": lambda runs: skills.habits(runs.evaluations()),
     "off_reference": lambda runs, groups: tool_use.off_reference(runs.subsample(groups)),
     "tool_jsd": lambda runs: tool_use.tool_jsd(runs.evaluations()),
     "jsd_differences": lambda runs, **arguments: tool_use.jsd_differences(runs.evaluations(), **arguments),

@@ -81,3 +81,22 @@ def _accuracy_by_step(rows: pd.DataFrame) -> pd.DataFrame:
     wide = judged.pivot_table(index="step", columns=["method", "run"], values="correct", aggfunc="mean")
     columns = pd.MultiIndex.from_frame(rows[["method", "run"]].drop_duplicates())
     return wide.reindex(index=sorted(rows["step"].unique()), columns=columns)
+
+
+def carry_over(rows: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy out of domain against in domain along training, for methods at equal skill in domain.
+
+    In: rows of ``load.along``, with ``domain`` (add_domain). Out, a row for each method, run and step: inside, outside
+    (means over the suites of each domain), tasks. And of each method and step the means over its runs, ``run`` "".
+    """
+    columns = ["method", "run", "step", "inside", "outside", "tasks"]
+    judged = rows.dropna(subset=["correct"]).astype({"correct": float})
+    if judged.empty:
+        return pd.DataFrame(columns=columns)
+    suites = judged.groupby(["method", "run", "step", "domain", "suite"], sort=False)["correct"].mean()
+    wide = suites.groupby(level=["method", "run", "step", "domain"], sort=False).mean().unstack("domain")
+    wide = wide.reindex(columns=["in domain", "out of domain"]).set_axis(["inside", "outside"], axis=1)
+    counts = judged.groupby(["method", "run", "step"])[["suite", "task_id"]].apply(lambda g: len(g.drop_duplicates()))
+    single = wide.assign(tasks=counts).reset_index()
+    means = single.groupby(["method", "step"], sort=False)[["inside", "outside", "tasks"]].mean().reset_index()
+    return pd.concat([single, means.assign(run="")], ignore_index=True)[columns]

@@ -27,8 +27,8 @@ def arms(rollouts: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
     """What training under each method was like. In: ``load.rollouts`` and ``load.metrics`` of the same runs.
 
     Out, a row for each method that samples in training: right (share of rollouts), match_right, match_wrong (shares of
-    the right and of the wrong rollouts whose set of tools is the teacher's: close to 1 and 0, a reward for tools repeats
-    the reward for the answer), all_wrong, all_right (shares of groups: only there can a reward of tools rank what the
+    the right and of the wrong rollouts whose set of tools is the teacher's: if 1 and 0, a reward for tools repeats the
+    reward for the answer), all_wrong, all_right (shares of groups: only there can a reward of tools rank what the
     answer does not), kl (to the start) and entropy (nats a token) at the end (last eighth of the steps), runs, n.
     """
     columns = ["right", "match_right", "match_wrong", "all_wrong", "all_right", "kl", "entropy", "runs", "n"]
@@ -62,8 +62,8 @@ def pairs(
 ) -> pd.DataFrame:
     """How far the two methods of each contrast were treated differently, and whether that passes the gates.
 
-    In: ``load.rollouts`` and rows of ``add_domain``. Out, a row for each contrast whose methods are among ``evaluated``,
-    NaN where a method has no such rows: method, against, and
+    In: ``load.rollouts`` and rows of ``add_domain``. Out, a row for each contrast whose methods were evaluated out of
+    domain, NaN where a method has no such rows: method, against, and
 
     - identical: share of rollouts of the second half of training that are the same text, same seed, step, task and
       sample (the first steps are alike under any two rewards, since both start from one model);

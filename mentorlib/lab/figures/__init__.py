@@ -10,6 +10,7 @@ from . import dataset as dataset
 from . import exploits as exploits
 from . import outcomes as outcomes
 from . import reward_effects as reward_effects
+from . import skills as skills
 from . import token_credit as token_credit
 from . import tool_use as tool_use
 from . import training as training

@@ -5,10 +5,8 @@ import plotly.graph_objects as go
 
 from ..analysis.comparison import common_suites
 from ..analysis.stats import SEEDS
-from ..analysis.text import percent
+from ..analysis.text import p_value, percent
 from .base import HEATMAP, dot_plot, empty_figure, method_colours, plotly_text, style_figure
-
-_SYMBOLS = ["circle", "square", "diamond", "triangle-up", "x", "star", "pentagon", "cross"]
 
 
 def accuracy(table: pd.DataFrame, by: str = "suite") -> go.Figure:
@@ -58,11 +56,16 @@ def planned(table: pd.DataFrame, margin: float = 0.05) -> go.Figure:
         f"{', '.join(n for n, v in zip(names, table['verdict'], strict=True) if v == verdict)}: {verdict}"
         for verdict in verdicts
     )
+    tested = [
+        f"; p {p_value(r.p)}, Holm {p_value(r.p_holm)}, detectable {100 * r.detectable:.1f} points"
+        if r.p == r.p
+        else ""
+        for r in table.itertuples()
+    ]
     hover = [
         f"{plotly_text(name)}: {100 * r.difference:+.1f} points [{100 * r.low:.1f}, {100 * r.high:.1f}], {r.seeds} "
-        f"seeds, {r.tasks} tasks: {plotly_text(r.verdict)}"
-        + (f"; p {r.p:.2g}, Holm {r.p_holm:.2g}, detectable {100 * r.detectable:.1f} points" if r.p == r.p else "")
-        for name, r in zip(names, table.itertuples(), strict=True)
+        f"seeds, {r.tasks} tasks: {plotly_text(r.verdict)}{more}"
+        for name, r, more in zip(names, table.itertuples(), tested, strict=True)
     ]
     points = table.assign(**{k: 100 * table[k] for k in ("difference", "low", "high")})
     points = points.assign(score="accuracy out of domain", method=names)
@@ -74,15 +77,22 @@ def planned(table: pd.DataFrame, margin: float = 0.05) -> go.Figure:
     return style_figure(fig, title, height)
 
 
-def forest(pairs: pd.DataFrame, by: str = "suite", unit: str = "percentage points") -> go.Figure:
-    """Exploratory differences, of ``paired`` or ``tool_use.jsd_differences`` (``unit`` "bits"): no verdicts."""
+def forest(pairs: pd.DataFrame, by: str = "suite", measure: str = "accuracy") -> go.Figure:
+    """Exploratory differences, of ``paired`` or ``tool_use.jsd_differences``: no verdicts.
+
+    ``measure`` is what differs: "accuracy", "agreement" (percentage points) or "JSD" (bits).
+    """
     if pairs.empty:
         return empty_figure("No paired differences: only one method here", "give runs of two methods on the same tasks")
-    against, scale, digits = pairs["against"].iloc[0], *((1, 3) if unit == "bits" else (100, 1))
+    against, unit, scale, digits = pairs["against"].iloc[0], "percentage points", 100, 1
+    if measure == "JSD":
+        unit, scale, digits = "bits", 1, 3
     apart = ((pairs["low"] > 0) | (pairs["high"] < 0)) & (pairs["seeds"] >= SEEDS)
-    title = f"Against {against}, exploratory: {int(apart.sum())} of {len(pairs)} intervals exclude zero"
+    found = f"{int(apart.sum())} of {len(pairs)} intervals exclude zero"
     if (pairs["seeds"] < SEEDS).all():
-        title = f"Against {against}, exploratory: fewer than {SEEDS} seeds, so no verdict"
+        found = f"fewer than {SEEDS} seeds, so no verdict"
+    what = {"accuracy": "Accuracy", "agreement": "Agreement with the teacher's calls", "JSD": "JSD to the teacher"}
+    title = f"{what[measure]} by {by}, against {against}, exploratory: {found}"
     hover = [
         f"{plotly_text(r.method)} − {plotly_text(r.against)}: {scale * r.difference:+.{digits}f} {unit} "
         f"[{scale * r.low:.{digits}f}, {scale * r.high:.{digits}f}], {r.tasks} tasks, "
@@ -132,45 +142,50 @@ def tuning(table: pd.DataFrame) -> go.Figure:
 
 
 def similarity(scores: pd.DataFrame, distances: pd.DataFrame) -> go.Figure:
-    """Accuracy over JSD to the teacher, of ``accuracy`` and ``tool_use.tool_jsd``: colour = method, mark = suite."""
+    """Accuracy over JSD to the teacher, of ``accuracy`` and ``tool_use.tool_jsd``: a large mark a method.
+
+    A large mark is the mean over the suites that all of the methods have; the small ones are single suites.
+    """
     both = scores.merge(distances, on=["suite", "method"], suffixes=("", "_jsd")).dropna(subset=["accuracy", "jsd"])
     if both.empty:
         return empty_figure("No similarity: no tool was called in these rows", "the JSD needs calls of both sides")
-    means = common_suites(both).groupby("method", sort=False)["jsd"].mean()
-    title = "Tools called, against the teacher's"
-    if len(means) > 1 or both["method"].nunique() == 1:
-        title = f"{means.idxmin()} calls tools most like the teacher: mean JSD {means.min():.3f} bits"
+    means = common_suites(both).groupby("method", sort=False)[["jsd", "accuracy"]].mean()
+    shown = means["jsd"].round(3)
+    title = f"Mean JSD to the teacher {shown.min():.3f} to {shown.max():.3f} bits"
+    if (shown == shown.min()).sum() == 1 and (len(shown) > 1 or both["method"].nunique() == 1):
+        title = f"{shown.idxmin()} calls tools most like the teacher: mean JSD {shown.min():.3f} bits"
     within = both.groupby("suite")[["jsd", "accuracy"]].transform(lambda values: values - values.mean())
     if (within.abs().max() > 1e-9).all():  # suites differ in both by nature, so each is compared with its own mean
         title += f"; correlation with accuracy within suites {within['jsd'].corr(within['accuracy']):+.2f}"
     fig = go.Figure()
-    suites = list(dict.fromkeys(both["suite"]))
     colours = method_colours(both["method"])
     for method, group in both.groupby("method", sort=False):
+        mark = {"color": colours[str(method)], "line": {"color": "white", "width": 1}}
+        shared = {"mode": "markers", "hoverinfo": "text", "legendgroup": str(method), "cliponaxis": False}
         hover = [
-            f"{plotly_text(r.method)} on {plotly_text(r.suite)}: JSD {r.jsd:.3f} bits, "
+            f"{plotly_text(method)} on {plotly_text(r.suite)}: JSD {r.jsd:.3f} bits, "
             f"{percent(r.agreement, 1)} of calls agree, accuracy {percent(r.accuracy, 1)}"
             for r in group.itertuples()
         ]
         fig.add_scatter(
             x=group["jsd"],
             y=group["accuracy"],
-            mode="markers",
             name=plotly_text(method),
             hovertext=hover,
-            hoverinfo="text",
-            legendgroup="method",
-            cliponaxis=False,
-            marker={
-                "color": colours[str(method)],
-                "size": 11,
-                "symbol": [_SYMBOLS[suites.index(s) % 8] for s in group["suite"]],
-                "line": {"color": "white", "width": 1},
-            },
+            showlegend=method not in means.index,
+            marker={**mark, "size": 7, "opacity": 0.4},
+            **shared,
         )
-    for i, suite in enumerate(suites):
-        marker = {"color": "#333333", "size": 9, "symbol": _SYMBOLS[i % 8] + "-open"}
-        fig.add_scatter(x=[None], y=[None], mode="markers", name=plotly_text(suite), marker=marker, legendgroup="suite")
+        if method in means.index:
+            mean = means.loc[method]
+            fig.add_scatter(
+                x=[mean["jsd"]],
+                y=[mean["accuracy"]],
+                name=plotly_text(method),
+                hovertext=[f"{plotly_text(method)}, mean: JSD {mean['jsd']:.3f}, {percent(mean['accuracy'], 1)} right"],
+                marker={**mark, "size": 15},
+                **shared,
+            )
     fig.update_xaxes(title_text="JSD of tools called to the teacher's (bits)", rangemode="tozero")
-    fig.update_yaxes(title_text="accuracy", tickformat=".0%")
-    return style_figure(fig, title, 400 + 20 * (both["method"].nunique() + len(suites)), legend=True)  # a name a line
+    fig.update_yaxes(title_text="accuracy (small: one suite)", tickformat=".0%")
+    return style_figure(fig, title, 400 + 20 * both["method"].nunique(), legend=True)  # a name a line

@@ -74,3 +74,39 @@ def training_curves(table: pd.DataFrame) -> go.Figure:
     fig.update_yaxes(tickformat=".2f", **place(1, fig))
     fig.update_xaxes(title_text="rollouts of a run", nticks=5)
     return style_figure(fig, title, height + 130, legend=True)
+
+
+def carry_over(table: pd.DataFrame) -> go.Figure:
+    """Accuracy out of domain against in domain along training, of ``carry_over``: a line a method, thin ones for seeds.
+
+    At one place on the x axis methods are equally good in domain; the line that lies higher carries over further.
+    """
+    if table.dropna(subset=["inside", "outside"]).empty:
+        return empty_figure("Carry-over along training: not evaluated between steps", "run 02 with eval_steps=12")
+    fig = go.Figure()
+    colours = method_colours(table["method"])
+    for (method, run), group in table.sort_values("step").groupby(["method", "run"], sort=False):
+        mean = run == ""
+        name = plotly_text(method)
+        fig.add_scatter(
+            x=group["inside"],
+            y=group["outside"],
+            name=name,
+            legendgroup=str(method),
+            showlegend=mean,
+            mode="lines+markers" if mean else "lines",
+            opacity=1 if mean else 0.35,
+            line={"color": colours[str(method)], "width": 3 if mean else 1},
+            hovertext=[
+                f"{name}{'' if mean else ' ' + plotly_text(run)}, step {r.step}: in domain {percent(r.inside, 1)}, "
+                f"out of domain {percent(r.outside, 1)}"
+                for r in group.itertuples()
+            ],
+            hoverinfo="text",
+        )
+    last = table[table["run"] == ""].sort_values("step").groupby("method", sort=False).tail(1)
+    ends = ", ".join(f"{r.method} {percent(r.inside)} → {percent(r.outside)}" for r in last.itertuples())
+    fig.update_xaxes(title_text="accuracy in domain", tickformat=".0%")
+    fig.update_yaxes(title_text="accuracy out of domain", tickformat=".0%")
+    title = f"In domain → out of domain at the last evaluation along training: {ends}"
+    return style_figure(fig, title, 460, legend=True)

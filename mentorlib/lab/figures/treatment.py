@@ -13,9 +13,8 @@ def identical_by_step(table: pd.DataFrame, checks: pd.DataFrame, identical_max: 
         title = "Treatment check: no two methods of a contrast sampled the same tasks in training"
         return empty_figure(title, "only GRPO samples in training; the table compares answers")
     known = checks.dropna(subset=["identical"])
-    title = "; ".join(
-        f"{r.method} and {r.against}: {percent(r.identical)} identical rollouts" for r in known.itertuples()
-    )
+    shares = [f"{r.method} and {r.against} {percent(r.identical)}" for r in known.itertuples()]
+    title = f"Identical rollouts in the second half of training: {', '.join(shares) or '–'}"
     fig = go.Figure()
     pairs = table.assign(pair=table["method"] + " and " + table["against"])
     colours = method_colours(table["against"])

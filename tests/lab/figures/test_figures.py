@@ -25,7 +25,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, go.Figure]:
         "training_curves": figures.training.training_curves(analysis.training.training_curves(rollouts)),
         "accuracy": figures.comparison.accuracy(accuracy),
         "forest": figures.comparison.forest(analysis.comparison.paired(rows)),
-        "jsd_forest": figures.comparison.forest(analysis.tool_use.jsd_differences(rows), unit="bits"),
+        "jsd_forest": figures.comparison.forest(analysis.tool_use.jsd_differences(rows), measure="JSD"),
         "planned": figures.comparison.planned(
             analysis.comparison.planned(
                 analysis.comparison.add_domain(rows, ["calculator"]), [["grpo-exact", "sft"], ["grpo-exact", "base"]]

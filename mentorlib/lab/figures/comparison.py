@@ -31,7 +31,7 @@ def _leader(table: pd.DataFrame, by: str) -> str:
     seeds = table.loc[~table["method"].str.startswith("base"), "runs"].min()
     if len(methods) > 1 and seeds < SEEDS:
         few = f"{seeds} seed{'s' if seeds > 1 else ''} of at least {SEEDS}"
-        return f"Accuracy of {len(methods)} methods; {few}, so no verdict"
+        return f"Accuracy by {by} of {len(methods)} methods; {few}, so no verdict"
     if len(methods) == 1:
         low, high = table.loc[table["accuracy"].idxmin()], table.loc[table["accuracy"].idxmax()]
         span = f"{percent(low['accuracy'])} ({low[by]}) to {percent(high['accuracy'])} ({high[by]})"

@@ -29,6 +29,6 @@ def identical_by_step(table: pd.DataFrame, checks: pd.DataFrame, identical_max: 
             hovertemplate=f"{plotly_text(pair)}, step %{{x}}: %{{y:.1%}} identical<extra></extra>",
         )
     fig.add_hline(y=identical_max, line={"color": "#333333", "width": 1, "dash": "dash"})
-    fig.update_yaxes(tickformat=".0%", range=[-0.02, 1.02], title_text="identical rollouts (dashed: the gate)")
+    fig.update_yaxes(tickformat=".0%", range=[-0.02, 1.02], title_text="identical (dashed: gate)")
     fig.update_xaxes(title_text="step of training")
     return style_figure(fig, title, 340, legend=True)

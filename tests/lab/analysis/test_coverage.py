@@ -152,3 +152,18 @@ def test_a_swap_of_every_tool_in_a_fifth_of_the_tasks_is_seen() -> None:
     assert table["jsd"].max() < 0.01 and table.loc["grpo-exact", "agreement"] == 0.8
     row = analysis.comparison.paired(rows, "sft", measure="agreement").iloc[0]
     assert row["difference"] == pytest.approx(-0.2) and row["high"] < 0
+
+
+def test_the_interval_of_pass_at_k_covers_it() -> None:
+    """Tasks of 14 tools that differ in difficulty; the truth is the mean over tools."""
+    rng, n = np.random.default_rng(8), 100
+    truth = float(np.mean(1 - (1 - rng.beta(1, 2, 200_000)) ** 2))
+    skill = rng.beta(1, 2, (n, 14))
+    places = pd.MultiIndex.from_product([range(n), range(56), range(2)], names=["method", "task_id", "sample"])
+    rows = places.to_frame(index=False).assign(domain="out", suite="unseen")
+    tool = rows["task_id"] % 14
+    rows = rows.assign(run=rows["method"], teacher_tools=[[str(t)] for t in tool])
+    rows["correct"] = rng.random(len(rows)) < skill[rows["method"], tool]
+    table = analysis.skills.pass_at_k(rows).query("k == 2")
+    covered = table["low"].le(truth) & table["high"].ge(truth)
+    assert covered.mean() >= 0.88  # 0.95, less three standard errors of a hundred draws

@@ -91,3 +91,18 @@ def test_the_figure_has_a_band_where_there_are_seeds() -> None:
     bands = [trace for trace in figure.data if trace.fill == "toself"]
     assert [trace.name for trace in bands] == ["grpo-exact"] and len(bands[0].x) == 8
     assert "grpo-exact gains most" in figure.layout.title.text.replace("<br>", " ")
+
+
+def test_carry_over_has_the_means_of_each_domain_and_of_the_runs() -> None:
+    made = [
+        {"method": "sft", "run": f"sft-{seed}", "step": step, "suite": suite, "task_id": str(i), "correct": i < right}
+        for seed in (0, 1)
+        for step, inside, longer, unseen in ((2, 2, 1, 3), (4, 4, 2 + seed, 4))
+        for suite, right in (("calculator", inside), ("longer", longer), ("unseen", unseen))
+        for i in range(4)
+    ]
+    rows = analysis.comparison.add_domain(pd.DataFrame(made), ["calculator"])
+    table = analysis.training.carry_over(rows).set_index(["run", "step"])
+    assert table.loc[("sft-1", 4), ["inside", "outside", "tasks"]].tolist() == [1.0, (0.75 + 1) / 2, 12]
+    assert table.loc[("", 4), "outside"] == pytest.approx((0.75 + 0.875) / 2) and len(table) == 6
+    assert analysis.training.carry_over(rows.iloc[:0]).empty

@@ -325,7 +325,7 @@ def test_the_page_shows_what_the_comparing_stage_put_out_and_counts_infrastructu
     linked = re.findall(r"trajectories\.html#([^'\"]+method=[^'\"]+)", report)
     assert len(linked) > 10 and all(f"trajectories.html?last#{address}" in page for address in linked)
     assert "trajectories.html#" not in page.replace('href="trajectories.html"', "")
-    assert "What it means" in page and "<summary>code</summary>" not in page and page.count("<h1") == 1
+    assert "Treatment check" in page and "<summary>code</summary>" not in page and page.count("<h1") == 1
     assert "calculator (12), longer (12), unseen (12)" in page
 
 

@@ -12,6 +12,8 @@ import synthetic
 
 from mentorlib.lab import analysis, figures
 
+RIVALS = [["grpo-exact", "grpo-sparse"]]
+
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, go.Figure]:
@@ -32,6 +34,19 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, go.Figure]:
             )
         ),
         "similarity": figures.comparison.similarity(accuracy, analysis.tool_use.tool_jsd(rows)),
+        "identical_by_step": figures.treatment.identical_by_step(
+            analysis.treatment.identical_by_step(rollouts, RIVALS),
+            analysis.treatment.pairs(rollouts, analysis.comparison.add_domain(rows, ["calculator"]), RIVALS, groups=6),
+        ),
+        "pass_at_k": figures.skills.pass_at_k(
+            analysis.skills.pass_at_k(analysis.comparison.add_domain(pd.concat([rows] * 2), ["calculator"]))
+        ),
+        "by_calls": figures.skills.by_calls(analysis.skills.by_calls(rows)),
+        "carry_over": figures.training.carry_over(
+            analysis.training.carry_over(
+                analysis.comparison.add_domain(pd.concat([rows.assign(step=i) for i in (2, 4)]), ["calculator"])
+            )
+        ),
         "outcomes": figures.outcomes.outcome_shares(analysis.outcomes.outcome_shares(rows)),
         "stops": figures.outcomes.stop_shares(analysis.outcomes.stop_shares(rows)),
         "mean_rewards": figures.reward_effects.mean_rewards(scored),
@@ -49,7 +64,7 @@ def title(figure: go.Figure) -> str:
 
 
 def test_titles_state_the_finding(drawn: dict[str, go.Figure]) -> None:
-    assert title(drawn["accuracy"]) == "Accuracy of 5 methods; 1 seed of at least 4, so no verdict"
+    assert title(drawn["accuracy"]) == "Accuracy by suite of 5 methods; 1 seed of at least 4, so no verdict"
     assert title(drawn["similarity"]).startswith("grpo-exact calls tools most like the teacher")
     for name, figure in drawn.items():
         assert any(c.isdigit() for c in title(figure)), name
@@ -178,6 +193,10 @@ def strings(value: Any) -> Iterator[str]:
     [
         lambda none: figures.training.training_curves(none),
         lambda none: figures.comparison.accuracy(none),
+        lambda none: figures.treatment.identical_by_step(none, none),
+        lambda none: figures.skills.pass_at_k(none),
+        lambda none: figures.skills.by_calls(none),
+        lambda none: figures.training.carry_over(pd.DataFrame(columns=["inside", "outside"])),
         lambda none: figures.comparison.forest(none),
         lambda none: figures.comparison.planned(none),
         lambda none: figures.comparison.similarity(
@@ -223,3 +242,16 @@ def test_a_correlation_is_given_only_if_both_sides_vary() -> None:
     distances = scores[["suite", "method"]].assign(jsd=[0.2, 0.1, 0.9, 0.8], agreement=0.5)
     assert "correlation with accuracy within suites -1.00" in title(figures.comparison.similarity(scores, distances))
     assert "correlation" not in title(figures.comparison.similarity(scores.assign(accuracy=0.5), distances))
+
+
+def test_a_tie_has_no_winner() -> None:
+    curve = pd.DataFrame({"step": [1, 2], "rollouts": [64, 128], "runs": 1, "reward": 0.5, "zero_variance": 0.0})
+    tied = pd.concat([curve.assign(method=m, smooth=[0.2, 0.906], accuracy=[0.2, 0.906]) for m in ("a", "b")])
+    assert title(figures.training.training_curves(tied)).startswith("2 of 2 methods gain most")
+    rows = [
+        {"method": m, "suite": "s", "jsd": 0.1, "agreement": 0.5, "accuracy": a} for m, a in (("a", 0.4), ("b", 0.6))
+    ]
+    both = pd.DataFrame(rows).assign(low=0.0, high=1.0)
+    assert "most like" not in title(
+        figures.comparison.similarity(both.drop(columns="jsd"), both[["method", "suite", "jsd"]])
+    )

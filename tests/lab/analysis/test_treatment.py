@@ -1,0 +1,139 @@
+"""The treatment check: shares of identical rollouts and answers, groups ranked differently, gates and sentences."""
+
+import json
+import math
+import random
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+
+from mentorlib.core import InputError
+from mentorlib.lab import analysis
+
+EXACT_SPARSE = [["grpo-exact", "grpo-sparse"]]
+
+
+@pytest.fixture
+def same(tmp_path: Path) -> Path:
+    """grpo-exact, and grpo-sparse with the very same rollouts and answers; both with log-probabilities."""
+    root = tmp_path / "runs"
+    synthetic.make_runs(root, tasks=12, steps=4, methods=("grpo-exact", "grpo-sparse"))
+    for name in ("rollouts.jsonl", "eval/calculator.jsonl", "eval/longer.jsonl", "eval/unseen.jsonl"):
+        lines = [json.loads(line) for line in (root / "grpo-exact" / name).read_text().splitlines()]
+        for arm, p in (("grpo-exact", -0.5), ("grpo-sparse", -0.25)):
+            tokens = {"tokens": ["a", "b", "c"], "logprobs": [p, None, -1.0]}
+            rows = [row | tokens | ({"reward": arm[5:]} if "reward" in row else {}) for row in lines]
+            (root / arm / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for arm, kl in (("grpo-exact", 0.3), ("grpo-sparse", 0.1)):
+        logged = [{"step": i, "kl": kl * (i == 3), "entropy": 0.5} for i in range(4)]
+        (root / arm / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in logged))
+    return root
+
+
+def check(root: Path, **gates: float) -> pd.Series:
+    rows = analysis.comparison.add_domain(analysis.load.evaluations(root=root), ["calculator"])
+    return analysis.treatment.pairs(analysis.load.rollouts(root=root), rows, EXACT_SPARSE, **gates).iloc[0]
+
+
+def test_the_same_rollouts_are_the_same_treatment(same: Path) -> None:
+    row = check(same)
+    assert (row["identical"], row["answers"], row["gate"]) == (1, 1, "same treatment")
+    assert row["n"] == 2 * 12 and row["tasks"] == 24  # the second half of four steps of 12; two suites of 12
+    assert row["logprob_gap"] == pytest.approx((0.25 + 0) / 2)
+    assert check(same, identical_max=1, answers_max=1, reranked_min=0)["gate"] == "passes"
+    assert check(same, identical_max=1, answers_max=1, reranked_min=1)["gate"] == "same treatment"  # ranked alike
+    with pytest.raises(InputError, match="answers_max=2"):
+        check(same, answers_max=2)
+
+
+def test_a_changed_half_is_counted(same: Path) -> None:
+    file = same / "grpo-sparse" / "rollouts.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        if row["sample"] % 2:
+            row["response"], row["tokens"] = "another text", ["x", "b", "c"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    row = check(same, answers_max=1, reranked_min=0)
+    assert row["identical"] == 0.5 and row["gate"] == "passes"  # not above the gate
+    assert row["logprob_gap"] == pytest.approx((0.25 + 0) / 2)  # nothing after the first other token counts
+    steps = analysis.treatment.identical_by_step(analysis.load.rollouts(root=same), EXACT_SPARSE)
+    assert set(steps["share"]) == {0.5} and len(steps) == 4
+
+
+def test_ranking_differs_where_only_one_reward_sees_the_tools(same: Path) -> None:
+    """Two wrong rollouts, one with the teacher's tools: exact ranks them, sparse does not."""
+    right, tool, argument = (synthetic.row(kind, random.Random(0), 1) for kind in ("right", "tool", "argument"))
+    placed = [
+        row | {"step": 1, "group": group, "sample": i, "reward": reward, "total": 0.0}
+        for reward in ("exact", "sparse")
+        for group, rows in enumerate(([right, tool], [argument, tool]))
+        for i, row in enumerate(rows)
+    ]
+    for reward in ("exact", "sparse"):
+        lines = [json.dumps(row) + "\n" for row in placed if row["reward"] == reward]
+        (same / f"grpo-{reward}" / "rollouts.jsonl").write_text("".join(lines))
+    assert check(same)["reranked"] == 0.5
+
+
+def test_arms(same: Path) -> None:
+    rollouts, metrics = analysis.load.rollouts(root=same), analysis.load.metrics(root=same)
+    table = analysis.treatment.arms(rollouts, metrics).set_index("method")
+    assert table["kl"].to_dict() == {"grpo-exact": 0.3, "grpo-sparse": 0.1} and set(table["entropy"]) == {0.5}
+    row, mine = table.loc["grpo-exact"], rollouts[rollouts["method"] == "grpo-exact"]
+    right = mine[mine["correct"]]
+    sides = zip(right["calls"], right["teacher_tools"], strict=True)
+    match = [{call["name"] for call in calls} == set(tools) for calls, tools in sides]
+    assert row["right"] == len(right) / len(mine) and row["match_right"] == np.mean(match)
+    groups = mine.groupby(["step", "group"])["correct"]
+    assert row["all_wrong"] == (groups.max() == 0).mean() and row["all_right"] == (groups.min() == 1).mean()
+    nothing = analysis.treatment.arms(rollouts.iloc[:0], metrics.iloc[:0])
+    assert nothing.empty and "kl" in nothing
+
+
+def test_without_rollouts_the_answers_decide(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    synthetic.make_runs(root, tasks=12, steps=2, methods=("sft", "grpo-exact"))
+    rows = analysis.comparison.add_domain(analysis.load.evaluations(root=root), ["calculator"])
+    rollouts = analysis.load.rollouts(root=root)
+    row = analysis.treatment.pairs(rollouts, rows, [["grpo-exact", "sft"], ["grpo-exact", "absent"]]).iloc[0]
+    assert math.isnan(row["identical"]) and math.isnan(row["reranked"]) and row["tasks"] == 24
+    assert 0 < row["answers"] < 1 and row["gate"] == "passes"
+    other = rows.assign(seed=rows["seed"] + (rows["method"] == "sft"))
+    assert analysis.treatment.pairs(rollouts, other, [["grpo-exact", "sft"]]).iloc[0]["gate"] == "not measured"
+
+
+def test_a_failed_gate_is_the_verdict_and_the_family_stays(same: Path) -> None:
+    rows = pd.concat(
+        [
+            analysis.comparison.add_domain(analysis.load.evaluations(root=same), ["calculator"]).assign(seed=seed)
+            for seed in range(4)
+        ]
+    )
+    checks = analysis.treatment.pairs(analysis.load.rollouts(root=same), rows, EXACT_SPARSE)
+    plain = analysis.comparison.planned(rows, EXACT_SPARSE).iloc[0]
+    gated = analysis.comparison.planned(rows, EXACT_SPARSE, 0.05, checks)
+    assert plain["verdict"] != "same treatment" and gated["verdict"].item() == "same treatment"
+    assert gated[["p", "p_holm", "detectable"]].isna().all(axis=None)
+    (said,) = analysis.text.verdicts(gated, checks)
+    assert said.startswith("grpo-exact and grpo-sparse were the same treatment") and "100% of their training" in said
+
+
+def test_sentences_of_the_other_verdicts() -> None:
+    row = {"method": "a", "against": "b", "difference": 0.06, "low": 0.02, "high": 0.1, "seeds": 8, "tasks": 400}
+    row |= {"p": 0.0001, "p_holm": 0.0002, "detectable": 0.05}
+    verdicts = {
+        "higher": "a is higher than b out of domain (+6.0 points [2.0, 10.0], 8 seeds, 400 tasks, p <0.001 after",
+        "lower, by less than 5 points": "a is lower than b out of domain, by less than 5 points (",
+        "no difference of more than 5 points": "a and b: no difference of more than 5 points out of domain (",
+        "undecided": "a true difference of 5.0% would have been found in four of five such studies.",
+        "no verdict: 1 of at least 4 seeds": "a against b: no verdict: 1 of at least 4 seeds (",
+    }
+    table = pd.DataFrame([row | {"verdict": verdict} for verdict in verdicts])
+    for said, words in zip(analysis.text.verdicts(table, pd.DataFrame()), verdicts.values(), strict=True):
+        assert words in said
+    assert "None of the planned contrasts" in analysis.text.verdicts(table.iloc[:0], pd.DataFrame())[0]
+    shown = analysis.text.readable(table.assign(p=[0.0123, 0.2, math.nan, 0.0, 1.0]))
+    assert list(shown["p"]) == ["0.012", "0.200", "–", "<0.001", "1.000"] and shown["seeds"].tolist() == [8] * 5

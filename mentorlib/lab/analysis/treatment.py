@@ -93,9 +93,8 @@ def pairs(
     for method, against in contrasts:
         if not {method, against} <= set(outside["method"]):
             continue
-        trained = [_late(rollouts[rollouts["method"] == name]) for name in (method, against)]
-        held_out = [outside[outside["method"] == name] for name in (method, against)]
-        both, tasks = _matched(*trained, _PLACE), _matched(*held_out, _HELD_OUT)
+        both = _matched(_late(rollouts), method, against, _PLACE)
+        tasks = _matched(outside, method, against, _HELD_OUT)
         row = {
             "identical": _same_text(both),
             "logprob_gap": _logprob_gap(both),
@@ -114,7 +113,7 @@ def identical_by_step(rollouts: pd.DataFrame, contrasts: Sequence[Sequence[str]]
     """Share of identical rollouts by step of training. In: ``load.rollouts``. Out: method, against, step, share, n."""
     table = []
     for method, against in contrasts:
-        both = _matched(*(rollouts[rollouts["method"] == name] for name in (method, against)), _PLACE)
+        both = _matched(rollouts, method, against, _PLACE)
         same = both["response_a"].eq(both["response_b"]).groupby(both["step"])
         shares = zip(same.groups, same.mean(), same.size(), strict=True)
         table += [[method, against, step, share, n] for step, share, n in shares]
@@ -131,10 +130,11 @@ def _late(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["step"] > rows.groupby("run")["step"].transform("max") / 2]
 
 
-def _matched(a: pd.DataFrame, b: pd.DataFrame, on: list[str]) -> pd.DataFrame:
-    """Rows of both methods at the same place: the columns of ``on``, and response and logprobs with _a and _b."""
+def _matched(rows: pd.DataFrame, method: str, against: str, on: list[str]) -> pd.DataFrame:
+    """Rows of both methods at the same place: the columns of ``on``; response, tokens and logprobs with _a and _b."""
+    judged = rows[rows["stop"] != "infrastructure"]
     kept = [*on, "response", "logprobs", "tokens"]
-    a, b = (side[side["stop"] != "infrastructure"].reindex(columns=kept) for side in (a, b))
+    a, b = (judged[judged["method"] == name].reindex(columns=kept) for name in (method, against))
     return a.merge(b.drop_duplicates(on), on=on, suffixes=("_a", "_b"))
 
 

@@ -2,8 +2,8 @@
 
 ``runs/<name>/`` holds ``run.json`` (parameters, seed, versions, git revision, data hashes, status),
 ``metrics.jsonl``, rows as JSON Lines (``rollouts.jsonl``, ``eval/<suite>.jsonl``; ``eval_steps.jsonl`` of evaluations
-along training, ``eval/samples/<suite>.jsonl`` of several samples a task), ``results.json``, and what trainers and notebooks write:
-``checkpoints/`` (until training is done), ``model/``, ``notebook.ipynb``, ``report.html``.
+along training, ``eval/samples/<suite>.jsonl`` of several samples a task), ``results.json``, and what trainers and
+notebooks write: ``checkpoints/`` (until training is done), ``model/``, ``notebook.ipynb``, ``report.html``.
 ``kill -9`` costs at most the row being written. One process writes a run at a time: another one that would create or
 reopen it is refused until the first has finished the run or ended (see `processes.claim_run`).
 """

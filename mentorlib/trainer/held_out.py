@@ -35,6 +35,6 @@ class EvaluateAlong(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step % self.run.params["eval_steps"]:
             return
-        engine = TorchEngine(kwargs["model"], self.tokenizer)
+        engine = TorchEngine(kwargs["model"], self.tokenizer, bf16=args.bf16)
         rows = [row for pairs in self.suites for row in evaluate(engine, pairs, self.sandbox, **self.limits)]
         self.run.append_rows(ALONG, [{"step": state.global_step, **row} for row in rows])

@@ -12,6 +12,8 @@ import synthetic
 
 from mentorlib.core import InputError
 from mentorlib.lab import analysis
+from mentorlib.lab.batch.parameters import parameters_of, read_notebook
+from mentorlib.lab.batch.plan import plan
 
 EXACT_SPARSE = [["grpo-exact", "grpo-sparse"]]
 
@@ -137,3 +139,25 @@ def test_sentences_of_the_other_verdicts() -> None:
     assert "None of the planned contrasts" in analysis.text.verdicts(table.iloc[:0], pd.DataFrame())[0]
     shown = analysis.text.readable(table.assign(p=[0.0123, 0.2, math.nan, 0.0, 1.0]))
     assert list(shown["p"]) == ["0.012", "0.200", "–", "<0.001", "1.000"] and shown["seeds"].tolist() == [8] * 5
+
+
+@pytest.mark.parametrize("study", ["quick", "nano", "map"])
+def test_the_contrasts_of_a_shipped_study_name_its_methods(
+    study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Methods are named by what their runs differ in, so that a stage more could leave a contrast without its arm."""
+    monkeypatch.chdir(Path(__file__).parents[3])
+    stages = plan(Path(f"studies/{study}.yaml"))[1]
+    notebooks = {stage.notebook for stage in stages}
+    defaults = {file: {p.name: p.default for p in parameters_of(read_notebook(file))} for file in notebooks}
+    for stage in stages:
+        (tmp_path / stage.run).mkdir()
+        parameters = defaults[stage.notebook] | stage.parameters
+        (tmp_path / stage.run / "run.json").write_text(json.dumps({"parameters": parameters}))
+    compared = [stage for stage in stages if stage.notebook.stem == "05_compare"]
+    assert compared
+    for stage in compared:
+        contrasts = (defaults[stage.notebook] | stage.parameters)["contrasts"]
+        seeds = analysis.load.methods(stage.parameters["runs"], tmp_path).groupby("method").size()
+        assert len(contrasts) == 3 and {name for pair in contrasts for name in pair} <= set(seeds.index)
+        assert study == "quick" or seeds[[name for pair in contrasts for name in pair]].min() >= 4

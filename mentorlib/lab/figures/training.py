@@ -106,7 +106,7 @@ def carry_over(table: pd.DataFrame) -> go.Figure:
         )
     last = table[table["run"] == ""].sort_values("step").groupby("method", sort=False).tail(1)
     ends = ", ".join(f"{r.method} {percent(r.inside)} → {percent(r.outside)}" for r in last.itertuples())
-    fig.update_xaxes(title_text="accuracy in domain", tickformat=".0%")
-    fig.update_yaxes(title_text="accuracy out of domain", tickformat=".0%")
+    fig.update_xaxes(title_text="accuracy in domain", tickformat="~%")
+    fig.update_yaxes(title_text="accuracy out of domain", tickformat="~%")
     title = f"In domain → out of domain at the last evaluation along training: {ends}"
     return style_figure(fig, title, 460, legend=True)

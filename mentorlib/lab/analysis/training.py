@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from .comparison import comparable
 from .stats import by_group, wilson
 
 
@@ -87,10 +88,10 @@ def carry_over(rows: pd.DataFrame) -> pd.DataFrame:
     """Accuracy out of domain against in domain along training, for methods at equal skill in domain.
 
     In: rows of ``load.along``, with ``domain`` (add_domain). Out, a row for each method, run and step: inside, outside
-    (means over the suites of each domain), tasks. And of each method and step the means over its runs, ``run`` "".
+    (means over each domain's suites of ``comparable``), tasks. And of each method and step the means over its runs, ``run`` "".
     """
     columns = ["method", "run", "step", "inside", "outside", "tasks"]
-    judged = rows.dropna(subset=["correct"]).astype({"correct": float})
+    judged = comparable(rows).dropna(subset=["correct"]).astype({"correct": float})
     if judged.empty:
         return pd.DataFrame(columns=columns)
     suites = judged.groupby(["method", "run", "step", "domain", "suite"], sort=False)["correct"].mean()

@@ -14,8 +14,8 @@ def pass_at_k(rows: pd.DataFrame) -> pd.DataFrame:
     """Share of tasks that at least one of k samples solves. In: rows of ``load.samples``, with ``domain`` (add_domain).
 
     The unbiased estimator of Chen et al. 2021 (arXiv 2107.03374), 1 - C(n - c, k) / C(n, k) for c of n samples right,
-    averaged over tasks and runs, on the suites of ``comparable``. A method that is better at 1 and no better at the largest k prefers what the student
-    could do before; one that is better at all k can do more.
+    averaged over tasks and runs, on the suites of ``comparable``. A method that is better at 1 and no better at the
+    largest k prefers what the student could do before; one that is better at all k can do more.
 
     Out, a row for each domain, method and k from 1 to the fewest samples a task has: share, low, high (95%, Student's t
     over sets of tasks with the same tools, runs averaged first: other tasks, not other seeds), tasks, runs.

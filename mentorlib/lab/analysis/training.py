@@ -88,7 +88,8 @@ def carry_over(rows: pd.DataFrame) -> pd.DataFrame:
     """Accuracy out of domain against in domain along training, for methods at equal skill in domain.
 
     In: rows of ``load.along``, with ``domain`` (add_domain). Out, a row for each method, run and step: inside, outside
-    (means over each domain's suites of ``comparable``), tasks. And of each method and step the means over its runs, ``run`` "".
+    (means over each domain's suites of ``comparable``), tasks. And of each method and step the means over its runs,
+    ``run`` "".
     """
     columns = ["method", "run", "step", "inside", "outside", "tasks"]
     judged = comparable(rows).dropna(subset=["correct"]).astype({"correct": float})

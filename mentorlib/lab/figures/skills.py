@@ -4,51 +4,54 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..analysis.text import percent
-from .base import empty_figure, method_colours, panels, plotly_text, style_figure
+from .base import empty_figure, method_colours, panels, place, plotly_text, style_figure
 
 
 def pass_at_k(table: pd.DataFrame) -> go.Figure:
     """pass@k by k, a line a method and a panel a domain, of ``pass_at_k``."""
     if table.empty:
         return empty_figure("pass@k: no task was sampled several times", "run 02 with eval_samples=4")
-    most, places = int(table["k"].max()), table["domain"].nunique()
+    most = int(table["k"].max())
     ends = table[(table["k"] == most) & (table["domain"] == table["domain"].iloc[-1])]
     said = ", ".join(f"{r.method} {percent(r.share)}" for r in ends.itertuples())
-    fig = _lines(table, "k", "share", "domain")
-    fig.update_xaxes(title_text="samples k", dtick=1, row=places, col=1)
+    fig, height = _lines(table, "k", "share", "domain")
+    fig.update_xaxes(title_text="samples k", dtick=1)
     fig.update_yaxes(tickformat=".0%")
-    return style_figure(fig, f"pass@{most} {ends['domain'].iloc[0]}: {said}", 210 + 200 * places, legend=True)
+    return style_figure(fig, f"pass@{most} {ends['domain'].iloc[0]}: {said}", height + 130, legend=True)
 
 
 def by_calls(table: pd.DataFrame) -> go.Figure:
     """Accuracy by the teacher's number of calls, a line a method, of ``by_calls``."""
     if table.empty:
         return empty_figure("Accuracy by number of calls: no evaluated rows", "run notebook 02_train first")
-    fig = _lines(table.assign(panel="all suites"), "calls", "accuracy", "panel")
+    fig, height = _lines(table.assign(panel="all suites"), "calls", "accuracy", "panel")
     fig.update_xaxes(title_text="calls of the teacher (0: no tool fits)", dtick=1)
     fig.update_yaxes(tickformat=".0%", rangemode="tozero")
     longest = table[table["calls"] == table["calls"].max()].sort_values("accuracy")
     span = f"{percent(longest['accuracy'].iloc[0])} to {percent(longest['accuracy'].iloc[-1])}"
     span = span if len(longest) > 1 else percent(longest["accuracy"].iloc[0])
     title = f"Accuracy by number of calls: {span} where the teacher made {int(longest['calls'].iloc[0])}"
-    return style_figure(fig, title, 400, legend=True)
+    return style_figure(fig, title, height + 130, legend=True)
 
 
-def _lines(table: pd.DataFrame, x: str, y: str, panel: str) -> go.Figure:
-    """Lines with intervals, a method each; a panel for each value of ``panel``. Methods are moved apart a little."""
+def _lines(table: pd.DataFrame, x: str, y: str, panel: str) -> tuple[go.Figure, int]:
+    """Lines with intervals, a method each, and a panel for each value of ``panel``; the figure and its height.
+
+    Methods are moved apart a little.
+    """
     names = list(dict.fromkeys(table[panel]))
-    fig = panels([plotly_text(name) for name in names], 0.15)
+    fig, height = panels([str(name) for name in names], 2, 240)
     colours = method_colours(table["method"])
     for i, (method, rows) in enumerate(table.groupby("method", sort=False)):
         shift = 0.04 * (i - (table["method"].nunique() - 1) / 2)
-        for number, name in enumerate(names, 1):
+        for number, name in enumerate(names):
             group = rows[rows[panel] == name]
             fig.add_scatter(
                 x=group[x] + shift,
                 y=group[y],
                 name=plotly_text(method),
                 legendgroup=str(method),
-                showlegend=number == 1,
+                showlegend=number == 0,
                 mode="lines+markers",
                 line={"color": colours[str(method)], "width": 2},
                 error_y={
@@ -63,7 +66,6 @@ def _lines(table: pd.DataFrame, x: str, y: str, panel: str) -> go.Figure:
                     for r in group.to_dict("records")
                 ],
                 hoverinfo="text",
-                row=number,
-                col=1,
+                **place(number, fig),
             )
-    return fig
+    return fig, height

@@ -64,9 +64,9 @@ def draw(study: Path) -> None:
         for name, stage in PAGES.items():
             page.goto(f"{pages}/{stage}.html", wait_until="commit")
             save(part(page, FIGURE), name, 320)
-        figure = part(page, FIGURE)  # of the last page, which compares
+        figure = part(page, f"{FIGURE}:has-text('Accuracy of')")  # of the last page, which compares
         page.set_viewport_size({"width": 960, "height": 1000})  # the table's columns
-        table = part(page, ".jp-OutputArea table")
+        table = part(page, ".jp-OutputArea table:has(td a)")
         page.set_viewport_size({"width": 760, "height": 1000})
         page.goto(f"{pages}/trajectories.html?compare#?method=grpo-exact&suite=longer", wait_until="commit")
         save(composed(table, figure, part(page, "main")), "study")

@@ -36,7 +36,7 @@ def training_curves(table: pd.DataFrame) -> go.Figure:
     methods = {method: group.sort_values("step") for method, group in table.groupby("method", sort=False)}
     title = f"Rollouts correct in training: {_span(methods, 0)} → {_span(methods, -1)}"
     ends = pd.DataFrame({method: group.iloc[-1] for method, group in methods.items()}).T
-    best = ends["smooth"].astype(float).idxmax()
+    best = ends["smooth"].astype(float).fillna(-1).idxmax()  # NaN: rollouts that nobody could judge
     others = ends.drop(index=best)
     if len(others) and ends["runs"].min() >= SEEDS and ends.loc[best, "seed_low"] > others["seed_high"].max():
         title = f"{best} ends highest in training: {_span({best: methods[best]}, -1)} of rollouts correct"

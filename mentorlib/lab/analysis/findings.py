@@ -3,7 +3,7 @@
 import pandas as pd
 
 from .outcomes import OUTCOMES
-from .text import percent
+from .text import percent, span
 
 
 def reward_findings(
@@ -25,15 +25,15 @@ def reward_findings(
         said.append(
             f"Another reward would have pushed at most {percent(others['sign_flips'].max(), 1)} of the rollouts in the "
             f"other direction ({most['reward']} on {most['method']}'s rollouts; mean "
-            f"{percent(others['sign_flips'].mean(), 1)}). {_span(own['zero_variance'])} of the groups gave no gradient "
-            f"under the reward they were trained with, {_span(others['zero_variance'])} would have given none under "
+            f"{percent(others['sign_flips'].mean(), 1)}). {span(own['zero_variance'])} of the groups gave no gradient "
+            f"under the reward they were trained with, {span(others['zero_variance'])} would have given none under "
             "another."
         )
     right = off_reference[off_reference["n"] > 0]
     if len(right):
         said.append(
-            f"Of the right answers, {_span(right['other_tools'])} used other tools than the teacher and "
-            f"{_span(right['other_calls'])} made other calls: where that is rare, a reward for following the teacher "
+            f"Of the right answers, {span(right['other_tools'])} used other tools than the teacher and "
+            f"{span(right['other_calls'])} made other calls: where that is rare, a reward for following the teacher "
             "is a reward for being right."
         )
     if len(decomposition):
@@ -99,9 +99,3 @@ def error_findings(rows: pd.DataFrame, pairs: pd.DataFrame, overlap: pd.DataFram
             "of the calls there."
         )
     return said or ["Nothing failed."]
-
-
-def _span(shares: pd.Series) -> str:
-    """From the lowest to the highest: "12–19%"."""
-    low, high = percent(shares.min()), percent(shares.max())
-    return high if low == high else f"{low.removesuffix('%')}–{high}"

@@ -1,6 +1,7 @@
 """Numbers and links as people read them: percentages, tables of strings, addresses of trajectories."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
@@ -10,6 +11,13 @@ import pandas as pd
 def percent(value: float, digits: int = 0) -> str:
     """0.625 -> "62%"; a dash for NaN."""
     return "–" if value != value else f"{100 * value:.{digits}f}%"
+
+
+def span(shares: Iterable[float]) -> str:
+    """From the lowest to the highest share: "12–19%"; "12%" if they are written alike."""
+    shares = list(shares)
+    low, high = percent(min(shares)), percent(max(shares))
+    return high if low == high else f"{low.removesuffix('%')}–{high}"
 
 
 def interval_table(frame: pd.DataFrame, columns: str = "suite") -> pd.DataFrame:

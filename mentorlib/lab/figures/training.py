@@ -1,13 +1,10 @@
 """Training curves (analysis.training)."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import pandas as pd
 import plotly.graph_objects as go
 
 from ..analysis.stats import SEEDS
-from ..analysis.text import percent
+from ..analysis.text import percent, span
 from .base import empty_figure, method_colours, panels, place, plotly_text, style_figure
 
 PANELS = {
@@ -15,13 +12,6 @@ PANELS = {
     "reward": "reward (scales are not comparable)",
     "zero_variance": "zero-variance groups",
 }
-
-
-def _span(methods: Mapping[Any, pd.DataFrame], at: int) -> str:
-    """The share of rollouts correct at a curve's start (0) or end (-1), from the lowest method to the highest."""
-    shares = [group["smooth"].iloc[at] for group in methods.values()]
-    low, high = percent(min(shares)), percent(max(shares))
-    return high if low == high else f"{low.removesuffix('%')}–{high}"
 
 
 def training_curves(table: pd.DataFrame) -> go.Figure:
@@ -34,12 +24,13 @@ def training_curves(table: pd.DataFrame) -> go.Figure:
         return empty_figure(title, "base and sft sample nothing in training")
     window = max(1, int(table["step"].nunique() // 8))
     methods = {method: group.sort_values("step") for method, group in table.groupby("method", sort=False)}
-    title = f"Rollouts correct in training: {_span(methods, 0)} → {_span(methods, -1)}"
+    starts = [group["smooth"].iloc[0] for group in methods.values()]
     ends = pd.DataFrame({method: group.iloc[-1] for method, group in methods.items()}).T
+    title = f"Rollouts correct in training: {span(starts)} → {span(ends['smooth'])}"
     best = ends["smooth"].astype(float).fillna(-1).idxmax()  # NaN: rollouts that nobody could judge
     others = ends.drop(index=best)
     if len(others) and ends["runs"].min() >= SEEDS and ends.loc[best, "seed_low"] > others["seed_high"].max():
-        title = f"{best} ends highest in training: {_span({best: methods[best]}, -1)} of rollouts correct"
+        title = f"{best} ends highest in training: {percent(ends.loc[best, 'smooth'])} of rollouts correct"
     fig, height = panels(list(PANELS.values()), 3, 220, shared_y=False)
     colours = method_colours(methods)
     for method, group in methods.items():

@@ -33,7 +33,9 @@ def arms(rollouts: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
     """
     columns = ["right", "match_right", "match_wrong", "all_wrong", "all_right", "kl", "entropy", "runs", "n"]
     judged = rollouts.dropna(subset=["correct"])
-    judged = judged.assign(correct=judged["correct"].astype(bool), match=_match(judged))
+    judged = judged.assign(
+        correct=judged["correct"].astype(bool), match=judged["precision"].eq(1) & judged["recall"].eq(1)
+    )
     last = metrics.groupby("run")["step"].transform("max")
     end = metrics[metrics["step"] > last * 7 / 8].groupby("run")[["kl", "entropy"]].mean()
 
@@ -118,12 +120,6 @@ def identical_by_step(rollouts: pd.DataFrame, contrasts: Sequence[Sequence[str]]
         shares = zip(same.groups, same.mean(), same.size(), strict=True)
         table += [[method, against, step, share, n] for step, share, n in shares]
     return pd.DataFrame(table, columns=["method", "against", "step", "share", "n"])
-
-
-def _match(rows: pd.DataFrame) -> list[bool]:
-    """Whether the set of tools called is the teacher's."""
-    sides = zip(rows["calls"], rows["teacher_tools"], strict=True)
-    return [{call["name"] for call in calls} == set(teacher) for calls, teacher in sides]
 
 
 def _late(rows: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ follow a static figure of the same data. Model output is rendered by `transcript
 import html
 import json
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ipywidgets as w
@@ -48,7 +48,7 @@ def init_notebook() -> None:
 
 
 def sentences(said: Sequence[str]) -> HTML:
-    """A list of sentences, escaped, such as those of ``analysis.findings``."""
+    """A list of sentences, escaped, since they may hold names that came with runs."""
     return HTML(f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in said)}</ul>")
 
 
@@ -115,11 +115,6 @@ def linked_table(
     width = f"max-content repeat({len(table.columns)}, max-content)"
     shown = w.GridBox(grid, layout=w.Layout(grid_template_columns=width, grid_gap="0 12px", overflow="auto"))
     return Live(w.VBox([shown, reader]), static)
-
-
-def paragraphs(sentences: Iterable[str]) -> HTML:
-    """Text, one sentence a paragraph; escaped, since it may hold names that came with runs."""
-    return HTML("".join(f"<p>{escape(sentence)}</p>" for sentence in sentences))
 
 
 def _cell(value: Any) -> str:

@@ -33,9 +33,8 @@ def arms(rollouts: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
     """
     columns = ["right", "match_right", "match_wrong", "all_wrong", "all_right", "kl", "entropy", "runs", "n"]
     judged = rollouts.dropna(subset=["correct"])
-    judged = judged.assign(
-        correct=judged["correct"].astype(bool), match=judged["precision"].eq(1) & judged["recall"].eq(1)
-    )
+    match = judged["precision"].eq(1) & judged["recall"].eq(1)
+    judged = judged.assign(correct=judged["correct"].astype(bool), match=match)
     last = metrics.groupby("run")["step"].transform("max")
     end = metrics[metrics["step"] > last * 7 / 8].groupby("run")[["kl", "entropy"]].mean()
 

@@ -1,8 +1,9 @@
 """The nano student's pretraining examples: imperfect demonstrations of tool use, drawn from a seed.
 
-An example is a set of tools and several questions about them. There are four kinds: questions about invented tools,
-chains of calls of invented tools, look-ups with invented search tools, and word problems of the calculator suite's
-pretraining split.
+An example is a set of tools and several questions about them. There are five kinds: word problems of the calculator
+suite's pretraining split, chains of calls of invented tools, look-ups with invented search tools, sums that no tool
+offered helps with, and questions about invented tools. In 60% of the examples with the calculator's tools these and
+their parameters carry drawn names, so that reading a schema does better than remembering a name.
 
 Held out: the tools of the "unseen" and "retrieval" rungs (by name and by description), the sentences of the "wording"
 rung, the documents, question templates and towns of "retrieval", and the problems of the other splits (by numbers).
@@ -11,14 +12,23 @@ tools are made of the words of the unseen tools and their questions, among other
 the additional sentences of word problems share words with the held-out ones. So those rungs measure new tools and new
 sentences made of known words.
 
-The demonstrations are almost always well-formed, but make errors at rates set per kind of step where a problem is
-short (``ERRORS``), and often stop after the first of two look-ups (``EARLY_STOP_RATE``), so that the student's greedy
-choice is wrong for some kinds of step and right for others: training can improve it or harm
-it. Longer problems have almost no errors: a likely error in one of six steps would leave no problem of six right.
+The demonstrations are almost always well-formed, but wrong on purpose, so that training can improve the student or
+harm it, and so that rewards can differ on its rollouts:
+
+- Half of the slips in word problems are in an argument of the right tool (an operand that is no longer the newest, the
+  wrong order, a list without its last number), half in the tool (``SLIPS``). Four of the thirteen kinds of step go
+  wrong nearly always, so that all rollouts of a task may be wrong; the others in 12 to 40% of cases.
+- Each right variant of a step is demonstrated equally often; in problems of three steps or more the most direct one
+  more often.
+- Look-ups of two hops often stop after the first (``EARLY_STOP_RATE``); where no tool fits, a needless call is made in
+  some cases (``NEEDLESS_RATES``).
+- A call of an unknown tool, one without its last argument, and one that is not JSON come before the right one at low
+  rates, so that errors are recovered from.
 """
 
 import random
 
+from .abstention import abstention_example
 from .chains import chain_example
 from .demonstration import PretrainingExample
 from .invented import invented_example
@@ -27,7 +37,7 @@ from .word_problems import word_problem_example
 
 
 def pretraining_examples(n: int, seed: str, copying: float = 0.0, error_scale: float = 1.0) -> list[PretrainingExample]:
-    """Draw examples: 36% word problems, 22% chains, 14% look-ups, the rest about invented tools.
+    """Draw examples: 38% word problems, 18% chains, 12% look-ups, 7% where no tool fits, the rest about invented tools.
 
     Args:
         n: number of examples.
@@ -40,12 +50,14 @@ def pretraining_examples(n: int, seed: str, copying: float = 0.0, error_scale: f
     examples: list[PretrainingExample] = []
     for _ in range(n):
         kind = rng.random()
-        if kind < 0.36 * (1 - copying):
+        if kind < 0.38 * (1 - copying):
             examples.append(word_problem_example(rng, rng.randint(3, 6), error_scale))
-        elif kind < 0.58 * (1 - copying):
+        elif kind < 0.56 * (1 - copying):
             examples.append(chain_example(rng, rng.randint(2, 5), error_scale))
-        elif kind < 0.72 * (1 - copying):
+        elif kind < 0.68 * (1 - copying):
             examples.append(lookup_example(rng, rng.randint(3, 6), error_scale))
+        elif kind < 0.75 * (1 - copying):
+            examples.append(abstention_example(rng, rng.randint(8, 12), error_scale))
         else:
             examples.append(invented_example(rng, rng.randint(5, 10), 0.1 + 0.6 * copying, error_scale))
     return examples

@@ -13,6 +13,7 @@ PretrainingExample = tuple[list[Schema], list[tuple[str, list[Message]]]]
 UNKNOWN_TOOL_RATE = 0.01  # a call of a tool that is not offered, before the right one
 GIVE_UP_RATE = 0.3  # after such a call
 MALFORMED_RATE = 0.005  # a call that is not valid JSON, before the right one
+INCOMPLETE_RATE = 0.02  # a call without its last argument, before the right one
 
 
 class Demonstration:
@@ -41,13 +42,18 @@ class Demonstration:
             text = json.dumps({"name": name, "arguments": arguments})
             self._add_assistant(f"<tool_call>\n{text[:-1]}\n</tool_call>")
             self._add_result("error: the call is not valid JSON")
+        *some, last = arguments
+        if some and self.rng.random() < INCOMPLETE_RATE * self.error_scale:
+            self._add_assistant("", Call(name, {key: arguments[key] for key in some}))
+            expected = "a string" if isinstance(arguments[last], str) else "a number"
+            self._add_result(f"error: argument {last} of {name} is missing: expected {expected}")
         self._add_assistant("", Call(name, arguments))
         self._add_result(Execution(value=result).text)
         return True
 
-    def answer(self, value: Any) -> None:
-        """Add the boxed answer."""
-        self._add_assistant(f"The answer is \\boxed{{{Execution(value=value).text}}}.")
+    def answer(self, value: Any, working: str = "") -> None:
+        """Add the boxed answer, after the text that leads to it."""
+        self._add_assistant(f"{working}The answer is \\boxed{{{Execution(value=value).text}}}.")
 
     def _add_assistant(self, content: str, call: Call | None = None) -> None:
         self.messages.append(

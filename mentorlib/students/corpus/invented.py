@@ -10,7 +10,8 @@ from ...data.suites.unseen import UNSEEN
 from .demonstration import Demonstration, PretrainingExample, Schema
 from .words import ADJECTIVES, DATA, NOUNS, PARAMETER_PAIRS, TEXT_WORDS, draw_word
 
-WRONG_TOOL_RATE = 0.12  # another tool with the same parameter types is called
+WRONG_TOOL_RATE = 0.1  # another tool with the same parameter types is called
+WRONG_ARGUMENT_RATE = 0.08  # the first two arguments change places, or a list lacks its last number
 # Names and descriptions of the suites' unseen tools, which pretraining must not show.
 HELD_OUT = {s["function"][k] for s in (*UNSEEN.schemas, *RETRIEVAL.schemas) for k in ("name", "description")}
 
@@ -100,6 +101,14 @@ def _draw_value(rng: random.Random, kind: str) -> Any:
     return rng.randint(2, 30) if kind == "integer" else rng.randint(1, rng.choice([20, 99, 999]))
 
 
+def _wrong_values(values: list[Any]) -> list[Any]:
+    """The first two values swapped if their types agree, else a list without its last number, else the same."""
+    first, *rest = values
+    if rest and type(rest[0]) is type(first):
+        return [rest[0], first, *rest[1:]]
+    return [first[:-1], *rest] if isinstance(first, list) and len(first) > 1 else values
+
+
 def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
@@ -128,6 +137,7 @@ def invented_example(
             question = rng.choice(tool.questions).format(*map(_text, values))
             alternatives = [t for t in tools if t.types == tool.types]
             tool = rng.choice(alternatives) if rng.random() < WRONG_TOOL_RATE * error_scale else tool
+            values = _wrong_values(values) if rng.random() < WRONG_ARGUMENT_RATE * error_scale else values
         demonstration = Demonstration(rng, [tool.name for tool in tools], error_scale)
         result = tool.result(values)
         if demonstration.call(tool.name, tool.arguments(values), result):

@@ -8,7 +8,7 @@ from .demonstration import Demonstration, PretrainingExample
 from .invented import invent_tool, is_held_out, make_schema
 from .words import DATA, NOUNS, PLACES, RELATIONS, SYLLABLES, TEXT_WORDS, draw_word
 
-EARLY_STOP_RATE = 0.6  # a look-up of two hops answers with the result of the first
+EARLY_STOP_RATE = 0.5  # a look-up of two hops answers with the result of the first
 
 
 def lookup_example(rng: random.Random, n_questions: int, error_scale: float) -> PretrainingExample:

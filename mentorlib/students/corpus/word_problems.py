@@ -1,30 +1,51 @@
-"""Word problems of the calculator suite's pretraining split, in more wordings, solved with some wrong steps."""
+"""Word problems of the calculator suite's pretraining split, in more wordings, solved with some wrong steps.
+
+Half of the wrong steps call the right tool with a wrong argument, half the wrong tool. A step with several right tool
+paths is solved by each of them equally often, in short problems. In most examples the tools carry drawn names.
+"""
 
 import random
+from dataclasses import dataclass
 from typing import Any
 
-from ...core import Message
 from ...data.suites import calculator
 from ...data.suites.calculator import CALCULATOR, VALUE, Plan, Step, WordProblem
+from ...data.suites.renamed import draw_names
 from .demonstration import Demonstration, PretrainingExample
-from .words import DATA
+from .invented import HELD_OUT
+from .words import ADJECTIVES, DATA, NOUNS
 
-# Kind of step -> (error rate, the wrong plan), in problems of at most two sentences before the question.
-ERRORS: dict[str, tuple[float, str]] = {
-    "sum": (0.65, "first two"),
-    "product": (0.5, "add"),
-    "square": (0.65, "double"),
-    "gain": (0.05, "subtract"),
-    "lose": (0.05, "add"),
-    "times": (0.05, "add"),
-    "share": (0.05, "multiply"),
-    "leftover": (0.65, "divide"),
-    "full": (0.3, "divide"),
-    "needed": (0.65, "floor"),
-    "side": (0.3, "halve"),
-    "round": (0.3, "divide"),
-    "apart": (0.65, "subtract"),
+RENAMED_RATE = 0.6  # the tools of an example, and their parameters, carry drawn names
+LONG_DIRECT_RATE = 0.5  # problems of three steps or more: the most direct variant, or one of all
+
+
+@dataclass(frozen=True)
+class Slips:
+    """How often a step goes wrong, and how: by a wrong tool, or by a wrong argument of the most direct tool."""
+
+    tool_rate: float
+    tool: str
+    argument_rate: float
+    argument: str
+
+
+# By kind of step. Some kinds are hardly ever done right, so that all of a student's rollouts of a task can be wrong.
+SLIPS: dict[str, Slips] = {
+    "sum": Slips(0.2, "first two", 0.15, "short"),
+    "product": Slips(0.485, "add", 0.485, "repeated"),
+    "square": Slips(0.2, "double", 0.2, "swapped"),
+    "gain": Slips(0.06, "subtract", 0.06, "stale"),
+    "lose": Slips(0.06, "add", 0.06, "swapped"),
+    "times": Slips(0.12, "add", 0.12, "stale"),
+    "share": Slips(0.12, "multiply", 0.12, "swapped"),
+    "leftover": Slips(0.485, "divide", 0.485, "swapped"),
+    "full": Slips(0.485, "divide", 0.485, "stale"),
+    "needed": Slips(0.485, "floor", 0.485, "stale"),
+    "side": Slips(0.2, "halve", 0.1, "stale"),
+    "round": Slips(0.2, "divide", 0.2, "stale"),
+    "apart": Slips(0.2, "subtract", 0.2, "stale"),
 }
+TOOL_WORDS = [word for word in (*NOUNS, *ADJECTIVES) if word not in HELD_OUT]  # that drawn names are made of
 MORE_WORDING: dict[str, list[str]] = DATA["wording"]
 WORDING = {kind: [*2 * suite, *MORE_WORDING[kind]] for kind, (suite, _) in calculator.WORDING.items()}
 
@@ -36,8 +57,18 @@ def word_problem_example(rng: random.Random, n_questions: int, error_scale: floa
     rest = [name for name in CALCULATOR.names if name not in offered]
     offered += rng.sample(rest, min(len(rest), max(rng.randint(0, 2), 5 - len(offered))))
     rng.shuffle(offered)
-    chats = [(problem.question, _solve(rng, problem, offered, error_scale)) for problem in problems]
-    return list(CALCULATOR.subset(offered).schemas), chats
+    toolbox = CALCULATOR.subset(offered)
+    names = draw_names(rng, TOOL_WORDS) if rng.random() < RENAMED_RATE else None
+    shown = names.toolbox(toolbox) if names else toolbox
+    chats = []
+    for problem in problems:
+        calls, answer = solve(rng, problem, offered, error_scale)
+        demonstration = Demonstration(rng, shown.names, error_scale)
+        renamed = [(*(names.call(name, given) if names else (name, given)), result) for name, given, result in calls]
+        if all(demonstration.call(*call) for call in renamed):
+            demonstration.answer(answer)
+        chats.append((problem.question, demonstration.messages))
+    return list(shown.schemas), chats
 
 
 def draw_word_problem(rng: random.Random) -> WordProblem:
@@ -49,31 +80,49 @@ def draw_word_problem(rng: random.Random) -> WordProblem:
             return problem
 
 
-def _solve(rng: random.Random, problem: WordProblem, offered: list[str], error_scale: float) -> list[Message]:
-    demonstration = Demonstration(rng, offered, error_scale)
-    short = len(problem.steps) <= 2
+def solve(
+    rng: random.Random, problem: WordProblem, offered: list[str], error_scale: float = 1.0
+) -> tuple[list[calculator.ExecutedCall], Any]:
+    """The calls of a demonstrated solution with their results, and its answer.
+
+    Args:
+        rng: random generator.
+        problem: what to solve.
+        offered: names of the tools offered; a slip to another tool is not made.
+        error_scale: factor of the slips' rates.
+    """
+    calls: list[calculator.ExecutedCall] = []
     value: Any = None
+    earlier: Any = None  # the running value before the last change
     for step in problem.steps:
         if not step.variants[0]:
             value = step.numbers[0]
             continue
         if step.kind == "side" and value < 0:
-            break  # after an error: there is no such square, and the value so far becomes the answer
-        rate, error = ERRORS[step.kind]
-        wrong = _wrong_plan(error, step)
-        if short and rng.random() < rate * error_scale and all(name in offered for name, _ in wrong):
-            plan = wrong
-        else:
-            plan = step.variants[0] if rng.random() < (0.8 if short else 0.95) else rng.choice(step.variants)
-        calls, value = calculator.run_plan(plan, value)
-        if not all(demonstration.call(*call) for call in calls):
-            return demonstration.messages
-    demonstration.answer(value)
-    return demonstration.messages
+            break  # after a slip: there is no such square, and the value so far becomes the answer
+        slips = SLIPS[step.kind]
+        chance = rng.random() / error_scale if error_scale else 1.0
+        plan = _right_plan(rng, step, len(problem.steps) > 2)
+        if chance < slips.tool_rate:
+            wrong = _wrong_tool(slips.tool, step)
+            plan = wrong if all(name in offered for name, _ in wrong) else plan
+        elif chance < slips.tool_rate + slips.argument_rate:
+            plan = _wrong_argument(slips.argument, step, earlier)
+        try:
+            done, result = calculator.run_plan(plan, value)
+        except ArithmeticError:  # a slip after a slip divides by zero
+            break
+        calls += done
+        earlier, value = value, result
+    return calls, value
 
 
-def _wrong_plan(error: str, step: Step) -> Plan:
-    """The calls of a wrong solution of a step."""
+def _right_plan(rng: random.Random, step: Step, long: bool) -> Plan:
+    return step.variants[0] if long and rng.random() < LONG_DIRECT_RATE else rng.choice(step.variants)
+
+
+def _wrong_tool(slip: str, step: Step) -> Plan:
+    """The calls of a wrong solution with another tool."""
     n = step.numbers[0] if step.numbers else 2
     m = step.numbers[1] if len(step.numbers) > 1 else n
     first = n if step.kind in ("sum", "product", "square") else VALUE
@@ -84,4 +133,24 @@ def _wrong_plan(error: str, step: Step) -> Plan:
         "halve": [("divide", {"a": VALUE, "b": 2})],
         "floor": [("divide", {"a": VALUE, "b": n}), ("floor", {"x": "$1"})],
     }
-    return plans.get(error) or [(error, {"a": first, "b": second})]
+    return plans.get(slip) or [(slip, {"a": first, "b": second})]
+
+
+def _wrong_argument(slip: str, step: Step, earlier: Any) -> Plan:
+    """The calls of the most direct solution with a wrong argument in the last or only call.
+
+    ``short``: a list lacks its last number. ``swapped``: the operands change places. ``repeated``: the second operand
+    is taken twice. ``stale``: the last call takes the number from before instead of the newest one: the running value
+    instead of the first call's result, or the value before the last change; without one, the second operand twice.
+    """
+    *before, (name, arguments) = step.variants[0]
+    if slip == "short":
+        return [*before, (name, {"numbers": arguments["numbers"][:-1]})]
+    if slip == "stale" and before:
+        return [*before, (name, {**arguments, "x": VALUE})]
+    if slip == "stale" and earlier is not None:
+        return [(name, {key: earlier if value == VALUE else value for key, value in arguments.items()})]
+    if "b" not in arguments:  # a square root without an earlier value
+        return [("power", {"a": VALUE, "b": 2})]
+    a, b = arguments["a"], arguments["b"]
+    return [(name, {"a": b, "b": a if slip == "swapped" else b})]

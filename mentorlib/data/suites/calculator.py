@@ -110,7 +110,7 @@ def several_paths(n: int = 1000, seed: int = 0, split: str = "train", **options:
     }
 
 
-def _needless_call(rng: random.Random, offered: list[str], value: Any) -> list[ExecutedCall]:
+def needless_call(rng: random.Random, offered: list[str], value: Any) -> list[ExecutedCall]:
     """A call of an offered tool that the problem does not need, with its result; [] if the tool raises."""
     name, value = rng.choice(offered), rng.randint(2, 60) if value is None else value
     other = rng.randint(2, 3)
@@ -343,7 +343,7 @@ def _teacher_calls(
     value: Any = None
     for step in steps:
         if noise and rng.random() < noise:
-            executed += _needless_call(rng, offered, value)
+            executed += needless_call(rng, offered, value)
         if step.variants[0]:
             calls, value = run_plan(rng.choice(step.variants) if varied else step.variants[0], value)
             executed += calls

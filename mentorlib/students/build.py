@@ -240,6 +240,7 @@ def pretrain(
     examples_per_step: int = 4,
     learning_rate: float = 4e-3,
     copying_steps: int = 300,
+    clean_steps: int = 700,
     decay_steps: int = 400,
     error_scale: float = 1.0,
     seed: int = 0,
@@ -258,6 +259,8 @@ def pretrain(
         learning_rate: after 50 steps of warm-up; falls to 0 over the last ``decay_steps``.
         copying_steps: steps over which the examples change from spelt-out calls to questions; until then prompts
             contribute to the loss too: schemas repeat the names of their parameters, which is practice in copying.
+        clean_steps: steps whose demonstrations are right and direct, since a plan is hard to learn from wrong ones; then errors
+            and other right variants come in, and are as frequent as ``error_scale`` says when the decay begins.
         decay_steps: see learning_rate.
         error_scale: see pretraining_examples.
         seed: of weights and examples.
@@ -285,7 +288,8 @@ def pretrain(
     with packed_attention(model):
         for step in range(len(losses), steps):
             copying = max(0.0, 1 - step / copying_steps)
-            examples = pretraining_examples(examples_per_step, f"{seed}/{step}", copying, error_scale)
+            errors = error_scale * min(1.0, max(0.0, (step - clean_steps) / max(1, steps - decay_steps - clean_steps)))
+            examples = pretraining_examples(examples_per_step, f"{seed}/{step}", copying, errors)
             loss = _loss(model, [encode_example(tokenizer, x) for x in examples], prompt_weight=0.3 * copying)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -4,7 +4,7 @@ Only the offered tools differ from the in-domain suite: sentences, names and thi
 calculator tools that change a single number are offered. None of them gives the answer from the numbers of the
 question. The scripted teacher makes no call and answers.
 
-Simplified: sums of numbers up to 30. That a policy can add them up is assumed; the shipped student was pretrained on
+Simplified: sums of numbers up to 19. That a policy can add them up is assumed; the shipped student was pretrained on
 such sums (of the pretraining split).
 """
 
@@ -27,11 +27,11 @@ def draw(rng: random.Random, steps: tuple[int, int] = (1, 2), wording: dict[str,
     sentences_of = wording or {kind: texts for kind, (texts, _) in WORDING.items()}
     while True:
         words = {"name": rng.choice(NAMES), "things": rng.choice(THINGS)}
-        value = rng.randint(2, 10)
+        value = rng.randint(2, 9)
         sentences = [rng.choice(sentences_of["have"]).format(n=value, **words)]
         key: list[tuple[str, tuple[int]]] = [("have", (value,))]
         for _ in range(rng.randint(*steps)):
-            n = rng.randint(1, 9)
+            n = rng.randint(1, 5)
             kind = rng.choice(["gain", "lose"]) if value > n else "gain"
             value += n if kind == "gain" else -n
             sentences.append(rng.choice(sentences_of[kind]).format(n=n, **words))

@@ -14,7 +14,6 @@ from ...sandbox.toolbox import Toolbox
 from ..problem import Problem
 from . import calculator
 
-# Names are one of these words, or two joined by an underscore.
 WORDS = (
     "heat load speed depth width grain water cargo score price cost loan gift seat floor wall roof brick plank wheel "
     "gear chain rope wire pipe tank drum bucket plate fuel coal steam dust clay silk wool needle shirt crown flag horn "
@@ -69,7 +68,7 @@ def draw_names(rng: random.Random, words: list[str]) -> Renaming:
         function = schema["function"]
         name = ""
         while not name or name in tools.values() or name in calculator.FUNCTIONS or hasattr(builtins, name):
-            name = rng.choice(words) if rng.random() < 0.4 else "_".join(rng.sample(words, 2))
+            name = rng.choice(words)
         tools[function["name"]] = name
         parameters[function["name"]] = {key: new[key] for key in function["parameters"]["properties"]}
     return Renaming(tools, parameters)

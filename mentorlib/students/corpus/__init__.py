@@ -37,7 +37,7 @@ from .word_problems import word_problem_example
 
 
 def pretraining_examples(n: int, seed: str, copying: float = 0.0, error_scale: float = 1.0) -> list[PretrainingExample]:
-    """Draw examples: 38% word problems, 18% chains, 12% look-ups, 7% where no tool fits, the rest about invented tools.
+    """Draw examples: 38% word problems, 18% chains, 12% look-ups, 9% where no tool fits, the rest about invented tools.
 
     Args:
         n: number of examples.
@@ -56,7 +56,7 @@ def pretraining_examples(n: int, seed: str, copying: float = 0.0, error_scale: f
             examples.append(chain_example(rng, rng.randint(2, 5), error_scale))
         elif kind < 0.68 * (1 - copying):
             examples.append(lookup_example(rng, rng.randint(3, 6), error_scale))
-        elif kind < 0.75 * (1 - copying):
+        elif kind < 0.77 * (1 - copying):
             examples.append(abstention_example(rng, rng.randint(8, 12), error_scale))
         else:
             examples.append(invented_example(rng, rng.randint(5, 10), 0.1 + 0.6 * copying, error_scale))

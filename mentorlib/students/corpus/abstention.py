@@ -13,7 +13,7 @@ from .word_problems import RENAMED_RATE, TOOL_WORDS, WORDING
 # Calculator tools offered where they do not help: a sum needs none of them.
 USELESS = [name for name in CALCULATOR.names if name not in ("add", "subtract", "sum_numbers")]
 # A call all the same, whose result becomes the answer: by the last change of the number.
-NEEDLESS_RATES = {"gain": 0.25, "lose": 0.75}
+NEEDLESS_RATES = {"gain": 0.2, "lose": 0.65}
 
 
 def abstention_example(rng: random.Random, n_questions: int, error_scale: float) -> PretrainingExample:

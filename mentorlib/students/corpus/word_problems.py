@@ -16,7 +16,7 @@ from .invented import HELD_OUT
 from .words import ADJECTIVES, DATA, NOUNS
 
 RENAMED_RATE = 0.6  # the tools of an example, and their parameters, carry drawn names
-LONG_DIRECT_RATE = 0.5  # problems of three steps or more: the most direct variant, or one of all
+VARIANT_RATES = (1.0, 0.3)  # any right variant of a step, not the most direct: in short problems, in longer ones
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,19 @@ class Slips:
 
 # By kind of step. Some kinds are hardly ever done right, so that all of a student's rollouts of a task can be wrong.
 SLIPS: dict[str, Slips] = {
-    "sum": Slips(0.2, "first two", 0.15, "short"),
-    "product": Slips(0.485, "add", 0.485, "repeated"),
-    "square": Slips(0.2, "double", 0.2, "swapped"),
-    "gain": Slips(0.06, "subtract", 0.06, "stale"),
-    "lose": Slips(0.06, "add", 0.06, "swapped"),
-    "times": Slips(0.12, "add", 0.12, "stale"),
-    "share": Slips(0.12, "multiply", 0.12, "swapped"),
-    "leftover": Slips(0.485, "divide", 0.485, "swapped"),
-    "full": Slips(0.485, "divide", 0.485, "stale"),
-    "needed": Slips(0.485, "floor", 0.485, "stale"),
-    "side": Slips(0.2, "halve", 0.1, "stale"),
-    "round": Slips(0.2, "divide", 0.2, "stale"),
-    "apart": Slips(0.2, "subtract", 0.2, "stale"),
+    "sum": Slips(0.12, "first two", 0.2, "short"),
+    "product": Slips(0.38, "add", 0.59, "repeated"),
+    "square": Slips(0.12, "double", 0.2, "swapped"),
+    "gain": Slips(0.03, "subtract", 0.05, "repeated"),
+    "lose": Slips(0.03, "add", 0.05, "swapped"),
+    "times": Slips(0.03, "add", 0.05, "repeated"),
+    "share": Slips(0.03, "multiply", 0.05, "swapped"),
+    "leftover": Slips(0.38, "divide", 0.59, "swapped"),
+    "full": Slips(0.38, "divide", 0.59, "stale"),
+    "needed": Slips(0.38, "floor", 0.59, "stale"),
+    "side": Slips(0.12, "halve", 0.2, "stale"),
+    "round": Slips(0.12, "divide", 0.2, "stale"),
+    "apart": Slips(0.38, "subtract", 0.59, "stale"),
 }
 TOOL_WORDS = [word for word in (*NOUNS, *ADJECTIVES) if word not in HELD_OUT]  # that drawn names are made of
 MORE_WORDING: dict[str, list[str]] = DATA["wording"]
@@ -89,7 +89,7 @@ def solve(
         rng: random generator.
         problem: what to solve.
         offered: names of the tools offered; a slip to another tool is not made.
-        error_scale: factor of the slips' rates.
+        error_scale: factor of the slips' and variants' rates.
     """
     calls: list[calculator.ExecutedCall] = []
     value: Any = None
@@ -102,7 +102,7 @@ def solve(
             break  # after a slip: there is no such square, and the value so far becomes the answer
         slips = SLIPS[step.kind]
         chance = rng.random() / error_scale if error_scale else 1.0
-        plan = _right_plan(rng, step, len(problem.steps) > 2)
+        plan = _right_plan(rng, step, VARIANT_RATES[len(problem.steps) > 2] * error_scale)
         if chance < slips.tool_rate:
             wrong = _wrong_tool(slips.tool, step)
             plan = wrong if all(name in offered for name, _ in wrong) else plan
@@ -117,8 +117,8 @@ def solve(
     return calls, value
 
 
-def _right_plan(rng: random.Random, step: Step, long: bool) -> Plan:
-    return step.variants[0] if long and rng.random() < LONG_DIRECT_RATE else rng.choice(step.variants)
+def _right_plan(rng: random.Random, step: Step, variant_rate: float) -> Plan:
+    return rng.choice(step.variants) if rng.random() < variant_rate else step.variants[0]
 
 
 def _wrong_tool(slip: str, step: Step) -> Plan:

@@ -15,11 +15,11 @@ sentences made of known words.
 The demonstrations are almost always well-formed, but wrong on purpose, so that training can improve the student or
 harm it, and so that rewards can differ on its rollouts:
 
-- Half of the slips in word problems are in an argument of the right tool (an operand that is no longer the newest, the
-  wrong order, a list without its last number), half in the tool (``SLIPS``). Four of the thirteen kinds of step go
-  wrong nearly always, so that all rollouts of a task may be wrong; the others in 12 to 40% of cases.
-- Each right variant of a step is demonstrated equally often; in problems of three steps or more the most direct one
-  more often.
+- More than half of the slips in word problems are in an argument of the right tool (an operand that is not the newest,
+  the wrong order, a list without its last number), the others in the tool (``SLIPS``). Five of the thirteen kinds of
+  step go wrong nearly always, so that all rollouts of a task may be wrong; the others in 8 to 32% of cases.
+- In short problems each right variant of a step is demonstrated equally often, in longer ones the most direct one more
+  often (``VARIANT_RATES``).
 - Look-ups of two hops often stop after the first (``EARLY_STOP_RATE``); where no tool fits, a needless call is made in
   some cases (``NEEDLESS_RATES``).
 - A call of an unknown tool, one without its last argument, and one that is not JSON come before the right one at low

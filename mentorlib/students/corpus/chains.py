@@ -16,7 +16,10 @@ def chain_example(rng: random.Random, n_questions: int, error_scale: float) -> P
     first, second = rng.choice([pair for pair in PARAMETER_PAIRS if pair[0] != "x"])
     start, *verbs = rng.sample(ADJECTIVES, rng.randint(3, 5))
     noun = draw_word(rng, NOUNS)
-    start, *names = [rng.choice([v, f"{v}_{noun}", f"{noun}_{v}"]) for v in (start, *verbs)]
+    names = [rng.choice([v, f"{v}_{noun}", f"{noun}_{v}", draw_word(rng, NOUNS)]) for v in (start, *verbs)]
+    if len(set(names)) < len(names):
+        return chain_example(rng, n_questions, error_scale)
+    start, *names = names
     schemas = [make_schema(start, f"Make one {noun} of a list.", [("numbers", "array", f"the {noun}")], "number")]
     for name, verb in zip(names, verbs, strict=True):
         parameters = [(first, "number", f"the {noun}"), (second, "number", "the number")]

@@ -12,6 +12,7 @@ from .words import ADJECTIVES, DATA, NOUNS, PARAMETER_PAIRS, TEXT_WORDS, draw_wo
 
 WRONG_TOOL_RATE = 0.1  # another tool with the same parameter types is called
 WRONG_ARGUMENT_RATE = 0.08  # the first two arguments change places, or a list lacks its last number
+UNRELATED_NAME_RATE = 0.4  # a tool's name is any word, so that only its description says what it does
 # Names and descriptions of the suites' unseen tools, which pretraining must not show.
 HELD_OUT = {s["function"][k] for s in (*UNSEEN.schemas, *RETRIEVAL.schemas) for k in ("name", "description")}
 
@@ -65,7 +66,8 @@ def invent_tool(rng: random.Random) -> InventedTool:
     words["n"] = rng.choice(["times", "n", "often", words["c"]])
     words["i"], words["j"] = rng.choice([*PARAMETER_PAIRS, (words["b"], words["c"])])
     parameters = [(name.format(**words), kind, text.format(**words)) for name, kind, text in template["parameters"]]
-    schema = make_schema(template["name"].format(**words), description.format(**words), parameters, template["returns"])
+    name = template["name"].format(**words) if rng.random() >= UNRELATED_NAME_RATE else draw_word(rng, NOUNS)
+    schema = make_schema(name, description.format(**words), parameters, template["returns"])
     if is_held_out(schema) or len({name for name, _, _ in parameters}) < len(parameters):
         return invent_tool(rng)
     places = [f"{{{i}}}" for i in range(len(parameters))]

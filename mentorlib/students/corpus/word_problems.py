@@ -15,7 +15,7 @@ from .demonstration import Demonstration, PretrainingExample
 from .invented import HELD_OUT
 from .words import ADJECTIVES, DATA, NOUNS
 
-RENAMED_RATE = 0.6  # the tools of an example, and their parameters, carry drawn names
+RENAMED_RATE = 0.5  # the tools of an example, and their parameters, carry drawn names
 VARIANT_RATES = (1.0, 0.3)  # any right variant of a step, not the most direct: in short problems, in longer ones
 
 
@@ -47,7 +47,10 @@ SLIPS: dict[str, Slips] = {
 }
 TOOL_WORDS = [word for word in (*NOUNS, *ADJECTIVES) if word not in HELD_OUT]  # that drawn names are made of
 MORE_WORDING: dict[str, list[str]] = DATA["wording"]
-WORDING = {kind: [*2 * suite, *MORE_WORDING[kind]] for kind, (suite, _) in calculator.WORDING.items()}
+WORDING = {
+    kind: [*2 * suite, *MORE_WORDING[kind], *3 * DATA["literal"].get(kind, [])]
+    for kind, (suite, _) in calculator.WORDING.items()
+}
 
 
 def word_problem_example(rng: random.Random, n_questions: int, error_scale: float) -> PretrainingExample:
@@ -72,8 +75,8 @@ def word_problem_example(rng: random.Random, n_questions: int, error_scale: floa
 
 
 def draw_word_problem(rng: random.Random) -> WordProblem:
-    """A word problem of the pretraining split; one to four calls are equally likely."""
-    n_calls = rng.randint(1, 4)
+    """A word problem of the pretraining split with one to six calls, more often few."""
+    n_calls = rng.choice([1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 6])
     while True:
         problem = calculator.draw(rng, calls=(n_calls, n_calls), n_tools=0, wording=WORDING)
         if problem.split == "pretrain":

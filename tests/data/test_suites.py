@@ -181,7 +181,7 @@ def test_renamed_tools_differ_from_the_calculator_in_their_names_alone():
             assert list(new["properties"].values()) == list(was["properties"].values())
             assert new["required"] == list(new["properties"]) and len(new["required"]) == len(was["required"])
             drawn_names.add(function["name"])
-    assert len(drawn_names) > 150
+    assert len(drawn_names) > 50  # of 58 words
 
 
 # --- unseen ---

@@ -58,11 +58,11 @@ def test_pretraining_holds_the_evaluation_out():
     assert not re.findall("|".join(TOWNS), json.dumps(drawn))
 
 
-def test_word_problems_of_pretraining_have_at_most_four_calls():
-    """Only chains over invented tools are as long as the problems of "longer"."""
+def test_word_problems_of_pretraining_have_at_most_six_calls():
+    """As many as those of "longer"; those of "longest" have more."""
     rng = random.Random("a test")
     calls = [sum(len(step.variants[0]) for step in draw_word_problem(rng).steps) for _ in range(300)]
-    assert set(calls) == {1, 2, 3, 4}
+    assert set(calls) == {1, 2, 3, 4, 5, 6}
 
 
 def test_the_same_seed_draws_the_same_examples():

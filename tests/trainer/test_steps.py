@@ -57,7 +57,7 @@ def test_all_methods_have_one_schedule(tmp_path, pairs, sandbox):
 
         settings = {"steps": 5, "learning_rate": 1e-3, "progress": progress}
         if method == "grpo":
-            sizes = {"groups": 2, "group_size": 4, "max_tokens": 32}
+            sizes = {"groups": 4, "group_size": 8, "max_tokens": 64}
             train_grpo(run, model, tokenizer, pairs, sandbox, **settings, **sizes)
         else:
             teacher = load_model("nano")[0] if method == "gkd" else None

@@ -1,4 +1,4 @@
-"""Chains of calls over invented tools, so that a plan can be longer than the word problems here (one to four calls)."""
+"""Chains of calls over invented tools, longer than the word problems here (one to six calls) are on average."""
 
 import random
 

@@ -15,8 +15,8 @@ from .demonstration import Demonstration, PretrainingExample
 from .invented import HELD_OUT
 from .words import ADJECTIVES, DATA, NOUNS
 
-RENAMED_RATE = 0.5  # the tools of an example, and their parameters, carry drawn names
-VARIANT_RATES = (1.0, 0.3)  # any right variant of a step, not the most direct: in short problems, in longer ones
+RENAMED_RATE = 0.1  # the tools of an example, and their parameters, carry drawn names
+VARIANT_RATES = (1.0, 0.6)  # any right variant of a step, not the most direct: in short problems, in longer ones
 
 
 @dataclass(frozen=True)

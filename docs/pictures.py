@@ -21,6 +21,11 @@ PAGES = {"01_build_data": "data", "02_train": "exact", "03_rewards": "rewards", 
 PAGES |= {"05_compare": "compare"}
 
 
+def has(name: str) -> str:
+    """An XPath condition: the element has this class."""
+    return f"contains(concat(' ', @class, ' '), ' {name} ')"
+
+
 def part(page: Page, selector: str) -> Image.Image:
     """The first visible part of the page that a selector finds."""
     png = page.locator(selector).locator("visible=true").first.screenshot()
@@ -64,9 +69,11 @@ def draw(study: Path) -> None:
         for name, stage in PAGES.items():
             page.goto(f"{pages}/{stage}.html", wait_until="commit")
             save(part(page, FIGURE), name, 320)
-        figure = part(page, f"{FIGURE}:has-text('Accuracy of')")  # of the last page, which compares
+        accuracy = page.locator("h2#Accuracy")  # of the last page, which compares
+        accuracy.evaluate("heading => heading.scrollIntoView()")  # figures are drawn when they are reached
+        figure = part(page, f"xpath=//h2[@id='Accuracy']/following::*[{has('plot')}][.//*[{has('main-svg')}]]")
         page.set_viewport_size({"width": 960, "height": 1000})  # the table's columns
-        table = part(page, ".jp-OutputArea table:has(td a)")
+        table = part(page, "xpath=//h2[@id='Accuracy']/following::table[.//td//a]")
         page.set_viewport_size({"width": 760, "height": 1000})
         page.goto(f"{pages}/trajectories.html?compare#?method=grpo-exact&suite=longer", wait_until="commit")
         save(composed(table, figure, part(page, "main")), "study")

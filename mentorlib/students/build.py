@@ -259,8 +259,8 @@ def pretrain(
         learning_rate: after 50 steps of warm-up; falls to 0 over the last ``decay_steps``.
         copying_steps: steps over which the examples change from spelt-out calls to questions; until then prompts
             contribute to the loss too: schemas repeat the names of their parameters, which is practice in copying.
-        clean_steps: steps whose demonstrations are right and direct, since a plan is hard to learn from wrong ones; then errors
-            and other right variants come in, and are as frequent as ``error_scale`` says when the decay begins.
+        clean_steps: steps whose demonstrations are right and direct, since a plan is hard to learn from wrong ones;
+            then errors and other right variants come in, as often as ``error_scale`` says when the decay begins.
         decay_steps: see learning_rate.
         error_scale: see pretraining_examples.
         seed: of weights and examples.

@@ -93,11 +93,9 @@ def test_without_errors_every_demonstration_is_right():
         assert answer == pytest.approx(problem.answer, abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    "suite", ["calculator", "distractors", "longer", "wording", "unseen", "retrieval", "no_tool"]
-)
+@pytest.mark.parametrize("suite", ["calculator", "distractors", "longer", "wording", "unseen", "retrieval", "no_tool"])
 def test_accuracy_on_each_rung_can_rise_and_fall(nano, sandbox, suite):
-    """The shipped student's greedy accuracy on 60 tasks; the goal is 15 to 70% (not met on "renamed": docs/results.md)."""
+    """The shipped student's greedy accuracy on 60 tasks; the goal is 15 to 70% ("renamed" misses it)."""
     rows = evaluate(TorchEngine(*nano), generate(suite, 60, split="eval"), sandbox)
     assert 0.08 <= sum(r["correct"] for r in rows) / len(rows) <= 0.78
 

@@ -60,7 +60,7 @@ def test_tour(root):
 
 
 def test_remaking_the_student(root):
-    sizes = {"steps": 4, "examples_per_step": 1, "n_eval": 2, "suites": ["calculator"]}
+    sizes = {"steps": 4, "examples_per_step": 1, "n_eval": 2, "n_groups": 2, "suites": ["calculator"]}
     execute("90_student", root, run="student", **sizes)
     run = Run.open("student", root)
     assert run.status == "done" and all(check["ok"] for check in verify_run(run))

@@ -406,7 +406,7 @@ def test_every_notebook_runs_all_without_an_error(browser: Any, lab: str, root: 
         "00_tour": {},
         "01_build_data": {"n_train": 30, "n_eval": 6, "sources": []},
         "02_train": tiny,
-        "90_student": {"steps": 4, "examples_per_step": 1, "n_eval": 2, "suites": ["calculator"]},
+        "90_student": {"steps": 4, "examples_per_step": 1, "n_eval": 2, "n_groups": 2, "suites": ["calculator"]},
     }
     assert set(given) == {file.stem for file in NOTEBOOKS.glob("*.ipynb")}
     shutil.copytree(root / "sft", root / "sft-fast")  # a grid for 06

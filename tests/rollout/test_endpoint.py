@@ -47,7 +47,7 @@ def proxy(server):
 
 @pytest.fixture(scope="module")
 def pairs():
-    return generate("calculator", 8, seed=3, split="eval")
+    return generate("calculator", 8, seed=9, split="eval")
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_samples_of_one_task_are_separate_requests(proxy, tasks, sandbox, tmp_pa
 def test_kill_9_loses_only_replies_in_flight(proxy, tmp_path, tasks, sandbox, local):
     code = (
         "import sys; from mentorlib import Endpoint, Run, Sandbox; from mentorlib.data.suites import generate\n"
-        "tasks = [t for t, _ in generate('calculator', 8, seed=3, split='eval')]\n"
+        "tasks = [t for t, _ in generate('calculator', 8, seed=9, split='eval')]\n"
         "Endpoint(sys.argv[1], sys.argv[2], Run('run', sys.argv[3]), concurrency=2)(tasks, Sandbox(), temperature=0.0)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, proxy.url, str(NANO), str(tmp_path)])

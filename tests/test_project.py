@@ -116,7 +116,7 @@ def test_the_readme_s_pictures_and_its_example_are_there_and_small():
     assert all(f'"{file.stem}"' in drawn for file in shown)
     example = (ROOT / EXAMPLE).read_text()
     assert (
-        EXAMPLE in text and len(example) < 1_500_000 and not re.search(r"<script[^>]*\ssrc=|<link[^>]*href=", example)
+        EXAMPLE in text and len(example) < 1_000_000 and not re.search(r"<script[^>]*\ssrc=|<link[^>]*href=", example)
     )
 
 

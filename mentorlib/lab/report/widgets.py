@@ -35,6 +35,11 @@ table.dataTable thead th { position: sticky; top: 0; background: var(--jp-layout
 </style>"""
 
 
+def follow_theme() -> None:
+    """Figures follow a dark theme: enough where no table is sorted, and a report a megabyte smaller."""
+    display(HTML(_STYLE))
+
+
 def init_notebook() -> None:
     """Tables are sorted, searched, copied and saved as CSV; long ones scroll; figures follow a dark theme."""
     import itables
@@ -44,7 +49,7 @@ def init_notebook() -> None:
     itables.options.style = "table-layout:auto;width:auto;margin:0;caption-side:bottom"
     itables.options.buttons = ["copyHtml5", "csvHtml5"]
     itables.init_notebook_mode()
-    display(HTML(_STYLE))
+    follow_theme()
 
 
 def sentences(said: Sequence[str]) -> HTML:

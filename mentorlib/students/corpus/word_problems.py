@@ -1,7 +1,8 @@
 """Word problems of the calculator suite's pretraining split, in more wordings, solved with some wrong steps.
 
-Half of the wrong steps call the right tool with a wrong argument, half the wrong tool. A step with several right tool
-paths is solved by each of them equally often, in short problems. In most examples the tools carry drawn names.
+Three of five wrong steps call the right tool with a wrong argument, the others the wrong tool. A step with several
+right tool paths is solved by each of them equally often, in short problems. In one of ten examples the tools carry
+drawn names.
 """
 
 import random
@@ -144,7 +145,7 @@ def _wrong_argument(slip: str, step: Step, earlier: Any) -> Plan:
 
     ``short``: a list lacks its last number. ``swapped``: the operands change places. ``repeated``: the second operand
     is taken twice. ``stale``: the last call takes the number from before instead of the newest one: the running value
-    instead of the first call's result, or the value before the last change; without one, the second operand twice.
+    instead of the first call's result, or the value before the last change; without one, a square for a square root.
     """
     *before, (name, arguments) = step.variants[0]
     if slip == "short":

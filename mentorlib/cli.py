@@ -124,7 +124,7 @@ def _run(
         list[str] | None,
         Argument(
             metavar="key=value",
-            help=r"values are YAML: suites=\[a, b] lr=1e-6 limit=null",
+            help=r"values are YAML: suites=\[a, b] learning_rate=1e-6",
             autocompletion=_complete_parameter,
         ),
     ] = None,

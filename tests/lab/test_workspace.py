@@ -18,7 +18,7 @@ from mentorlib.runs.run import Run
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted(file.name for file in (ROOT / "notebooks").glob("*.ipynb"))
-STUDIES = sorted(file.name for file in (ROOT / "studies").glob("*.yaml"))
+STUDIES = sorted(file.name for file in (ROOT / "studies").iterdir() if file.is_file())
 
 
 def test_a_workspace_has_what_its_readme_runs(tmp_path, monkeypatch, capsys):

@@ -30,7 +30,7 @@ def create_workspace(folder: str | Path) -> Path:
     for name in PARTS:
         source = _FOLDER / name
         if source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__"))
         else:
             shutil.copyfile(source, target / name)
     return target

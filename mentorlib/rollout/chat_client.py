@@ -107,7 +107,7 @@ class ChatClient:
                 request = {**request, "max_tokens": request["max_tokens"] // 2}
             except TransientError as e:
                 if not stop.is_set():
-                    self._check_server(str(e), begun)
+                    self._check_server(str(e), begun, stop)
                 raise ConversationRefused(str(e)) from None
 
     def _retrying(self, stop: threading.Event, failures: list[str]) -> tenacity.Retrying:
@@ -135,8 +135,11 @@ class ChatClient:
         """Whether an error may be due to this request: HTTP 500, or one in a reply, of a server that answers others."""
         return (reason == HTTP_500 or reason.startswith(ERROR_IN_REPLY)) and self.answered
 
-    def _check_server(self, reason: str, begun: float) -> None:
-        """After a request that was given up: raise if the server answers no other request either."""
+    def _check_server(self, reason: str, begun: float, stop: threading.Event) -> None:
+        """After a request that was given up: raise if the server answers no other request either.
+
+        Where no other reply came meanwhile (a rerun asks only what failed before), a request of one word decides.
+        """
         if not self.reached:
             raise InputError(
                 f"{self.url}: no chat-completions server answers ({reason}): start it, or fix the address (most end "
@@ -148,8 +151,18 @@ class ChatClient:
             gone = self.failed_in_a_row >= MAX_HTTP_500_REQUESTS
         else:
             gone = self.last_reply < begun
-        if gone:
+        if gone and not self._answers_probe(stop):
             raise ServerGone(reason)
+
+    def _answers_probe(self, stop: threading.Event) -> bool:
+        request = {"model": self.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+        try:
+            self._send(request, stop)
+        except (TransientError, ContextFull):
+            return False
+        except ConversationRefused:
+            pass
+        return True
 
     def _send(self, request: dict[str, Any], stop: threading.Event) -> dict[str, Any]:
         """Send one request in its turn; gives the reply, or raises what the error is classified as."""

@@ -207,11 +207,9 @@ class ServedConversation:
     ):
         self.endpoint, self.conversation, self.sandbox = endpoint, conversation, sandbox
         self.max_tokens, self.temperature = max_tokens, temperature
-        # Servers accept letters, digits, _ and - (OpenAI's rule), but BFCL has names such as math.factorial.
         toolbox = conversation.task.toolbox
-        self.local_names = {re.sub(r"[^a-zA-Z0-9_-]", "_", name): name for name in toolbox.names}
-        self.server_names = {name: sent for sent, name in self.local_names.items()}
-        self.tools = [rename_function(schema, self.server_names) for schema in toolbox.schemas]
+        self.local_names = {_server_name(name): name for name in toolbox.names}
+        self.tools = [_for_server(schema) for schema in toolbox.schemas]
         self.chat = conversation.task.prompt(system)
         self.sample = self.n_calls = self.n_tokens = 0
         self.response = ""
@@ -256,7 +254,7 @@ class ServedConversation:
         blocks = "".join(f"\n<tool_response>\n{result}\n</tool_response>" for result in results)
         self.response += f"\n<|im_start|>user{blocks}{END}\n<|im_start|>assistant\n"
         resent = message_to_resend(message, raw, self.n_calls)
-        resent["tool_calls"] = [rename_function(call, self.server_names) for call in resent["tool_calls"]]
+        resent["tool_calls"] = [_for_server(call) for call in resent["tool_calls"]]
         self.n_calls += len(raw)
         self.chat.append(resent)
         for call, result in zip(resent["tool_calls"], results, strict=True):
@@ -265,6 +263,17 @@ class ServedConversation:
     def trajectory(self) -> Trajectory:
         """The trajectory so far; without a stop, the server failed."""
         return self.conversation.trajectory(self.response, sampled_by_server=self.n_tokens)
+
+
+def _server_name(name: str) -> str:
+    """A tool's name as servers accept it (OpenAI's rule): BFCL has math.factorial, and a model may invent any name."""
+    return re.sub(r"[^a-zA-Z0-9_-]", "_", name) or "unknown"
+
+
+def _for_server(item: Row) -> Row:
+    """A tool's schema, or a call of it, under the name that servers accept."""
+    name = item["function"]["name"]
+    return rename_function(item, {name: _server_name(name)})
 
 
 def _hash(value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..core import Trajectory
 from ..rewards.answer_text import normalized
-from ..rewards.answers import judge
+from ..rewards.answers import Verdict, judge
 from ..rewards.corrected import final_answer
 from ..task import Task
 from .bfcl_match import mismatch
@@ -21,23 +21,25 @@ from .bfcl_match import mismatch
 def grade(task: Task, trajectory: Trajectory) -> dict[str, Any]:
     """``{"correct": …}``, with ``"word_f1"`` (0 to 1) where the metric is ``words``.
 
-    ``correct`` is None after an infrastructure failure, or where the judge cannot decide on the answer.
+    ``correct`` is None after an infrastructure failure, or where the judge cannot decide on the answer; ``unjudged``
+    then says why.
     """
     if trajectory.stop == "infrastructure":
         return {"correct": None, "word_f1": None} if task.metric == "words" else {"correct": None}
     if task.metric == "calls":
         return {"correct": _calls_match(task, trajectory)}
     answer = final_answer(trajectory)
-    correct = False if answer is None else judge(answer, task.answer, task.metric).correct
+    verdict = Verdict(False, "no answer") if answer is None else judge(answer, task.answer, task.metric)
+    graded = {"correct": verdict.correct} | ({"unjudged": verdict.how} if verdict.correct is None else {})
     if task.metric == "words":
-        return {"correct": correct, "word_f1": word_f1(answer or "", task.answer)}
-    return {"correct": correct}
+        return graded | {"word_f1": word_f1(answer or "", task.answer)}
+    return graded
 
 
 def _calls_match(task: Task, trajectory: Trajectory) -> bool:
-    """Also False for a call that cannot be parsed, and for a trajectory without a turn (no room after the prompt)."""
+    """Also False for a call that cannot be parsed, a turn that was cut, and a trajectory without a turn (no room)."""
     turns = [str(m.get("content")) for m in trajectory.messages if m["role"] == "assistant"]
-    if not turns or any("<tool_call>" in text for text in turns):
+    if not trajectory.ended or not turns or any("<tool_call>" in text for text in turns):
         return False
     return mismatch(trajectory.calls, json.loads(task.answer), task.toolbox.schemas) is None
 

@@ -93,9 +93,11 @@ def _message(choice: Row) -> Any:
 
 def _unfold_content(message: Row) -> None:
     """Turn a content that is a list of parts into text, thoughts and calls."""
-    content = message.get("content") or ""
-    if isinstance(content, str):
+    content = message.get("content")
+    if content is None or isinstance(content, str):
         return
+    if not isinstance(content, list) and not (content and isinstance(content, dict)):
+        raise TypeError  # such as 0 or false
     texts: dict[str, list[str]] = {"content": [], "reasoning_content": [], "refusal": []}
     calls: list[Any] = []
     for part in [content] if isinstance(content, dict) else content:

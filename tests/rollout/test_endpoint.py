@@ -225,6 +225,15 @@ def test_tool_names_that_hosts_reject_are_renamed(tmp_path, sandbox):
     assert served.chat[-2]["tool_calls"][0]["function"]["name"] == "math_factorial"
 
 
+def test_an_invented_name_is_sent_back_in_letters_that_hosts_accept(tmp_path, tasks, sandbox):
+    policy = endpoint("http://127.0.0.1:9/v1", tmp_path)
+    served = ServedConversation(policy, Conversation(tasks[0], max_turns=2), sandbox, 64, 0.0, "")
+    message = call("{}", "search the web")
+    served.add_reply({"message": message, "finish": "tool_calls", "usage": {"completion_tokens": 1}})
+    assert "no tool" in served.chat[-1]["content"] and "search the web" in served.chat[-1]["content"]
+    assert served.chat[-2]["tool_calls"][0]["function"]["name"] == "search_the_web"
+
+
 def test_a_request_that_always_gets_http_500_is_given_up(proxy, tasks, sandbox, local, tmp_path, monkeypatch):
     monkeypatch.setattr("mentorlib.rollout.chat_client.MAX_HTTP_500_TRIES", 3)
     policy = endpoint(proxy.url, tmp_path, concurrency=2)
@@ -235,6 +244,9 @@ def test_a_request_that_always_gets_http_500_is_given_up(proxy, tasks, sandbox, 
     again = endpoint(proxy.url, tmp_path)([replace(tasks[0], question="fail"), *tasks[1:4]], sandbox, temperature=0.0)
     assert comparable(again) == comparable(done)  # also when it is the only request left
     assert {row["why"] for row in policy.run.read_rows("refused.jsonl")} == {"HTTP 500"}
+    monkeypatch.setattr("mentorlib.rollout.chat_client.MAX_HTTP_500_REQUESTS", 1)  # a rerun asks nothing else
+    again = endpoint(proxy.url, tmp_path)([replace(tasks[0], question="fail"), *tasks[1:4]], sandbox, temperature=0.0)
+    assert comparable(again) == comparable(done)
 
 
 def test_a_server_that_fails_on_every_request_ends_the_run(proxy, tasks, sandbox, tmp_path, monkeypatch):
@@ -334,6 +346,13 @@ def test_hostile_calls_remain_one_call(arguments, sandbox):
         assert sent == json.loads(arguments) or sent == {}
     except ValueError:
         assert sent == {}
+
+
+@pytest.mark.parametrize("content", [0, False, {}, 1.5])
+def test_a_content_that_is_no_text_is_a_garbled_reply(content):
+    choice = {"message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+    with pytest.raises(UnreadableReply):
+        parse_reply(json.dumps({"choices": [choice]}))
 
 
 def test_calls_in_the_text_count():

@@ -61,3 +61,10 @@ def test_a_text_with_another_case_is_no_reference_value(sandbox):
     assert pairs and len(verify_references(pairs, sandbox)[0]) == len(pairs)
     lower = [(replace(task, answer=task.answer.lower()), reference) for task, reference in pairs]
     assert not verify_references(lower, sandbox)[0]
+
+
+def test_a_turn_that_was_cut_has_made_no_calls():
+    task = replace(generate("no_tool", 1)[0][0], answer="[]", metric="calls")  # BFCL's irrelevance: no call is right
+    turn = [{"role": "assistant", "content": "None of the tools fits."}]
+    assert grade(task, Trajectory(task.id, turn, "", "answered")) == {"correct": True}
+    assert grade(task, Trajectory(task.id, turn, "", "length")) == {"correct": False}

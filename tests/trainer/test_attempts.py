@@ -59,6 +59,22 @@ def test_a_run_whose_evaluation_failed_is_corrected_without_training_again(tmp_p
     assert again.read_rows("metrics.jsonl")[0]["time"] >= steps[0]["time"]
 
 
+def test_a_training_that_was_interrupted_is_said_to_be_so_again(tmp_path, pairs, sandbox):
+    run, _ = attempt(tmp_path, pairs, sandbox, lambda step, steps, metrics: "inside" not in metrics, **SFT)
+    assert [row["step"] for row in run.read_rows("metrics.jsonl")] == [1]
+    run.finish("failed")  # in its evaluation
+    run, _ = attempt(tmp_path, pairs, sandbox, **SFT)
+    assert run.results["stopped_at_step"]["value"] == 1 and run.results["stopped_at_step"]["n"] == 2
+
+
+def test_what_an_earlier_model_answered_goes_with_it(tmp_path, pairs, sandbox):
+    run, _ = attempt(tmp_path, pairs, sandbox, **SFT)
+    run.write_rows("eval/retrieval.jsonl", [{}])
+    run.finish()
+    run, _ = attempt(tmp_path, pairs, sandbox, **SFT)
+    assert not (run.path / "eval").exists()
+
+
 def test_other_parameters_of_training_train_anew(tmp_path, pairs, sandbox):
     run, slow = attempt(tmp_path, pairs, sandbox, **GRPO)
     run.finish("failed")

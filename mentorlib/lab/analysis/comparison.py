@@ -102,15 +102,23 @@ def paired(rows: pd.DataFrame, against: str = "base", by: str = "suite", measure
     return pd.DataFrame(differences, columns=[*columns, "seeds", "tasks", "fixed", "broke"])
 
 
+def _by_seed(rows: pd.DataFrame, judged: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """The measure of one method's tasks under each seed: a row a task (suite, task_id), a column a seed.
+
+    Tasks that all seeds evaluated. Where a seed's rows could not be judged, it has the mean of the task's other seeds:
+    leaving the whole task out would drop it for the other method too, and such rows are not a random sample.
+    """
+    place = ["suite", "task_id", "seed"]
+    values = judged.loc[rows.index.intersection(judged.index)].groupby(place)[measure].mean().unstack()
+    evaluated = rows.groupby(place).size().unstack().reindex(columns=values.columns).dropna()
+    values = values[values.index.isin(evaluated.index)]
+    return values.T.fillna(values.mean(axis=1)).T
+
+
 def _difference(rows: pd.DataFrame, method: str, against: str, measure: str = "correct") -> dict[str, Any]:
     """``two_way_clustered`` of two methods, with seeds, tasks, fixed and broke; empty if they share no task."""
     judged = rows.dropna(subset=[measure, "correct"]).astype({measure: float})
-    sides = [
-        judged[judged["method"] == name]
-        .pivot_table(index=["suite", "task_id"], columns="seed", values=measure, aggfunc="mean")
-        .dropna()
-        for name in (method, against)
-    ]
+    sides = [_by_seed(rows[rows["method"] == name], judged, measure) for name in (method, against)]
     tasks = sides[0].index.intersection(sides[1].index)
     if not len(tasks):
         return {}
@@ -235,6 +243,7 @@ def cost(rows: pd.DataFrame, training: pd.DataFrame, runs: pd.DataFrame) -> pd.D
     Out, a row a method: calls, tokens (sampled, per evaluated task), rollouts, rollout_tokens (sampled in training,
     all runs), seconds (wall clock of all runs, of the last attempt; NaN if not recorded).
     """
+    rows = rows.dropna(subset=["correct"])
     table = rows.groupby("method", sort=False).agg(calls=("n_calls", "mean"), tokens=("n_tokens", "mean"))
     trained = training.groupby("method").agg(rollouts=("task_id", "size"), rollout_tokens=("n_tokens", "sum"))
     table = table.join(trained).fillna({"rollouts": 0, "rollout_tokens": 0})

@@ -25,7 +25,8 @@ class Setting:
     ``methods`` has a dict for each: method, seeds (how many, and which), budget and rate (None if not trained), seconds
     (mean of a run) and differing, its values of the parameters named in ``differing``; ``shared`` are those with one
     value for all, if it is not empty.
-    ``data`` maps each data set's name to its training tasks by suite.
+    ``data`` maps each data set's name to its training tasks by suite; ``temperature`` is the evaluation's, "" if
+    greedy.
     """
 
     methods: list[dict[str, Any]]
@@ -33,6 +34,7 @@ class Setting:
     shared: dict[str, str]
     students: list[str]
     splits: list[str]
+    temperature: str
     data: dict[str, dict[str, int]]
 
 
@@ -58,12 +60,14 @@ def study_setting(methods: pd.DataFrame, root: Path) -> Setting:
                 "seconds": group["seconds"].mean(),
             }
         )
+    temperatures = {float(p.get("eval_temperature") or 0) for p in every}
     return Setting(
         methods=lines,
         differing=differing,
         shared={name: values[name][0] for name in names if values[name][0] not in _EMPTY and name not in differing},
         students=_unique(every, "student"),
         splits=_unique(every, "eval_split") or ["eval"],
+        temperature=" or ".join(f"{t:g}" for t in sorted(temperatures)) if any(temperatures) else "",
         data={Path(path).name: _training_tasks(Path(path)) for path in _unique(every, "data")},
     )
 

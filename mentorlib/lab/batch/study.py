@@ -292,6 +292,7 @@ def _record(stage: Stage) -> dict[str, Any]:
         return {}
     if not (stage.folder / "report.html").exists():
         record.pop("done", None)
+        record.pop("plain", None)
     return record
 
 

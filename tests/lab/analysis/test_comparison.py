@@ -52,6 +52,20 @@ def test_paired_counts_and_one_seed_has_no_p() -> None:
         analysis.comparison.paired(synthetic.evaluated_rows({"base": before}), against="grpo")
 
 
+def test_a_row_that_nobody_could_judge_does_not_take_its_task_away() -> None:
+    runs = [
+        synthetic.evaluated_rows({"a": [False] * 5 + [True] * 5, "b": [True] * 10}).assign(seed=seed)
+        for seed in range(4)
+    ]
+    rows = pd.concat(runs, ignore_index=True)
+    unjudged = (rows["method"] == "a") & (rows["seed"] == 0) & ~rows["correct"].astype(bool)
+    rows["correct"] = rows["correct"].astype(object).mask(unjudged, None)
+    result = analysis.comparison.paired(rows, against="a").iloc[0]
+    assert (result["tasks"], result["difference"], result["seeds"]) == (10, 0.5, 4)
+    one_less = rows[~((rows["seed"] == 1) & (rows["task_id"] == rows["task_id"].iloc[0]))]  # not evaluated there
+    assert analysis.comparison.paired(one_less, against="a").iloc[0]["tasks"] == 9
+
+
 def seeded(shares: dict[str, list[float]], tasks: int = 100, seed: int = 0) -> pd.DataFrame:
     """Several runs a method, each right on its own share of the tasks."""
     rng = np.random.default_rng(seed)

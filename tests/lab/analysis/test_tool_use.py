@@ -36,6 +36,15 @@ def test_tool_use(rows: pd.DataFrame) -> None:
     assert use["invented"].between(0, 1).all() and (use["teacher_calls"] == 1).all()
 
 
+def test_infrastructure_failures_are_no_tool_use(rows: pd.DataFrame) -> None:
+    failed = rows.assign(correct=rows["correct"].astype(object).mask(rows.index % 3 == 0, None))
+    kept = failed[failed.index % 3 != 0]
+    assert 0 < len(kept) < len(rows)
+    use = analysis.tool_use
+    for table in (use.tool_overlap, use.tool_jsd, use.confusion, use.transitions, analysis.ungrounded.ungrounded_calls):
+        pd.testing.assert_frame_equal(table(failed), table(kept))
+
+
 def test_the_furthest_from_the_teacher_may_be_what_a_student_never_does() -> None:
     made = [("teacher", "A", 30, 1.0), ("sft", "B", 15, 0.5), ("sft", "C", 15, 0.5)]
     table = pd.DataFrame([{"method": m, "start": "(start)", "next": x, "n": n, "share": s} for m, x, n, s in made])

@@ -220,9 +220,10 @@ def _serve(end: socket.socket) -> None:
         return (False, "different") if watch.seen is None else (None, watch.seen)
 
     def used() -> int:
-        """Peak memory in MiB. Not getrusage's, which begins with the peak of the process that started this one."""
+        """Peak memory in MiB. getrusage's begins with the peak of the process that started this one."""
         with open("/proc/self/status") as status:
-            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) // 1024
+            kilobytes = next((int(line.split()[1]) for line in status if line.startswith("VmHWM:")), None)
+        return (kilobytes or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) // 1024
 
     start = used()
     size = MEMORY_MB * 2**20

@@ -107,7 +107,7 @@ class ChatClient:
                 request = {**request, "max_tokens": request["max_tokens"] // 2}
             except TransientError as e:
                 if not stop.is_set():
-                    self._check_server(str(e), begun, stop)
+                    self._check_server(str(e), begun, request, stop)
                 raise ConversationRefused(str(e)) from None
 
     def _retrying(self, stop: threading.Event, failures: list[str]) -> tenacity.Retrying:
@@ -135,10 +135,11 @@ class ChatClient:
         """Whether an error may be due to this request: HTTP 500, or one in a reply, of a server that answers others."""
         return (reason == HTTP_500 or reason.startswith(ERROR_IN_REPLY)) and self.answered
 
-    def _check_server(self, reason: str, begun: float, stop: threading.Event) -> None:
+    def _check_server(self, reason: str, begun: float, request: dict[str, Any], stop: threading.Event) -> None:
         """After a request that was given up: raise if the server answers no other request either.
 
-        Where no other reply came meanwhile (a rerun asks only what failed before), a request of one word decides.
+        Where several failed by HTTP 500 and no other was asked (a rerun asks only what failed before), the same
+        request with one word as its conversation decides.
         """
         if not self.reached:
             raise InputError(
@@ -148,19 +149,18 @@ class ChatClient:
         if self._is_request_specific(reason):
             with self._lock:
                 self.failed_in_a_row += 1
-            gone = self.failed_in_a_row >= MAX_HTTP_500_REQUESTS
+            gone = self.failed_in_a_row >= MAX_HTTP_500_REQUESTS and not self._answers_probe(request, stop)
         else:
             gone = self.last_reply < begun
-        if gone and not self._answers_probe(stop):
+        if gone:
             raise ServerGone(reason)
 
-    def _answers_probe(self, stop: threading.Event) -> bool:
-        request = {"model": self.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    def _answers_probe(self, request: dict[str, Any], stop: threading.Event) -> bool:
         try:
-            self._send(request, stop)
-        except (TransientError, ContextFull):
+            self._send({**request, "messages": [{"role": "user", "content": "Hi"}]}, stop)
+        except TransientError:
             return False
-        except ConversationRefused:
+        except (ConversationRefused, ContextFull):
             pass
         return True
 

@@ -13,7 +13,8 @@ def trajectory_row(task: Task, reference: Reference, trajectory: Trajectory, **m
 
     ``tokens`` (their texts) and ``logprobs`` (natural log, to 3 decimals; null where the token was not sampled, "nan"
     where the sampler gave no number) have one entry a token of the response; both are absent if the trajectory has no
-    token ids. ``failure`` is there only where the infrastructure failed. ``more`` is added as it is.
+    token ids. ``failure`` is there only where the infrastructure failed, ``unjudged`` (why) only where the
+    answer could not be judged. ``more`` is added as it is.
     """
     tokens: dict[str, Any] = {}
     if trajectory.tokens:

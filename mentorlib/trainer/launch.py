@@ -86,8 +86,9 @@ def train(
             print(f"{run.path}: trained in an earlier attempt, whose model/ is taken", flush=True)
             if (run.path / TOO_LONG).exists():
                 run.record("references_too_long", len(run.read_rows(TOO_LONG)), n=len(pairs))
-            made = max((row["step"] for row in run.read_rows("metrics.jsonl")), default=0)
-            if made < run.params.get("steps", made):  # training was interrupted, and its model kept
+            steps = run.read_rows("metrics.jsonl") if (run.path / "metrics.jsonl").exists() else []
+            made = max((row["step"] for row in steps), default=0)
+            if 0 < made < run.params.get("steps", made):  # training was interrupted, and its model kept
                 run.record("stopped_at_step", made, n=run.params["steps"])
             return load_model(str(run.path / "model"))[0]
         if run.params.get("method", "none") != "none" and run.params.get("launcher"):
@@ -96,7 +97,7 @@ def train(
             return _launch(run, progress)
         return _train_here(run, model, tokenizer, pairs, sandbox, progress)
     except BaseException:
-        with contextlib.suppress(OSError, InputError):  # a full disk, say, which is what the error is about
+        with contextlib.suppress(OSError, InputError):  # a full disk, say, is what the error is about
             run.finish("failed")  # in JupyterLab, too: it may be corrected
         raise
 
@@ -127,9 +128,9 @@ def _is_trained(run: Run) -> bool:
     same = not file.exists() or read_json(file) == settings
     if file.exists() and same and model.exists() and run.info.get("reopened", [{}])[-1].get("was") == "failed":
         return method != "none"
+    shutil.rmtree(model, ignore_errors=True)  # the model of an attempt that is made again, and what it answered
     if method != "none":
-        for folder in (model, run.path / "eval"):  # of an attempt that is made again
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(run.path / "eval", ignore_errors=True)
     if not same:
         shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
         for name in _WRITTEN:

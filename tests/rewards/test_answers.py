@@ -68,10 +68,6 @@ def test_boxed_is_linear() -> None:
         ("", "5", Verdict(False, "number")),
         ("\x00\ud800{{", "5", Verdict(False, "number")),
         ("7" * 30_000, "5", Verdict(None, "too long")),
-        ("7^9999999", "5", Verdict(False, "number")),  # would take sympy too long
-        ("98!!", "5", Verdict(False, "number")),
-        ("2^{10}", "1024", Verdict(True, "verify")),
-        ("5!", "120", Verdict(True, "verify")),
         ("7" * 30_000, "7" * 30_000, Verdict(True, "identical")),
     ],
 )

@@ -249,12 +249,13 @@ def test_a_request_that_always_gets_http_500_is_given_up(proxy, tasks, sandbox, 
     assert comparable(again) == comparable(done)
 
 
-def test_a_server_that_fails_on_every_request_ends_the_run(proxy, tasks, sandbox, tmp_path, monkeypatch):
+@pytest.mark.parametrize("part", ['"messages"', '"tools"'])  # such as a server without a parser of calls
+def test_a_server_that_fails_on_every_request_ends_the_run(proxy, tasks, sandbox, tmp_path, monkeypatch, part):
     monkeypatch.setattr("mentorlib.rollout.chat_client.MAX_HTTP_500_TRIES", 2)
     monkeypatch.setattr("mentorlib.rollout.chat_client.MAX_HTTP_500_REQUESTS", 3)
     policy = endpoint(proxy.url, tmp_path, concurrency=1)
     policy(tasks[:1], sandbox, temperature=0.0)
-    proxy.failing_text = '"messages"'
+    proxy.failing_text = part
     with pytest.raises(InputError, match=r"stopped answering \(HTTP 500\) with 5 of 5 conversations open"):
         policy(tasks[1:6], sandbox, temperature=0.0)
 

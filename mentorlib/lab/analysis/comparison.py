@@ -109,7 +109,7 @@ def _by_seed(rows: pd.DataFrame, judged: pd.DataFrame, measure: str) -> pd.DataF
     leaving the whole task out would drop it for the other method too, and such rows are not a random sample.
     """
     place = ["suite", "task_id", "seed"]
-    values = judged.loc[rows.index.intersection(judged.index)].groupby(place)[measure].mean().unstack()
+    values = judged.groupby(place)[measure].mean().unstack()
     evaluated = rows.groupby(place).size().unstack().reindex(columns=values.columns).dropna()
     values = values[values.index.isin(evaluated.index)]
     return values.T.fillna(values.mean(axis=1)).T
@@ -118,7 +118,9 @@ def _by_seed(rows: pd.DataFrame, judged: pd.DataFrame, measure: str) -> pd.DataF
 def _difference(rows: pd.DataFrame, method: str, against: str, measure: str = "correct") -> dict[str, Any]:
     """``two_way_clustered`` of two methods, with seeds, tasks, fixed and broke; empty if they share no task."""
     judged = rows.dropna(subset=[measure, "correct"]).astype({measure: float})
-    sides = [_by_seed(rows[rows["method"] == name], judged, measure) for name in (method, against)]
+    sides = [
+        _by_seed(rows[rows["method"] == name], judged[judged["method"] == name], measure) for name in (method, against)
+    ]
     tasks = sides[0].index.intersection(sides[1].index)
     if not len(tasks):
         return {}
@@ -243,7 +245,7 @@ def cost(rows: pd.DataFrame, training: pd.DataFrame, runs: pd.DataFrame) -> pd.D
     Out, a row a method: calls, tokens (sampled, per evaluated task), rollouts, rollout_tokens (sampled in training,
     all runs), seconds (wall clock of all runs, of the last attempt; NaN if not recorded).
     """
-    rows = rows.dropna(subset=["correct"])
+    rows = rows[rows["stop"] != "infrastructure"]
     table = rows.groupby("method", sort=False).agg(calls=("n_calls", "mean"), tokens=("n_tokens", "mean"))
     trained = training.groupby("method").agg(rollouts=("task_id", "size"), rollout_tokens=("n_tokens", "sum"))
     table = table.join(trained).fillna({"rollouts": 0, "rollout_tokens": 0})

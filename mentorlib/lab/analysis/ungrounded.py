@@ -96,7 +96,7 @@ def ungrounded_calls(rows: pd.DataFrame) -> pd.DataFrame:
     not independent, so it is somewhat narrow), rows (trajectories with such a call), false_positive_rate (the share
     among the calls of rows that made the teacher's calls, which are right; NaN without such rows).
     """
-    rows = rows.dropna(subset=["correct"])
+    rows = rows[rows["stop"] != "infrastructure"]
     records = rows.to_dict("records")
     marked = rows.assign(
         flagged=[len({call for call, *_ in ungrounded_arguments(row)}) for row in records],

@@ -37,7 +37,7 @@ def test_tool_use(rows: pd.DataFrame) -> None:
 
 
 def test_infrastructure_failures_are_no_tool_use(rows: pd.DataFrame) -> None:
-    failed = rows.assign(correct=rows["correct"].astype(object).mask(rows.index % 3 == 0, None))
+    failed = rows.assign(stop=rows["stop"].mask(rows.index % 3 == 0, "infrastructure"))
     kept = failed[failed.index % 3 != 0]
     assert 0 < len(kept) < len(rows)
     use = analysis.tool_use

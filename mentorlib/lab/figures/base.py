@@ -159,11 +159,20 @@ def place(n: int, fig: go.Figure) -> dict[str, int]:
     return {"row": n // columns + 1, "col": n % columns + 1}
 
 
+def _wrapped(label: str) -> list[str]:
+    return textwrap.wrap(label, 22)
+
+
+def line_height(names: Sequence[str]) -> int:
+    """Pixels of a line, so that labels of several rows do not overlap."""
+    return max([LINE, *(14 * len(_wrapped(str(name))) + 4 for name in names)])
+
+
 def label_lines(fig: go.Figure, lines: Sequence[str]) -> None:
     """Write a name on every line (0, 1, …) of the y axes, the first at the top."""
     fig.update_yaxes(
         tickvals=list(range(len(lines))),
-        ticktext=["<br>".join(map(plotly_text, textwrap.wrap(line, 22))) for line in lines],
+        ticktext=["<br>".join(map(plotly_text, _wrapped(line))) for line in lines],
         range=[len(lines) - 0.4, -0.6],
         showgrid=False,
         zeroline=False,
@@ -180,7 +189,7 @@ def dot_plot(
     groups, methods = list(dict.fromkeys(frame[by])), list(dict.fromkeys(frame["method"]))
     texts = pd.Series(hover, index=frame.index)
     marks = method_marks(methods)
-    fig, height = panels([str(group) for group in groups], 3, 22 + LINE * len(methods))
+    fig, height = panels([str(group) for group in groups], 3, 22 + line_height(methods) * len(methods))
     for group, method in dict.fromkeys(zip(frame[by], frame["method"], strict=True)):
         rows = frame[(frame[by] == group) & (frame["method"] == method)]
         mark = marks[str(method)]
@@ -211,7 +220,7 @@ def dot_plot(
 def stacked_bars(table: pd.DataFrame, column: str, colours: Mapping[str, str], title: str) -> go.Figure:
     """Shares of each value of a column, a panel a suite, a bar a method. In: suite, method, the column, n, share."""
     suites, methods = list(dict.fromkeys(table["suite"])), list(dict.fromkeys(table["method"]))
-    fig, height = panels([str(suite) for suite in suites], 3, 8 + LINE * len(methods))
+    fig, height = panels([str(suite) for suite in suites], 3, 8 + line_height(methods) * len(methods))
     shown: set[str] = set()
     for name in [*colours, *sorted(set(table[column]) - set(colours))]:
         for n, suite in enumerate(suites):

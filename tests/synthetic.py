@@ -161,6 +161,7 @@ def evaluated_rows(
                 "suite": suite,
                 "task_id": str(i),
                 "correct": c,
+                "stop": "infrastructure" if c is None else "answered",
                 "teacher_tools": ["add"],
             }
             | {"calls": [{"name": t, "arguments": {}} for t in tools or ["add"]]}

@@ -147,7 +147,7 @@ def test_a_swap_of_every_tool_in_a_fifth_of_the_tasks_is_seen() -> None:
     rows = pd.concat([same, swapped], ignore_index=True)
     stored = {"stop": "answered", "tools": [], "messages": []}
     derived = [analysis.outcomes.derived_columns(row | stored) for row in rows.to_dict("records")]
-    rows = rows.assign(agreement=[row["agreement"] for row in derived])
+    rows = rows.assign(agreement=[row["agreement"] for row in derived], stop="answered")
     table = analysis.tool_use.tool_jsd(rows).set_index("method")
     assert table["jsd"].max() < 0.01 and table.loc["grpo-exact", "agreement"] == 0.8
     row = analysis.comparison.paired(rows, "sft", measure="agreement").iloc[0]

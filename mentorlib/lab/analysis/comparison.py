@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import special
 
 from ...core import InputError
+from .outcomes import without_failures
 from .stats import SEEDS, by_group, holm, tool_clusters, two_way_clustered, wilson
 
 
@@ -102,25 +103,23 @@ def paired(rows: pd.DataFrame, against: str = "base", by: str = "suite", measure
     return pd.DataFrame(differences, columns=[*columns, "seeds", "tasks", "fixed", "broke"])
 
 
-def _by_seed(rows: pd.DataFrame, judged: pd.DataFrame, measure: str) -> pd.DataFrame:
+def _by_seed(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
     """The measure of one method's tasks under each seed: a row a task (suite, task_id), a column a seed.
 
     Tasks that all seeds evaluated. Where a seed's rows could not be judged, it has the mean of the task's other seeds:
     leaving the whole task out would drop it for the other method too, and such rows are not a random sample.
     """
-    place = ["suite", "task_id", "seed"]
-    values = judged.groupby(place)[measure].mean().unstack()
-    evaluated = rows.groupby(place).size().unstack().reindex(columns=values.columns).dropna()
-    values = values[values.index.isin(evaluated.index)]
+    judged = rows[measure].where(rows["correct"].notna()).astype(float)
+    cells = judged.groupby([rows["suite"], rows["task_id"], rows["seed"]])
+    values = cells.mean().unstack().dropna(axis=1, how="all")
+    everywhere = cells.size().unstack()[values.columns].notna().all(axis=1)
+    values = values[everywhere].dropna(how="all")
     return values.T.fillna(values.mean(axis=1)).T
 
 
 def _difference(rows: pd.DataFrame, method: str, against: str, measure: str = "correct") -> dict[str, Any]:
     """``two_way_clustered`` of two methods, with seeds, tasks, fixed and broke; empty if they share no task."""
-    judged = rows.dropna(subset=[measure, "correct"]).astype({measure: float})
-    sides = [
-        _by_seed(rows[rows["method"] == name], judged[judged["method"] == name], measure) for name in (method, against)
-    ]
+    sides = [_by_seed(rows[rows["method"] == name], measure) for name in (method, against)]
     tasks = sides[0].index.intersection(sides[1].index)
     if not len(tasks):
         return {}
@@ -132,7 +131,7 @@ def _difference(rows: pd.DataFrame, method: str, against: str, measure: str = "c
         side.loc[tasks].to_numpy() if learns else side.loc[tasks].mean(axis=1).to_numpy()[:, None]
         for side, learns in zip(sides, trained, strict=True)
     )
-    tools = judged.drop_duplicates(["suite", "task_id"]).set_index(["suite", "task_id"])["teacher_tools"].loc[tasks]
+    tools = rows.drop_duplicates(["suite", "task_id"]).set_index(["suite", "task_id"])["teacher_tools"].loc[tasks]
     clusters = tool_clusters(tasks.get_level_values("suite"), tools, tasks.get_level_values("task_id"))
     seeds = min([array.shape[1] for array, learns in zip((values, baseline), trained, strict=True) if learns] or [1])
     after, before = values.mean(1) > 0.5, baseline.mean(1) > 0.5
@@ -245,8 +244,9 @@ def cost(rows: pd.DataFrame, training: pd.DataFrame, runs: pd.DataFrame) -> pd.D
     Out, a row a method: calls, tokens (sampled, per evaluated task), rollouts, rollout_tokens (sampled in training,
     all runs), seconds (wall clock of all runs, of the last attempt; NaN if not recorded).
     """
-    rows = rows[rows["stop"] != "infrastructure"]
-    table = rows.groupby("method", sort=False).agg(calls=("n_calls", "mean"), tokens=("n_tokens", "mean"))
+    table = (
+        without_failures(rows).groupby("method", sort=False).agg(calls=("n_calls", "mean"), tokens=("n_tokens", "mean"))
+    )
     trained = training.groupby("method").agg(rollouts=("task_id", "size"), rollout_tokens=("n_tokens", "sum"))
     table = table.join(trained).fillna({"rollouts": 0, "rollout_tokens": 0})
     seconds = runs.groupby("method")["seconds"].sum(min_count=1)

@@ -54,6 +54,11 @@ def classify_outcome(row: Mapping[str, Any]) -> str:
     return "wrong argument" if {c["name"] for c in row["calls"]} == set(row["teacher_tools"]) else "wrong tool"
 
 
+def without_failures(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose infrastructure did not fail: what the student did, judged or not."""
+    return rows[rows["stop"] != "infrastructure"]
+
+
 def derived_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     """What ``load`` adds to a stored row: outcome, n_calls, n_invented (calls of tools that the task does not offer),
     precision, recall, f1 of the set of tools called, invented ones included, against the teacher's, and agreement (the

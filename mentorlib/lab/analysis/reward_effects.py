@@ -15,6 +15,7 @@ import pandas as pd
 
 from ...core import Call, Reference, Trajectory, end_response, tool_messages
 from ...rewards.reward import OFFICIAL, REWARDS, Reward, get_reward
+from .outcomes import without_failures
 from .stats import wilson
 
 
@@ -32,7 +33,7 @@ def rescore(rows: pd.DataFrame, version: str = "corrected", rewards: Sequence[st
         chosen = [reward for reward in chosen if reward.needs != "results"]
     keys = ("run", "method", "step", "group", "correct", "outcome", "n_tokens")
     scored = []
-    judged = rows[rows["stop"] != "infrastructure"]
+    judged = without_failures(rows)
     records = zip(judged.index, judged.to_dict("records"), strict=True)
     for _, group in itertools.groupby(
         records, key=lambda item: (item[1].get("run"), item[1].get("step"), item[1].get("group", item[0]))

@@ -11,7 +11,7 @@ from scipy import special
 
 from ...core import Call
 from ...rewards.matching import call_key
-from .outcomes import call_counts, column_shares
+from .outcomes import call_counts, column_shares, without_failures
 from .stats import by_group, jsd, seeded_rng, tool_clusters
 
 _WAYS = ("teacher's calls", "teacher's tools otherwise", "other tools", "no call")
@@ -26,7 +26,7 @@ def tool_overlap(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) ->
     teacher's; a row without calls has no precision), invented (share of all calls whose tool the task does not offer),
     calls, teacher_calls (per row), n (rows). Infrastructure failures are left out, as in the tables below.
     """
-    rows = rows[rows["stop"] != "infrastructure"]
+    rows = without_failures(rows)
 
     def summarise(group: pd.DataFrame) -> dict[str, Any]:
         calls = group["n_calls"].sum()
@@ -70,7 +70,7 @@ def tool_jsd(rows: pd.DataFrame) -> pd.DataFrame:
     ``outcomes.derived_columns``), tasks. Two tools swapped on some tasks leave the counts as they are, so that the JSD
     does not see it; agreement does.
     """
-    rows = rows[rows["stop"] != "infrastructure"]
+    rows = without_failures(rows)
 
     def summarise(group: pd.DataFrame) -> dict[str, Any]:
         names = sorted({name for row in group.to_dict("records") for name in [*_called(row), *row["teacher_tools"]]})
@@ -205,7 +205,7 @@ def confusion(rows: pd.DataFrame) -> pd.DataFrame:
     Out: method, step (from 1), teacher, student (a tool, or NO_CALL where one of them has ended), n. Counting by
     position is strict: a call left out shifts all that follow.
     """
-    rows = rows[rows["stop"] != "infrastructure"]
+    rows = without_failures(rows)
     tally: Counter[tuple[Any, ...]] = Counter()
     for row in rows.to_dict("records"):
         teacher, student = list(row["teacher_tools"]), [call["name"] for call in row["calls"]]
@@ -220,7 +220,7 @@ def transitions(rows: pd.DataFrame) -> pd.DataFrame:
 
     Out: method, start (a tool or START), next (a tool or END), n, share (of what follows ``start``).
     """
-    rows = rows[rows["stop"] != "infrastructure"]
+    rows = without_failures(rows)
     first = rows.drop_duplicates(["suite", "task_id"])
     chains = [("teacher", list(tools)) for tools in first["teacher_tools"]]
     chains += [

@@ -16,6 +16,7 @@ import pandas as pd
 from ...core import InputError
 from ...rewards.function import function_file
 from .load import subsample_groups
+from .outcomes import without_failures
 from .reward_effects import rescore
 from .stats import by_group
 
@@ -127,7 +128,7 @@ def _late(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _matched(rows: pd.DataFrame, method: str, against: str, on: list[str]) -> pd.DataFrame:
     """Rows of both methods at the same place: the columns of ``on``; response, tokens and logprobs with _a and _b."""
-    judged = rows[rows["stop"] != "infrastructure"]
+    judged = without_failures(rows)
     kept = [*on, "response", "logprobs", "tokens"]
     a, b = (judged[judged["method"] == name].reindex(columns=kept) for name in (method, against))
     return a.merge(b.drop_duplicates(on), on=on, suffixes=("_a", "_b"))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from .outcomes import without_failures
 from .stats import by_group, wilson
 from .tool_use import path_of
 
@@ -96,7 +97,7 @@ def ungrounded_calls(rows: pd.DataFrame) -> pd.DataFrame:
     not independent, so it is somewhat narrow), rows (trajectories with such a call), false_positive_rate (the share
     among the calls of rows that made the teacher's calls, which are right; NaN without such rows).
     """
-    rows = rows[rows["stop"] != "infrastructure"]
+    rows = without_failures(rows)
     records = rows.to_dict("records")
     marked = rows.assign(
         flagged=[len({call for call, *_ in ungrounded_arguments(row)}) for row in records],

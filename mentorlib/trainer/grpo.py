@@ -5,7 +5,7 @@ A step in reading order: ``RolloutFunction`` samples groups of trajectories (``r
 and computes log-probabilities from packed groups (``packed_logps``); TRL forms the loss and steps the optimizer.
 
 Settings follow MENTOR (arXiv 2510.18383) where known: KL weight 0.001, learning rate 1e-6 at 7-8B parameters (the
-shipped student of two million wants 3e-4 to 1e-3). Several processes (``launch``) share a step: they see the same
+shipped student of two million wants 3e-4). Several processes (``launch``) share a step: they see the same
 tasks, rollouts and loss as one process, to rounding.
 """
 

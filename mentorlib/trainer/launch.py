@@ -69,8 +69,9 @@ def train(
     says (FSDP, DeepSpeed, several machines), which load the run's ``student`` and ``data`` themselves. With
     ``eval_steps``, the student is evaluated along training (EvaluateAlong), in this process only.
 
-    A run that failed after its training, such as in its evaluation, keeps it: the saved model is loaded. One that
-    failed before goes on from its last checkpoint. With other parameters of training it begins anew.
+    A run that failed after its training, such as in its evaluation, keeps it: the saved model is loaded. So does one
+    that was killed after the last step of training. Before that, it goes on from its last checkpoint. With other
+    parameters of training it begins anew.
 
     Args:
         run: with these parameters; those of other kinds are ignored.
@@ -86,8 +87,7 @@ def train(
             print(f"{run.path}: trained in an earlier attempt, whose model/ is taken", flush=True)
             if (run.path / TOO_LONG).exists():
                 run.record("references_too_long", len(run.read_rows(TOO_LONG)), n=len(pairs))
-            steps = run.read_rows("metrics.jsonl") if (run.path / "metrics.jsonl").exists() else []
-            made = max((row["step"] for row in steps), default=0)
+            made = _steps_made(run)
             if 0 < made < run.params.get("steps", made):  # training was interrupted, and its model kept
                 run.record("stopped_at_step", made, n=run.params["steps"])
             return load_model(str(run.path / "model"))[0]
@@ -103,7 +103,7 @@ def train(
 
 
 def _is_trained(run: Run) -> bool:
-    """Whether an attempt that failed had trained by the same parameters; what training by others left is removed."""
+    """Whether an attempt that did not end had trained by the same parameters; what training by others left is removed."""
     functions: dict[str, Callable[..., Any]] = {"grpo": train_grpo, "sft": train_sft, "gkd": train_sft}
     method = run.params.get("method", "none")
     names = {
@@ -126,7 +126,9 @@ def _is_trained(run: Run) -> bool:
         settings |= {name: run.params.get(name) for name in ("eval_steps", "eval_part", "eval_suites", "eval_split")}
     file, model = run.path / "training.json", run.path / "model"
     same = not file.exists() or read_json(file) == settings
-    if file.exists() and same and model.exists() and run.info.get("reopened", [{}])[-1].get("was") == "failed":
+    was = run.info.get("reopened", [{}])[-1].get("was")  # "running" if killed, or if the cells are executed again
+    ended = was == "failed" or (was == "running" and _steps_made(run) == run.params.get("steps"))
+    if file.exists() and same and model.exists() and ended:
         return method != "none"
     shutil.rmtree(model, ignore_errors=True)  # the model of an attempt that is made again, and what it answered
     if method != "none":
@@ -137,6 +139,12 @@ def _is_trained(run: Run) -> bool:
             (run.path / name).unlink(missing_ok=True)
     run.write_json(file.name, settings)
     return False
+
+
+def _steps_made(run: Run) -> int:
+    """The last step in the run's metrics.jsonl; 0 if there is none."""
+    steps = run.read_rows("metrics.jsonl") if (run.path / "metrics.jsonl").exists() else []
+    return max((row["step"] for row in steps), default=0)
 
 
 def _train_here(

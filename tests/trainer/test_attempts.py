@@ -1,4 +1,4 @@
-"""A run that failed may be corrected: what its training was is kept where the parameters of training are the same."""
+"""A run that failed or was killed keeps its training where the parameters of training are the same."""
 
 import pytest
 import torch
@@ -65,6 +65,19 @@ def test_a_training_that_was_interrupted_is_said_to_be_so_again(tmp_path, pairs,
     run.finish("failed")  # in its evaluation
     run, _ = attempt(tmp_path, pairs, sandbox, **SFT)
     assert run.results["stopped_at_step"]["value"] == 1 and run.results["stopped_at_step"]["n"] == 2
+
+
+def test_a_run_that_was_killed_in_its_evaluation_is_not_trained_again(tmp_path, pairs, sandbox):
+    run, trained = attempt(tmp_path, pairs, sandbox, **SFT)
+    steps = run.read_rows("metrics.jsonl")
+    run, again = attempt(tmp_path, pairs, sandbox, **SFT)  # the status is "running"
+    assert same(trained, again) and run.read_rows("metrics.jsonl") == steps
+
+
+def test_a_run_that_was_killed_after_an_interrupted_training_is_trained_whole(tmp_path, pairs, sandbox):
+    attempt(tmp_path, pairs, sandbox, lambda step, steps, metrics: "inside" not in metrics, **SFT)
+    run, _ = attempt(tmp_path, pairs, sandbox, **SFT)
+    assert [row["step"] for row in run.read_rows("metrics.jsonl")] == [1, 2]
 
 
 def test_what_an_earlier_model_answered_goes_with_it(tmp_path, pairs, sandbox):

@@ -72,7 +72,7 @@ def planned(table: pd.DataFrame, margin: float = 0.05) -> go.Figure:
     fig, height = dot_plot(points, "score", "difference", hover, hollow=~(table["p_holm"] < 0.05))
     fig.add_vrect(x0=-100 * margin, x1=100 * margin, fillcolor="#E8E8E8", line_width=0, layer="below")
     fig.add_vline(x=0, line={"color": "#333333", "width": 1})
-    axis = f"percentage points, 95% interval<br>(band: the margin of {100 * margin:g}; filled: Holm p < 0.05)"
+    axis = f"percentage points, 95% interval<br>(band: margin {100 * margin:g}; filled: Holm p < 0.05)"
     fig.update_xaxes(title_text=axis, zeroline=False)
     return style_figure(fig, title, height)
 
@@ -103,7 +103,7 @@ def forest(pairs: pd.DataFrame, by: str = "suite", measure: str = "accuracy") ->
     points = pairs.assign(**{k: scale * pairs[k] for k in ("difference", "low", "high")})
     fig, height = dot_plot(points, by, "difference", hover, hollow=~apart)
     fig.add_vline(x=0, line={"color": "#333333", "width": 1})
-    axis = f"{unit} over {plotly_text(against)}, 95% interval<br>(filled: excludes zero, {SEEDS} seeds or more)"
+    axis = f"{unit}, 95% interval<br>(filled: excludes zero, ≥ {SEEDS} seeds)"
     fig.update_xaxes(title_text=axis, zeroline=False)
     return style_figure(fig, title, height)
 

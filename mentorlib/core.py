@@ -25,6 +25,7 @@ Group            the rollouts of one task in one GRPO step; with equal rewards i
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -242,9 +243,15 @@ def _too_deep(value: Any, depth: int = MAX_NESTED) -> bool:
     return depth == 0 or any(_too_deep(item, depth - 1) for item in items)
 
 
-def format_tool_result(text: str, limit: int = RESULT_LIMIT) -> str:
-    """A tool result as it enters the chat: control tokens escaped, and a long text cut with a note of its length."""
+def format_tool_result(text: str, limit: int = RESULT_LIMIT, control: Sequence[str] = ()) -> str:
+    """A tool result as it enters the chat: control tokens escaped, and a long text cut with a note of its length.
+
+    ``control`` are the model's control tokens, beside those of ChatML's form ``<|…|>``: the tokenizer would read them
+    in a text as such.
+    """
     text = text.replace("<|", "< |")
+    for token in control:
+        text = text.replace(token, f"{token[0]} {token[1:]}")
     return text if len(text) <= limit else f"{text[:limit]} … (cut, {len(text)} characters in all)"
 
 

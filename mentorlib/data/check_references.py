@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..core import Call, Execution, Reference, format_tool_result
+from ..core import Call, Execution, InputError, Reference, format_tool_result
 from ..rewards.answer_text import normalized, same_answer, same_text
 from ..rewards.answers import boxed, judge
 from ..rollout.bfcl_match import mismatch
@@ -38,7 +38,7 @@ def verify_references(pairs: Iterable[Pair], sandbox: Sandbox) -> tuple[list[Pai
     is only a list of tools, which must be offered. Tool source from a data set must load in the sandbox.
 
     Raises:
-        RuntimeError: the sandbox failed; a reference is never rejected for an infrastructure failure.
+        InputError: the sandbox failed; a reference is never rejected for an infrastructure failure.
     """
     pairs = list(pairs)
     kept: list[Pair] = []
@@ -90,7 +90,7 @@ def load_errors(toolboxes: Mapping[str, Toolbox], sandbox: Sandbox) -> dict[str,
     errors = {}
     for source, execution in zip(ordered, sandbox.run_many(jobs), strict=True):
         if execution.fault == "sandbox":
-            raise RuntimeError(f"the sandbox failed on loading tools: {execution.error}")
+            raise InputError(f"the sandbox failed on loading tools ({execution.error}): run the same again")
         if execution.error:
             errors[source] = execution.error
     return errors
@@ -108,10 +108,10 @@ def _rejection(task: Task, reference: Reference, results: list[Execution]) -> tu
         return "calls and results differ in number", f"{len(results)} calls, {len(reference.results)} results"
     for call, result, text in zip(reference.calls, results, reference.results, strict=True):
         if result.fault == "sandbox":
-            raise RuntimeError(f"the sandbox failed on {task.id}: {result.error}")
+            raise InputError(f"{task.id}: the sandbox failed on a call ({result.error}): run the same again")
         if result.error is not None:
             return "a call fails", f"{call.name}: {result.error}"
-        if text not in (result.text, format_tool_result(result.text)):  # a sampled teacher's are cut and escaped
+        if not _is_result(text, result.text):
             return "a call returns another value", f"{call.name}: {result.text}, not {text}"
     if not results:
         answer = boxed(str(reference.messages[-1].get("content") or ""))
@@ -125,6 +125,12 @@ def _rejection(task: Task, reference: Reference, results: list[Execution]) -> tu
     return None
 
 
+def _is_result(text: str, returned: str) -> bool:
+    """Whether a text is what the call returned; a sampled teacher's is cut, and blanks escape its control tokens."""
+    alike = (returned.replace(" ", ""), format_tool_result(returned).replace(" ", ""))
+    return text == returned or text.replace(" ", "") in alike
+
+
 def _is_value(text: str, task: Task) -> bool:
     """Whether a whole text is the answer; a number may differ by what the rounding of earlier results explains."""
     if task.metric == "text":
@@ -133,7 +139,8 @@ def _is_value(text: str, task: Task) -> bool:
 
 
 def _is_found(result: Execution, call: Call, answer: str) -> bool:
-    """Whether a text contains the answer once, as a whole word or number, and the call does not."""
+    """Whether a result that is no number contains the answer once, as a whole word or number, and the call does not."""
     word = re.compile(rf"(?<![\w.,-]){re.escape(answer)}(?![\w-]|[.,]\d)")
     query = json.dumps(call.arguments, ensure_ascii=False)
-    return isinstance(result.value, str) and len(word.findall(result.value)) == 1 and not word.search(query)
+    number = isinstance(result.value, int | float)
+    return not number and len(word.findall(result.text)) == 1 and not word.search(query)

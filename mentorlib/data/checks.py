@@ -8,7 +8,7 @@ from typing import Any
 from ..core import InputError
 from ..rollout.names import check_policy
 from ..runs.run import check_reopen
-from .sources import SOURCES, own
+from .sources import own, split_source
 from .suites import check_suite
 
 # With another number of requests at a time, or another price, a run may go on.
@@ -61,11 +61,7 @@ def check_building(
 
 def check_source(source: str) -> None:
     """InputError for a source, written name:path, whose name is unknown or whose path is not there."""
-    name, _, path = source.partition(":")
-    if name not in SOURCES:
-        raise InputError(f"source {source!r}: write name:path, with one of {', '.join(SOURCES)}")
-    if not path and name != "gsm8k":
-        raise InputError(f"source {source!r}: add its path: {name}:PATH")
+    name, path = split_source(source)
     if path and not Path(path).exists():
         raise InputError(f"source {source!r}: no such file or folder: {path}")
     if name == "own":

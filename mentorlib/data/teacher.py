@@ -124,13 +124,14 @@ def distill(
         seed=seed,
         progress=progress,
     )
-    kept, rejected, rows = select_references(tasks, trajectories, sandbox)
-    counts = agreement(rows)
-    if run is not None:
+    if run is not None:  # before anything that may fail
         references = {task.id: reference for task, reference in pairs}
         sampled = enumerate(zip(tasks, trajectories, strict=True))
         stored = [trajectory_row(task, references[task.id], t, sample=i % samples) for i, (task, t) in sampled]
         run.write_rows("samples.jsonl", stored)
+    kept, rejected, rows = select_references(tasks, trajectories, sandbox)
+    counts = agreement(rows)
+    if run is not None:
         run.write_rows("teacher.jsonl", rows)
     if counts.get("called") == 0:
         print(

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from trl import chat_template_utils
 
-from ..core import Call, InputError, Message, parse_call, read_turn
+from ..core import Call, InputError, Message, parse_call, read_turn, split_thoughts
 from .chat import opened_thought, render
 
 RESPONSE_TEMPLATES: dict[str, dict[str, Any]] = {
@@ -108,7 +108,8 @@ class CallFormat:
             thought = str(parsed.get("reasoning_content") or parsed.get("thinking") or "")
             content = str(parsed.get("content") or "").strip()
         except Exception:  # the parser's errors on hostile text are of many types
-            raw, calls, thought, content = [], [], "", text
+            raw, calls = [], []
+            content, thought = split_thoughts(text if text.lstrip().startswith("<think>") else self.thought + text)
         if self.marker in content or (not raw and self.marker in text.replace(thought, "", 1)):
             content = text if self.marker not in content else content
             content = content.replace(self.marker, "<tool_call>")  # how every message shows a malformed call

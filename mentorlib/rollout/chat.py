@@ -46,6 +46,12 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], sche
     return encode(tokenizer, render(tokenizer, messages, schemas, opening=True))
 
 
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Tokens that only a chat template may write, such as ``</s>`` or ``<end_of_turn>``; the longest first."""
+    added = tokenizer.added_tokens_decoder.values()
+    return sorted({str(token) for token in added if token.special and len(str(token)) > 1}, key=len, reverse=True)
+
+
 def turn_end(tokenizer: PreTrainedTokenizerBase, rendered: str) -> str:
     """The token that closes the last turn of a rendered chat, as text; "" if it ends with plain text."""
     text = rendered.rstrip("\n")

@@ -20,7 +20,7 @@ import tenacity
 from ..core import InputError
 from ..runs.run import API_KEY_VARIABLE
 from .names import check_server
-from .replies import ErrorReply, UnreadableReply, parse_reply
+from .replies import GARBLED, ErrorReply, UnreadableReply, parse_reply
 
 FIRST_CONTACT_SECONDS = 15.0  # of retries while the server has not been reached yet: the address is probably wrong
 MAX_HTTP_500_TRIES = 8  # of one request, at a server that has answered others: it fails on this request
@@ -28,6 +28,7 @@ MAX_HTTP_500_REQUESTS = 8  # given up in a row, without a reply in between: the 
 MIN_COMPLETION_TOKENS = 64  # fewer are not asked for when the context is nearly full
 HTTP_500 = "HTTP 500"
 ERROR_IN_REPLY = "error in the reply: "
+MIN_SECRET = 16  # characters; shorter keys are placeholders of local servers ("EMPTY", "x"), and may be in any text
 
 
 class TransientError(Exception):
@@ -80,7 +81,7 @@ class ChatClient:
         self.reached = False  # whether the server received a request, even if it failed on it
         self.answered = answered
         self.last_reply = -math.inf  # time.monotonic
-        self.failed_in_a_row = 0  # requests given up for HTTP 500 since the last reply
+        self.failed_in_a_row = 0  # requests given up for errors of their own since the last reply
 
     def complete(self, request: dict[str, Any], stop: threading.Event) -> dict[str, Any]:
         """Ask until there is a reply, with half as many tokens where the context has no room for all of them.
@@ -132,16 +133,16 @@ class ChatClient:
         )
 
     def _is_request_specific(self, reason: str) -> bool:
-        """Whether an error may be due to this request: HTTP 500, or one in a reply, of a server that answers others."""
-        return (reason == HTTP_500 or reason.startswith(ERROR_IN_REPLY)) and self.answered
+        """Whether an error may be due to this request: it came from a server that answers others."""
+        return (reason == HTTP_500 or reason.startswith((ERROR_IN_REPLY, GARBLED))) and self.answered
 
     def _check_server(self, reason: str, begun: float, request: dict[str, Any], stop: threading.Event) -> None:
         """After a request that was given up: raise if the server answers no other request either.
 
-        Where several failed by HTTP 500 and no other was asked (a rerun asks only what failed before), the same
-        request with one word as its conversation decides.
+        Where several failed by errors of their own and no other was asked (a rerun asks only what failed before), the
+        same request with one word as its conversation decides.
         """
-        if not self.reached:
+        if not self.reached and not self._is_request_specific(reason):
             raise InputError(
                 f"{self.url}: no chat-completions server answers ({reason}): start it, or fix the address (most end "
                 "in /v1)"
@@ -189,7 +190,7 @@ class ChatClient:
             text = redact_key(" ".join(str(e.message).split()))[:200]
             error = self._classify(e.status_code, text, e.code, limit_name, e.response.headers.get("retry-after"))
         except (openai.OpenAIError, ValueError):  # such as a reply in another encoding than it declares
-            error = TransientError("garbled")
+            error = TransientError(GARBLED)
         else:
             try:
                 reply = parse_reply(redact_key(text))
@@ -278,9 +279,9 @@ def _reason(state: tenacity.RetryCallState) -> str:
 
 
 def redact_key(text: str) -> str:
-    """The text without the API key, in case a server sends it back."""
-    key = os.environ.get(API_KEY_VARIABLE)
-    return text.replace(key, f"[{API_KEY_VARIABLE}]") if key else text
+    """The text without the API key, in case a server sends it back; placeholders (MIN_SECRET) stay."""
+    key = os.environ.get(API_KEY_VARIABLE, "")
+    return text.replace(key, f"[{API_KEY_VARIABLE}]") if len(key) >= MIN_SECRET else text
 
 
 def retry_after_seconds(header: str | None) -> float:

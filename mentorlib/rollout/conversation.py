@@ -5,7 +5,7 @@ gave_up (a turn with neither a call nor a box), turn_limit, length (cut by a tok
 never closed, so that nothing could be run) or infrastructure (the sandbox or the server failed: never a reward).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +19,14 @@ from ..task import Task
 class Conversation:
     """Messages after the prompt, the number of assistant turns among them, and the stop once there is one.
 
-    ``read`` takes the text of a turn and gives its message and its calls as JSON (see core.read_turn).
+    ``read`` takes the text of a turn and gives its message and its calls as JSON (see core.read_turn); ``control`` are
+    the model's control tokens, which are escaped in tool results.
     """
 
     task: Task
     max_turns: int
     read: Callable[[str], tuple[Message, list[str]]] = read_turn
+    control: Sequence[str] = ()
     messages: list[Message] = field(default_factory=list)
     turns: int = 0
     stop: Stop | None = None
@@ -65,7 +67,7 @@ class Conversation:
         if failed := [execution for execution in executions if execution.fault in ("sandbox", "tool")]:
             self.stop, self.failure = "infrastructure", failed[0].error or ""
             return []
-        results = [format_tool_result(execution.text) for execution in executions]
+        results = [format_tool_result(execution.text, control=self.control) for execution in executions]
         self.messages += [{"role": "tool", "content": text} for text in results]
         return results
 

@@ -248,6 +248,9 @@ class ServedConversation:
         self.response += text if cut else text + END
         self.n_tokens += row["usage"]["completion_tokens"]
         raw = self.conversation.add_turn(text, cut)
+        thought, turn = message.get("reasoning_content") or message.get("reasoning"), self.conversation.messages[-1]
+        if isinstance(thought, str) and thought.strip():
+            turn.setdefault("reasoning_content", thought.strip().replace("<|", "< |"))
         (results,) = run_calls([(self.conversation, raw)], self.sandbox)
         if not results:
             return

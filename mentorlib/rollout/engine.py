@@ -17,6 +17,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..core import InputError
 from ..runs.progress import Sampling
 from .attention import common_prefix, forward, pack, packed_attention
 from .chat import turn_ends
@@ -153,6 +154,8 @@ class TorchEngine:
         while True:
             at = lengths[rows]
             tokens, chosen = (x.cpu() for x in sample(logits, temperature, numbers[rows, at].to(device)))
+            if chosen.isnan().any():
+                raise InputError("the model's logits are NaN: its training diverged; take a lower learning_rate")
             ids[rows, at], logprobs[rows, at], mask[rows, at] = tokens, chosen, 1
             lengths[rows] += 1
             tally.step(len(rows))
@@ -326,6 +329,7 @@ def sample(logits: Tensor, temperature: float, numbers: Tensor) -> tuple[Tensor,
         # number for each token of the vocabulary, which on a CPU takes longer than a small model's forward pass.
         reached = logprobs.exp().cumsum(-1)
         tokens = torch.searchsorted(reached, (1 - numbers[:, None]) * reached[:, -1:])
+        tokens = tokens.clamp(max=logits.shape[-1] - 1)  # beyond it where the logits are NaN
     else:
         tokens = logprobs.argmax(-1, keepdim=True)
     return tokens[:, 0], logprobs.gather(1, tokens)[:, 0]

@@ -11,7 +11,7 @@ from ..runs.progress import Sampling
 from ..sandbox.pool import Sandbox
 from ..task import SYSTEM, Task
 from .call_format import find_call_format
-from .chat import encode, prompt_ids, tool_turn
+from .chat import control_tokens, encode, prompt_ids, tool_turn
 from .conversation import Conversation, run_calls
 from .engine import Engine, Sampled
 
@@ -50,8 +50,9 @@ def run_rollouts(
     ids_of = {task.id: prompt_ids(tokenizer, task.prompt(system), list(task.toolbox.schemas)) for task in unique}
     prompts = [ids_of[task.id] for task in tasks]
     format = find_call_format(tokenizer)
+    control = control_tokens(tokenizer)
     conversations = [
-        Conversation(task, max_turns, partial(format.read_turn, tokenizer, list(task.toolbox.schemas)))
+        Conversation(task, max_turns, partial(format.read_turn, tokenizer, list(task.toolbox.schemas)), control)
         for task in tasks
     ]
     in_turns = [0] * len(tasks)  # sampled tokens in each row's closed turns

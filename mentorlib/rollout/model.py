@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core import InputError
@@ -47,7 +48,7 @@ def load_model(
         with waiting(f"loading {name}"):
             model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **gguf)
             tokenizer = AutoTokenizer.from_pretrained(where, **gguf)
-    except (OSError, ValueError, RuntimeError, KeyError) as e:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as e:
         reason = str(e).strip().splitlines()[0][:160] if str(e).strip() else e.__class__.__name__
         raise InputError(
             f"student {name!r} cannot be loaded ({reason}): give 'nano', a model folder, a .gguf file or a hub name"

@@ -13,8 +13,9 @@ def trajectory_row(task: Task, reference: Reference, trajectory: Trajectory, **m
 
     ``tokens`` (their texts) and ``logprobs`` (natural log, to 3 decimals; null where the token was not sampled, "nan"
     where the sampler gave no number) have one entry a token of the response; both are absent if the trajectory has no
-    token ids. ``failure`` is there only where the infrastructure failed, ``unjudged`` (why) only where the
-    answer could not be judged. ``more`` is added as it is.
+    token ids. ``teacher_calls`` is null where no teacher did the task, or only the names of its tools are known.
+    ``failure`` is there only where the infrastructure failed, ``unjudged`` (why) only where the answer could not be
+    judged. ``more`` is added as it is.
     """
     tokens: dict[str, Any] = {}
     if trajectory.tokens:
@@ -29,7 +30,7 @@ def trajectory_row(task: Task, reference: Reference, trajectory: Trajectory, **m
         "answer": task.answer,
         "metric": task.metric,
         "teacher_tools": reference.tools,
-        "teacher_calls": [vars(c) for c in reference.calls],
+        "teacher_calls": [vars(c) for c in reference.calls] if reference.messages else None,
         "teacher_results": reference.results,
         "tools": task.toolbox.names,
         "response": trajectory.response,

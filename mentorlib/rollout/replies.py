@@ -8,6 +8,8 @@ from ..core import Message, parse_call, parse_turn, thought_spans
 from ..runs.files import Row
 from ..sandbox.validate import check_value
 
+GARBLED = "garbled"  # how the text of an UnreadableReply begins that is no ErrorReply
+
 
 class UnreadableReply(ValueError):
     """A reply that is no chat completion; the text says in one line what it is, in the server's words if it has any."""
@@ -39,9 +41,9 @@ def parse_reply(text: str) -> dict[str, Any]:
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
-        raise UnreadableReply(f"garbled: no JSON: {_words(text)}") from None
+        raise UnreadableReply(f"{GARBLED}: no JSON: {_words(text)}") from None
     if not isinstance(body, dict):
-        raise UnreadableReply(f"garbled: no chat completion: {_words(text)}")
+        raise UnreadableReply(f"{GARBLED}: no chat completion: {_words(text)}")
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
     finish = choice.get("finish_reason")
@@ -59,7 +61,7 @@ def parse_reply(text: str) -> dict[str, Any]:
         usage = body.get("usage") or {}
         counts = {kind: max(0, int(usage.get(kind) or 0)) for kind in ("prompt_tokens", "completion_tokens")}
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise UnreadableReply(f"garbled: no chat completion: {_words(text)}") from None
+        raise UnreadableReply(f"{GARBLED}: no chat completion: {_words(text)}") from None
     return {"message": {**message, "role": "assistant"}, "finish": finish, "usage": counts}
 
 
@@ -121,8 +123,8 @@ def _wrapped(call: Any) -> Row:
     """A call in OpenAI's form: ``{"type": "function", "function": {"name", "arguments": JSON text}}``."""
     function = dict(call["function"] if isinstance(call.get("function"), dict) else call)
     given = next((function[key] for key in ("arguments", "parameters", "input") if key in function), None)
-    arguments = json.dumps(given) if isinstance(given, dict) else given
-    if not isinstance(function["name"], str) or not isinstance(arguments, str | None):
+    arguments = given if isinstance(given, str | None) else json.dumps(given)  # a list, say, is the model's own error
+    if not isinstance(function["name"], str):
         raise TypeError
     inner = {"name": function["name"], **({} if arguments is None else {"arguments": arguments})}
     if "function" in call and isinstance(call["function"], dict):

@@ -31,7 +31,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core import Execution, InputError
@@ -91,6 +91,7 @@ class Sandbox:
         self.layers = sorted(wanted)
         self.processes: set[WorkerProcess] = set()  # all that run, idle or busy
         self._closed = False
+        self._load_errors: dict[str, str | None] = {}  # of the tools' sources that were tried alone; None: it loads
         # By kind (declared tools, fork server): idle workers, and None for each that may still be started. The last in
         # is the first out, so that a worker is started only when all others are busy.
         self._idle: dict[bool, list[WorkerProcess | None]] = {fork: [None] * workers for fork in (False, True)}
@@ -139,7 +140,9 @@ class Sandbox:
         for i, job in enumerate(jobs):
             body = _encode(i, job)
             if len(body) > MAX_SOURCE:
-                executions[i] = Execution(error=f"the code is too long: at most {MAX_SOURCE:,} bytes", fault="model")
+                too_long = f"the code is too long: at most {MAX_SOURCE:,} bytes"
+                tools = job.name is not None and len(job.source.encode("utf-8", "surrogatepass")) > MAX_SOURCE // 2
+                executions[i] = Execution(error=too_long, fault="tool" if tools else "model")
             else:
                 waiting[job.isolate or job.name is None].append((i, body))
 
@@ -149,7 +152,7 @@ class Sandbox:
                     i, body = waiting[fork].popleft()
                 except IndexError:  # another thread took the last one
                     return
-                executions[i] = self._execute(fork, body, jobs[i].name is not None)
+                executions[i] = self._execute(fork, body, jobs[i])
 
         # One thread for each worker that has something to do. This thread is one of them: a single job, which is
         # what most callers have, then needs no other.
@@ -168,15 +171,31 @@ class Sandbox:
                 left.clear()  # after an error, or an interrupt, the helpers stop, too
         return executions
 
-    def _execute(self, fork: bool, body: bytes, declared: bool) -> Execution:
+    def _execute(self, fork: bool, body: bytes, job: Job) -> Execution:
         """Run a job on one worker, and after an infrastructure failure on another."""
         reason = ""
         for _ in range(2):
             try:
-                return self._attempt(fork, body, declared)
+                execution = self._attempt(fork, body, job.name is not None)
+                return self._blamed(execution, fork, job) if job.name is not None else execution
             except InfrastructureFailure as e:
                 reason = str(e)
         return Execution(error=f"the sandbox failed: {reason}", fault="sandbox")
+
+    def _blamed(self, execution: Execution, fork: bool, job: Job) -> Execution:
+        """The execution of a declared tool, charged to its source if that fails to load in the same way.
+
+        A call that used up its time, or ended its process, cannot say whether it was still loading.
+        """
+        error = execution.error or ""
+        if execution.fault != "model" or not (error.startswith("timed out") or "its process" in error):
+            return execution
+        if job.source not in self._load_errors:
+            probe = Job(f"{job.source}\n\ndef _load():\n    return None\n", "_load")
+            self._load_errors[job.source] = self._attempt(fork, _encode(0, probe), True).error
+        if (why := self._load_errors[job.source]) is None:
+            return execution
+        return replace(execution, error=f"the tools' source does not load: {why}", fault="tool")
 
     def _attempt(self, fork: bool, body: bytes, declared: bool) -> Execution:
         with self._lock:

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import json
 import re
+import symtable
 import sys
 import textwrap
 import types
@@ -20,6 +21,7 @@ from .hints import HintError, Scope, hint_schema, module_statements
 from .validate import Schema
 
 MAX_DOCSTRING = 10_000  # characters, of a tool that someone else wrote
+MAX_TOOLS = 500_000  # bytes of a toolbox's source; the rest of a request (pool.MAX_SOURCE) is for the call
 
 
 def error_text(error: Exception) -> str:
@@ -39,7 +41,14 @@ def self_contained_source(functions: Sequence[Callable[..., Any]]) -> str:
             name = getattr(function, "__name__", repr(function))
             raise InputError(f"tool {name:.60}: a tool is a plain function: define it with `def` in a file or cell")
         _add_source(function.__name__, function, pieces)
-    return "\n\n".join(pieces.values()) + "\n"
+    source = "\n\n".join(pieces.values()) + "\n"
+    if (size := len(source.encode("utf-8", "surrogatepass"))) > MAX_TOOLS:
+        largest = max(pieces, key=lambda name: len(pieces[name]))
+        raise InputError(
+            f"the tools' source is {size:,} bytes long, most of them {largest}: at "
+            f"most {MAX_TOOLS:,}, since it goes into the sandbox with every call"
+        )
+    return source
 
 
 def _add_source(name: str, value: Any, pieces: dict[str, str]) -> None:
@@ -65,8 +74,18 @@ def _add_source(name: str, value: Any, pieces: dict[str, str]) -> None:
         if not isinstance(tree, ast.FunctionDef | ast.ClassDef) or tree.name != name:
             raise InputError(f"{name}: a tool and what it uses must be plain functions under their own names")
         pieces[name] = ""  # stops recursion between functions that call each other
+        outer = set(value.__code__.co_freevars) - {name} if isinstance(value, types.FunctionType) else set()
+        if outer:
+            raise InputError(
+                f"{name}: it uses {', '.join(sorted(outer))} of the function that made it, which cannot be carried "
+                "into the sandbox: define it at the top level"
+            )
         scope = vars(sys.modules[module]) if module in sys.modules else getattr(value, "__globals__", {})
-        for used in sorted(_names_in(tree)):
+        try:
+            used_names = sorted(_names_in(source, tree))
+        except SyntaxError as e:  # such as nonlocal of an outer function's name
+            raise InputError(f"{name}: its source cannot be read alone: {error_text(e)}") from None
+        for used in used_names:
             if used in scope and used != name:
                 _add_source(used, scope[used], pieces)
         del pieces[name]
@@ -101,14 +120,20 @@ def _add_alias(name: str, text: str, pieces: dict[str, str]) -> None:
     pieces[name] = f"{name} = {text}"
 
 
-def _names_in(tree: ast.AST) -> set[str]:
-    """The names that a definition uses, those in quoted hints included."""
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+def _names_in(source: str, tree: ast.AST) -> set[str]:
+    """The names that a definition takes from its module, those in quoted hints included; not its own arguments."""
+    names, tables = set(), [symtable.symtable(source, "<tool>", "exec")]
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        top = table.get_type() in ("module", "class")  # a class body reads a name of its module that it also sets
+        names |= {s.get_name() for s in table.get_symbols() if s.is_global() or (top and s.is_referenced())}
     for node in ast.walk(tree):
         hint = getattr(node, "annotation", None)
         if isinstance(hint, ast.Constant) and isinstance(hint.value, str):
             with contextlib.suppress(SyntaxError, ValueError):
-                names |= _names_in(ast.parse(hint.value, mode="eval"))
+                quoted = ast.walk(ast.parse(hint.value, mode="eval"))
+                names |= {part.id for part in quoted if isinstance(part, ast.Name)}
     return names
 
 

@@ -85,6 +85,8 @@ def check_settings(
     _check_numbers(method, numbers)
     if launcher not in ("", "accelerate"):
         raise InputError(f'launcher={launcher!r}: choose "accelerate", or "" to train in this process')
+    if numbers.get("processes", 1) > 1 and not launcher:
+        raise InputError(f"processes={numbers['processes']} is for launcher=accelerate: give that, or leave it out")
     if accelerate_config and not Path(accelerate_config).is_file():
         raise InputError(f"accelerate_config={accelerate_config}: no such file; `accelerate config` writes one")
     processes = numbers.get("processes", 1) if launcher and not accelerate_config else world_size()

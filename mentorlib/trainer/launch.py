@@ -103,7 +103,7 @@ def train(
 
 
 def _is_trained(run: Run) -> bool:
-    """Whether an attempt that did not end had trained by the same parameters; what training by others left is removed."""
+    """Whether an attempt that did not end had trained by these parameters; what training by others left is removed."""
     functions: dict[str, Callable[..., Any]] = {"grpo": train_grpo, "sft": train_sft, "gkd": train_sft}
     method = run.params.get("method", "none")
     names = {

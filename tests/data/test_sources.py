@@ -318,6 +318,7 @@ def test_own_tasks(tmp_path, sandbox):
     bad.append(json.dumps({"question": "q", "answer": "1", "tools": ["nope"]}))
     bad.append(json.dumps({"question": "q", "answer": "1", "metric": "calls"}))
     rows[9] |= {"metric": "text"}
+    rows[8] |= {"answer": 10**400}
     (folder / "tasks.jsonl").write_text("\n".join([*map(json.dumps, rows), *bad]))
     with pytest.raises(InputError, match=r"tools\.py: cannot be read"):
         own.read_own(folder)
@@ -339,6 +340,12 @@ def test_own_tasks(tmp_path, sandbox):
     ]
     assert [t.metric for t, _ in pairs] == ["answer"] * 9 + ["text"]
     assert len(verify_references(pairs, sandbox)[0]) == 10
+
+
+def test_a_file_that_is_not_csv_is_a_one_line_error(tmp_path):
+    (tmp_path / "train.csv").write_text("Question,Numbers,Equation,Answer\n" + "a" * 200_000 + ",1,1,1\n")
+    with pytest.raises(InputError, match=r"train.csv, line 1: not CSV \(field larger"):
+        read_sources([f"mawps:{tmp_path / 'train.csv'}"])
 
 
 @pytest.mark.parametrize(

@@ -339,6 +339,20 @@ def test_options_that_a_suite_has_not_are_named(suite, options, words):
 BENCHMARK = (Path(__file__).parents[2] / "docs" / "benchmark.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("suite", "options", "words"),
+    [
+        ("unseen", {"n_tools": 20}, "suite 'unseen' draws no task with {'n_tools': 20}: Sample larger"),
+        ("retrieval", {"hops": (4, 4)}, "suite 'retrieval' draws no task with"),
+        ("calculator", {"several": False, "calls": (7, 8)}, "no such problem in 500 draws: several=False"),
+    ],
+)
+def test_options_with_which_no_task_can_be_drawn(suite, options, words, monkeypatch):
+    monkeypatch.setattr("mentorlib.data.suites.calculator.DRAWS", 500)
+    with pytest.raises(InputError, match=re.escape(words)):
+        generate(suite, 1, **options)
+
+
 def test_the_table_names_every_suite():
     assert re.findall(r"^\| `(\w+)` \|", BENCHMARK, re.MULTILINE) == list(SUITES)
 

@@ -1,19 +1,21 @@
 """A sampled teacher: which samples are kept, and what is counted."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from faults import NANO
 
 from mentorlib import TorchEngine, load_model
-from mentorlib.core import InputError, Reference, Trajectory
+from mentorlib.core import Execution, InputError, Reference, Trajectory
 from mentorlib.data.problem import reference_from_calls
 from mentorlib.data.suites import generate
 from mentorlib.data.suites.calculator import CALCULATOR
 from mentorlib.data.teacher import agreement, distill, load_teacher, select_references
 from mentorlib.rollout.endpoint import Endpoint
 from mentorlib.runs.run import Run
+from mentorlib.sandbox.toolbox import Toolbox
 from mentorlib.task import Task
 
 
@@ -113,6 +115,28 @@ def test_a_teacher_that_never_calls_a_tool_is_said_and_its_samples_kept(sandbox,
     rows = run.read_rows("samples.jsonl")
     assert [(row["task_id"], row["sample"]) for row in rows] == [(t.id, i) for t, _ in pairs for i in (0, 1)]
     assert all(row["correct"] for row in rows)
+
+
+def test_samples_are_kept_though_the_sandbox_fails_on_them(sandbox, tmp_path):
+    pairs = generate("calculator", 1, split="train")
+    run = Run("failed", tmp_path)
+    broken = SimpleNamespace(run_many=lambda jobs: [Execution(error="too busy", fault="sandbox") for _ in jobs])
+
+    def teacher(tasks, sandbox, **limits):
+        return [trajectory_of(task, [("add", {"a": 1, "b": 2}, "3")], task.answer) for task in tasks]
+
+    with pytest.raises(InputError, match=r"the sandbox failed on a call \(too busy\): run the same again"):
+        distill(teacher, pairs, broken, run=run, samples=1)
+    assert len(run.read_rows("samples.jsonl")) == 1
+
+
+def test_an_objects_json_may_contain_the_answer(sandbox):
+    doc = '"""Area.\n\n    Args:\n        width: metres\n    """'
+    source = f'def area(width: int) -> dict:\n    {doc}\n    return {{"m2": width * 4}}'
+    task = Task("t", "How large?", "12", Toolbox.from_source("rooms", source), "rooms", split="train")
+    sample = trajectory_of(task, [("area", {"width": 3}, '{"m2": 12}')], "12")
+    kept, rejected, _ = select_references([task], [sample], sandbox)
+    assert len(kept) == 1 and not rejected
 
 
 def test_a_local_teacher_is_held_in_bfloat16_if_asked(tmp_path):

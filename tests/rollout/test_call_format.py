@@ -225,6 +225,19 @@ def test_a_broken_call_is_malformed_and_an_answer_is_none(tokenizer, name):
     assert not raw and message["content"].startswith("The answer is \\boxed{5}.")
 
 
+@pytest.mark.parametrize("name", ["qwen3_5_think", "glm4moe"])
+def test_a_box_in_the_thought_of_a_broken_turn_is_no_answer(tokenizer, name):
+    use(tokenizer, name)
+    use_training(tokenizer)
+    format = find_call_format(tokenizer)
+    opened = "" if format.opening.endswith("<think>\n") else "<think>\n"
+    message, raw = read(
+        tokenizer, f"{opened}I guess \\boxed{{5}}.\n</think>\n\n{format.marker}get_area\n<arg_key>width"
+    )
+    assert not raw and "<tool_call>" in message["content"] and "boxed" not in message["content"]
+    assert "boxed" in message["reasoning_content"]
+
+
 @pytest.mark.parametrize("name", ["llama3_2", "lfm2_2_5", "qwen3_5_think", "gptoss", "gemma4", "glm4moe"])
 def test_no_text_raises(tokenizer, name):
     use(tokenizer, name)

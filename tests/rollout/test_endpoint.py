@@ -297,6 +297,9 @@ def test_the_key_is_stored_and_shown_nowhere(proxy, tasks, sandbox, tmp_path, mo
     assert kept and CANARY.encode() not in kept
     assert CANARY not in repr(policy) + repr(vars(policy)) + repr(vars(policy.client)) + "".join(capfd.readouterr())
     assert redact_key(f"you sent {CANARY}") == "you sent [OPENAI_API_KEY]"
+    monkeypatch.setenv("OPENAI_API_KEY", "x")  # a local server's: it is in any text
+    assert redact_key("\\boxed{3}") == "\\boxed{3}"
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     run = Run("x", tmp_path)
     for make in (
         lambda url: Endpoint(url, "m", run),
@@ -370,7 +373,6 @@ def test_calls_in_the_text_count():
         *('{"choices": [{"message": {"content": "x", "n": NaN}}]}', '{"error": {"code": 429}}', "[" * 100_000),
         '{"choices": [{"message": {"content": "x"}}], "usage": {"completion_tokens": 1e999}}',
         '{"choices": [{"message": {"content": "x", "deep": ' + "[" * 400 + "]" * 400 + "}}]}",
-        json.dumps({"choices": [{"message": call(3)}]}),
     ],
 )
 def test_a_garbled_reply_is_named(text):
@@ -516,6 +518,34 @@ def test_what_a_server_refuses_is_an_infrastructure_failure_in_its_words(
     server.shutdown()
     (row,) = policy.run.read_rows("refused.jsonl")
     assert why in row["why"] and CANARY not in json.dumps(row)
+
+
+def test_a_conversation_whose_reply_stays_unreadable_does_not_end_a_rerun(tasks, sandbox, tmp_path, monkeypatch):
+    monkeypatch.setattr("mentorlib.rollout.chat_client.MAX_HTTP_500_TRIES", 2)
+    unreadable = said(content=0)
+    for replies in ([said(content="\\boxed{5}"), unreadable], [unreadable]):
+        server = Scripted(*replies)
+        policy = Endpoint(server.url, "m", Run("run", tmp_path), concurrency=1)
+        assert [t.stop for t in policy(tasks[:2], sandbox)] == ["answered", "infrastructure"]
+        server.shutdown()
+
+
+def test_arguments_that_are_no_object_are_the_models_error(tasks, sandbox, tmp_path):
+    call = {"id": "a", "type": "function", "function": {"name": "add", "arguments": [1, 2]}}
+    server = Scripted(said("tool_calls", tool_calls=[call]), said(content="\\boxed{5}"))
+    (done,) = Endpoint(server.url, "m", Run("run", tmp_path))(tasks[:1], sandbox)
+    server.shutdown()
+    assert done.stop == "answered" and done.messages[1]["content"].startswith("error")
+
+
+def test_a_served_teachers_thought_is_kept(tasks, sandbox, tmp_path):
+    add = {"id": "a", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 3}'}}
+    server = Scripted(
+        said("tool_calls", reasoning_content="I should add.", tool_calls=[add]), said(content="\\boxed{5}")
+    )
+    (done,) = Endpoint(server.url, "m", Run("run", tmp_path))(tasks[:1], sandbox)
+    server.shutdown()
+    assert done.messages[0]["reasoning_content"] == "I should add." and "reasoning_content" not in done.messages[2]
 
 
 def test_a_server_that_only_fails_ends_the_run_in_its_words(tasks, sandbox, tmp_path):

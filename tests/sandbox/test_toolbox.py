@@ -93,6 +93,85 @@ def test_functions_that_cannot_be_carried() -> None:
         del globals()["PATTERN"]
     with pytest.raises(InputError, match="tool helper: "):
         Toolbox.from_functions("bare", [helper])  # no docstring
+    with pytest.raises(InputError, match="scaled: it uses k of the function that made it"):
+        Toolbox.from_functions("made", [scaled_by(2)])
+    globals()["SHELF"] = ["a long text"] * 50_000
+    try:
+        with pytest.raises(InputError, match=r"source is 750,\d+ bytes long, most of them SHELF: at most 500,000"):
+            Toolbox.from_functions("kb", [find])
+    finally:
+        del globals()["SHELF"]
+
+
+LIMIT = 3
+
+
+class Box:
+    LIMIT = LIMIT
+
+
+def boxed_limit(x: int) -> int:
+    """Limit.
+
+    Args:
+        x: it
+    """
+    return Box.LIMIT + x
+
+
+def test_a_class_may_set_a_name_that_it_reads_and_a_local_function_call_itself(sandbox: Sandbox) -> None:
+    assert Toolbox.from_functions("limits", [boxed_limit]).call(raw("boxed_limit", x=1), sandbox).value == 4
+
+    def fact(x: int) -> int:
+        """Factorial.
+
+        Args:
+            x: it
+        """
+        return x * fact(x - 1) if x else 1
+
+    assert Toolbox.from_functions("facts", [fact]).call(raw("fact", x=3), sandbox).value == 6
+
+
+def scaled_by(k: int) -> Any:
+    def scaled(x: int) -> int:
+        """Scale.
+
+        Args:
+            x: it
+        """
+        return k * x
+
+    return scaled
+
+
+def find(query: str) -> list[str]:
+    """Find.
+
+    Args:
+        query: it
+    """
+    return [text for text in SHELF if query in text]  # noqa: F821
+
+
+def area(width: float, height: float = 2) -> float:
+    """Area.
+
+    Args:
+        width: metres
+        height: metres
+    """
+    product = width * height
+    return product
+
+
+def test_a_tools_own_names_are_not_those_of_its_module(sandbox: Sandbox) -> None:
+    globals().update(width=object(), product=object())
+    try:
+        box = Toolbox.from_functions("rooms", [area])
+    finally:
+        del globals()["width"], globals()["product"]
+    assert box.call(raw("area", width=3), sandbox).value == 6
 
 
 @pytest.mark.parametrize(

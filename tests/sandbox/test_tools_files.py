@@ -339,6 +339,10 @@ def test_results_are_converted(returned: str, value: Any, sandbox: Sandbox) -> N
         (tool("int", "return {(1, 2): 3}"), "tool", "the result has a key of type tuple"),
         (tool("int").replace("import numpy as np", "import nosuch"), "tool", "No module named 'nosuch'"),
         (tool("int") + "del f\n", "tool", "defines no function 'f'"),
+        (tool("int") + "import time\ntime.sleep(9)\n", "tool", "does not load: timed out after"),
+        (tool("int") + "import os\nos._exit(3)\n", "tool", "does not load: "),
+        (tool("int", "import time\n    time.sleep(9)"), "model", "timed out after"),
+        (tool("int", "import os\n    os._exit(3)"), "model", "its process"),
         (tool("int", "return (-8) ** 0.5"), "model", "complex"),  # of the numbers that it was given
         (tool("int", "return float('nan')"), "model", "not a finite number"),
         (tool("int", "return itertools.count()"), "model", "too large"),

@@ -5,6 +5,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ SOURCES: dict[str, tuple[Reader, dict[str, str]]] = {
     "gsm8k": (gsm8k.read_gsm8k, gsm8k.ABOUT),
     "gsm8k_test": (gsm8k.read_gsm8k_test, gsm8k.ABOUT_TEST),
     "mawps": (word_problems.read_mawps, word_problems.ABOUT_MAWPS),
-    "mawps_test": (word_problems.read_mawps_test, word_problems.ABOUT_MAWPS),
+    "mawps_test": (partial(word_problems.read_mawps, suite="mawps_test", split="eval"), word_problems.ABOUT_MAWPS),
     "svamp": (word_problems.read_svamp, word_problems.ABOUT_SVAMP),
     "math500": (math500.read_math500, math500.ABOUT),
     "bfcl": (bfcl.read_bfcl, bfcl.ABOUT),
@@ -30,6 +31,16 @@ SOURCES: dict[str, tuple[Reader, dict[str, str]]] = {
     "mentor": (mentor.read_mentor, mentor.ABOUT),
     "own": (own.read_own, own.ABOUT),
 }
+
+
+def split_source(source: str) -> tuple[str, str]:
+    """The name and the path in ``name:path``; InputError for an unknown name, or none but gsm8k's path."""
+    name, _, path = source.partition(":")
+    if name not in SOURCES:
+        raise InputError(f"source {source!r}: write name:path, with one of {', '.join(SOURCES)}")
+    if not path and name != "gsm8k":
+        raise InputError(f"source {source!r}: add its path: {name}:PATH")
+    return name, path
 
 
 def read_sources(
@@ -53,11 +64,7 @@ def read_sources(
     rejected: list[RejectedRow] = []
     cards: list[dict[str, Any]] = []
     for source in sources:
-        name, _, given = source.partition(":")
-        if name not in SOURCES:
-            raise InputError(f"source {source!r}: write name:path, with one of {', '.join(SOURCES)}")
-        if not given and name != "gsm8k":
-            raise InputError(f"source {source!r}: add its path: {name}:PATH")
+        name, given = split_source(source)
         path = Path(given) if given else gsm8k.find_training_file(Path(downloads))
         reader, about = SOURCES[name]
         usable, unusable = reader(path)

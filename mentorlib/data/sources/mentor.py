@@ -71,9 +71,9 @@ def mentor_pair(row: Row, where: str, toolboxes: dict[tuple[str, str], Toolbox])
 
 
 def _is_answer(gold: Any) -> bool:
-    if isinstance(gold, int | float):
-        return math.isfinite(gold) and not isinstance(gold, bool)
-    return isinstance(gold, str)
+    if isinstance(gold, float):
+        return math.isfinite(gold)
+    return isinstance(gold, str | int) and not isinstance(gold, bool)
 
 
 def _parsed(value: Any) -> Any:

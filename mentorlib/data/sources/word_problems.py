@@ -6,7 +6,7 @@ import re
 from functools import partial
 from pathlib import Path
 
-from ...core import Execution
+from ...core import Execution, InputError
 from ...task import Pair, Task
 from ..check_references import RejectedRow, parse_number, same_number
 from ..problem import reference_from_calls
@@ -92,11 +92,9 @@ def read_svamp(path: Path) -> tuple[list[Pair], list[RejectedRow]]:
 def read_mawps(path: Path, suite: str = "mawps", split: str = "train") -> tuple[list[Pair], list[RejectedRow]]:
     """Read a CSV file of MAWPS; raises InputError if there is no such file or no usable row."""
     lines = csv.DictReader(io.StringIO(read_text(path, "a CSV file of MAWPS")))
-    rows: list[Located] = [(f"{path.name}:{lines.line_num}", row) for row in lines]
+    try:
+        rows: list[Located] = [(f"{path.name}:{lines.line_num}", row) for row in lines]
+    except csv.Error as error:  # such as a field of more than 131,072 characters
+        raise InputError(f"{path}, line {lines.line_num}: not CSV ({error}): fix or remove the line") from None
     convert = partial(mawps_pair, suite=suite, split=split)
     return convert_file(path, rows, convert, "a MAWPS row {Question, Numbers, Equation, Answer}")
-
-
-def read_mawps_test(path: Path) -> tuple[list[Pair], list[RejectedRow]]:
-    """Read a CSV file of MAWPS for evaluation, such as its dev.csv."""
-    return read_mawps(path, "mawps_test", "eval")

@@ -133,8 +133,12 @@ def _draw(
         if isinstance(problem, Problem):
             return problem, problem.split
     except (Exception, SystemExit) as error:
-        if not (file := function_file(place)) or isinstance(error, InputError):
+        if isinstance(error, InputError):
             raise
+        if not (file := function_file(place)):
+            raise InputError(
+                f"suite {place!r} draws no task with {dict(options)}: {describe_error(error, '')}; give other options"
+            ) from None
         raise InputError(f"suite={place} failed: {describe_error(error, file)}: mend it, then run it again") from None
     shown = " ".join(repr(problem).split())
     raise InputError(

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ...core import display_number
+from ...core import InputError, display_number
 from ...sandbox.toolbox import Toolbox
 from ..problem import ExecutedCall, Problem
 from ..tools import calculator as tools
 
 CALCULATOR = Toolbox.from_functions("calculator", tools.TOOLS)
 FUNCTIONS: dict[str, Callable[..., Any]] = {f.__name__: f for f in tools.TOOLS}
+DRAWS = 100_000  # for one problem; two to five seconds
 VALUE = "$value"  # in a step's arguments: the running value; "$1" is the result of the step's first call
 
 Plan = list[tuple[str, dict[str, Any]]]  # calls before they are executed: tool name, arguments
@@ -290,7 +291,7 @@ def draw(
         noise: probability, at each step, that the teacher makes a needless call first.
     """
     sentences = wording or {kind: texts[held_out_wording] for kind, texts in WORDING.items()}
-    while True:
+    for _ in range(DRAWS):
         drawn = _draw_steps(rng, calls, sentences)
         if drawn is None:
             continue
@@ -305,6 +306,8 @@ def draw(
         rng.shuffle(offered)
         if several is None or several is (len(set(right_paths(steps, answer))) > 1):
             break
+    else:
+        raise InputError(f"no such problem in {DRAWS:,} draws: several={several} with calls={calls}: give fewer calls")
     executed = _teacher_calls(rng, steps, offered, varied, noise)
     key = tuple((s.kind, s.numbers) for s in steps)
     return WordProblem(" ".join(parts), executed, answer, CALCULATOR.subset(offered), key, steps)

@@ -238,7 +238,7 @@ def _view(
     files = sorted(str(path.relative_to(opened.path)) for path in found)
     if not rows and not files:
         raise InputError(f"{opened.path}: no trajectories in it (eval/*.jsonl, rollouts.jsonl)")
-    if rows and not (opened.path / rows).is_file():
+    if rows and (Path(rows).is_absolute() or not (opened.path / rows).is_file()):
         raise InputError(f"{opened.path}: no rows {rows!r}; there are: {', '.join(files) or 'none'}")
     if text:
         _print_trajectories(opened, files, rows or files[0], where, number)
@@ -268,11 +268,11 @@ def _open_page(run: Run, file: str, where: str, output: str) -> None:
     from .lab.report import viewer
     from .runs.query import select_rows
 
-    rows = analysis.load.trajectories([run.path.name], run.path.parent)
-    if file:
-        rows = rows[rows["where"].str.startswith(f"{run.path.name}/{file}:")]
+    name, root = run.path.name, run.path.parent
+    rows = analysis.load.read([name], root, Path(file).as_posix()) if file else analysis.load.trajectories([name], root)
     if where:
-        rows = rows[rows["where"].isin({row["where"] for row in select_rows(rows.to_dict("records"), where)})]
+        known = [{k: v if v == v else None for k, v in row.items()} for row in rows.to_dict("records")]  # it is NaN
+        rows = rows[rows["where"].isin({row["where"] for row in select_rows(known, where)})]
     page = viewer.write_trajectories(output or run.path / "trajectories.html", rows, f"Trajectories of {run.name}")
     print(f"{len(rows)} trajectories: {page}", file=_beside(output))
     if not output and not webbrowser.open(page.resolve().as_uri()):

@@ -127,6 +127,13 @@ def test_view_writes_a_page_and_opens_it(capfd, monkeypatch, tmp_path):
     assert len(opened) == 1
     wrong = [row for row in Run.open("grpo-exact").read_rows("eval/longer.jsonl") if not row["correct"]]
     assert f"{len(wrong)} trajectories: w.html" in capfd.readouterr().out and Path("w.html").exists()
+    samples = tmp_path / "runs/grpo-exact/eval/samples/longer.jsonl"  # beside the rows that the page of a run has
+    samples.parent.mkdir()
+    samples.write_bytes((tmp_path / "runs/grpo-exact/eval/longer.jsonl").read_bytes())
+    assert main(["view", "grpo-exact", "-o", "s.html", "--rows", "./eval/samples/longer.jsonl"]) == 0
+    assert "5 trajectories: s.html" in capfd.readouterr().out
+    assert main(["view", "grpo-exact", "-o", "t.html", "--where", "len(terms) > 1"]) == 0  # evaluated rows have none
+    assert "72 trajectories: t.html" in capfd.readouterr().out
 
 
 def test_score(capfd):

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from numbers import Integral
 from pathlib import Path
 from typing import Any, get_args
 
@@ -109,18 +110,9 @@ def _score_row(
     """The row with ``scores``, and the scores by all rewards that it has the keys for."""
     row = _parse_row(line)
     reference = stored_reference(row)
-    text = row["response"]
-    if ended := _ended(row):
-        text = end_response(text)
+    trajectory = stored_trajectory(row)
     if version == "official" and isinstance(row.get("prompt"), str):
-        text = row["prompt"] + text
-    trajectory = Trajectory.from_response(text, reference.task_id)
-    if isinstance(row.get("n_tokens"), int):
-        trajectory.sampled_by_server = row["n_tokens"]
-    if row.get("stop") == "infrastructure":
-        trajectory.stop = "infrastructure"
-    elif not ended:
-        trajectory.stop = "length"
+        trajectory.response = row["prompt"] + trajectory.response
     scores = {}
     for reward in rewards:
         if missing := reward.missing(reference):
@@ -141,6 +133,28 @@ def _score_row(
         for name, score in scores.items()
     }
     return row, list(scores.values())
+
+
+def stored_trajectory(row: Mapping[str, Any]) -> Trajectory:
+    """The trajectory of a stored row, without token ids, but their number.
+
+    From its ``messages``, whatever the model's format; where these are not a run's (from the first assistant turn on),
+    from the text of the response.
+    """
+    ended, text, task = _ended(row), row["response"], str(row.get("task_id", ""))
+    if ended:
+        text = end_response(text)  # of a model with another end token
+    if _is_turns(row.get("messages")) and row.get("stop") in get_args(Stop):
+        trajectory = Trajectory(task, list(row["messages"]), text, row["stop"])
+    else:
+        trajectory = Trajectory.from_response(text, task)
+        if row.get("stop") == "infrastructure":
+            trajectory.stop = "infrastructure"
+        elif not ended:
+            trajectory.stop = "length"
+    if isinstance(row.get("n_tokens"), Integral):
+        trajectory.sampled_by_server = int(row["n_tokens"])
+    return trajectory
 
 
 def _ended(row: Mapping[str, Any]) -> bool | None:
@@ -167,6 +181,20 @@ def _is_calls(value: Any) -> bool:
         and all(isinstance(call, dict) and _is_text(call.get("name")) for call in value)
         and all(isinstance(call.get("arguments"), dict) for call in value)
     )
+
+
+def _is_turns(value: Any) -> bool:
+    """Whether these are assistant and tool messages as a run stores them: calls as objects, contents as texts."""
+
+    def is_turn(message: Any) -> bool:
+        if not isinstance(message, dict) or message.get("role") not in ("assistant", "tool"):
+            return False
+        calls = message.get("tool_calls") or []
+        if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+            return False
+        return _is_text(message.get("content")) and _is_calls([call.get("function") for call in calls])
+
+    return isinstance(value, list) and bool(value) and all(map(is_turn, value))
 
 
 _REQUIRED = ("response", "answer", "teacher_tools")
@@ -204,11 +232,12 @@ def stored_reference(row: Mapping[str, Any]) -> Reference:
     """The teacher's part of a stored row, as far as the row holds it.
 
     Its messages have the calls and the results that the row gives, so that ``Reward.missing`` can tell what it lacks.
+    ``teacher_calls`` of null and no ``teacher_tools`` say that there is no teacher; without the key, that it used none.
     """
-    calls, results = row.get("teacher_calls"), row.get("teacher_results")
-    known = bool(calls) or not row["teacher_tools"]
-    calls = [Call(call["name"], call["arguments"]) for call in calls or ()]
+    stored, results = row.get("teacher_calls", []), row.get("teacher_results")
+    known = bool(stored) or (stored is not None and not row["teacher_tools"])
+    calls = [Call(call["name"], call["arguments"]) for call in (stored if isinstance(stored, list) else ())]
     messages = [{"role": "assistant", "content": "", "tool_calls": [call.message for call in calls]}] if known else []
-    messages += tool_messages(results or [])
+    messages += tool_messages(results if isinstance(results, list) else [])
     names_only = [Call(name, {}) for name in row["teacher_tools"]]
-    return Reference(str(row.get("task_id", "")), messages, calls or names_only, row["answer"])
+    return Reference(str(row.get("task_id", "")), messages, calls or names_only, str(row["answer"]))

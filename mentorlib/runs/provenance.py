@@ -22,13 +22,17 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str | None:
-    """The commit of the code, with "+dirty" when tracked files differ from it; None outside a git checkout."""
+    """The commit of the code, with "+dirty" when tracked files differ from it; None if no git repository tracks it.
+
+    Installed into a folder of another project's repository, it is not that project's code.
+    """
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
         return git("rev-parse", "HEAD") + ("+dirty" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -26,14 +26,15 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv},
     **{ast.USub: operator.neg},
 }
-_OF_NONE = (ast.Eq, ast.NotEq, ast.Is, ast.IsNot, ast.Not)  # the other operators give None for an operand of None
+_OF_NONE = (ast.Eq, ast.NotEq, ast.Is, ast.IsNot)  # the other operators give None for an operand of None
 
 
 def query_rows(rows: list[Row], query: str) -> tuple[Any, int]:
     """Compute e.g. ``mean(correct)`` or ``mean(stop == 'answered') where suite == 'calculator' and step >= 10``.
 
     The aggregate is mean, median, sum, min, max or count of a Python expression over each row: columns,
-    ``terms['tool']``, constants, comparisons, and / or / not, + - * /, len(). A column or key that a row lacks is None.
+    ``terms['tool']``, constants, comparisons, and / or / not, + - * /, len(). A column or key that a row lacks is None,
+    which and, or and not take as unknown, as SQL does.
     Rows whose expression is None (such as an answer that could not be judged) or that fail the condition are left out.
 
     Returns:
@@ -106,7 +107,14 @@ def _evaluate(node: ast.expr, row: Row) -> Any:
             except (LookupError, TypeError):
                 return None
         case ast.BoolOp(op, items):
-            return (all if isinstance(op, ast.And) else any)(_evaluate(item, row) for item in items)
+            decides = isinstance(op, ast.Or)  # what one item suffices to give
+            unknown = False
+            for item in items:
+                value = _evaluate(item, row)
+                if value is not None and bool(value) == decides:
+                    return decides
+                unknown |= value is None
+            return None if unknown else not decides
         case ast.UnaryOp(op, value) if type(op) in _OPERATORS:
             operands = [_evaluate(value, row)]
         case ast.Compare(left, [op], [right]) | ast.BinOp(left, op, right) if type(op) in _OPERATORS:

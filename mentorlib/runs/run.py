@@ -129,10 +129,16 @@ class Run:
             release_run(self.path)
 
     def uses(self, path: str | Path) -> Path:
-        """Record an input file's SHA-256 in run.json's ``data``. Returns its path. InputError if it is missing."""
+        """Record an input file's SHA-256 in run.json's ``data``. Returns its path. InputError if it is missing.
+
+        Of a file in another run's folder, that run's parameters are kept in ``inputs`` too, by its folder: what the
+        data are can then be told without it.
+        """
         if not os.path.isfile(path):
             raise InputError(f"{path}: no such file")
         self.info["data"][str(path)] = file_hash(path)
+        if (source := Path(path).parent / "run.json").exists():
+            self.info.setdefault("inputs", {})[str(source.parent)] = read_json(source).get("parameters")
         self._save()
         return Path(path)
 

@@ -5,11 +5,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from synthetic import make_runs
 from test_rewards import ANSWER, NEXT, call
 
-from mentorlib.core import END, InputError, Trajectory
+from mentorlib.core import END, Call, InputError, Reference, Trajectory
 from mentorlib.data.suites import generate
 from mentorlib.lab import analysis
 from mentorlib.rewards.official import CALCULATOR_TOOLS
@@ -41,6 +42,44 @@ def test_a_response_that_begins_like_a_tool_result_is_the_policy_s(tmp_path):
         {"response": text, "answer": "7", "teacher_tools": ["add"]} for text in (response, f"user\nWhat?{END}", ANSWER)
     ]
     assert score_file(write(tmp_path / "rows.jsonl", rows), tmp_path / "out.jsonl")["scored"] == 3
+
+
+def test_a_row_without_a_teacher_has_no_reward_that_compares_with_one(tmp_path: Path) -> None:
+    (task, reference), response = generate("calculator", 1)[0], f"\\boxed{{1}}{END}"
+    trajectory = Trajectory.from_response(response, task.id)
+    alone = trajectory_row(task, Reference(task.id, [], [], task.answer), trajectory)
+    names = trajectory_row(task, Reference(task.id, [], [Call("add", {})], task.answer), trajectory)
+    whole = trajectory_row(task, reference, trajectory)
+    assert alone["teacher_calls"] is None is names["teacher_calls"] and whole["teacher_calls"]
+    score_file(write(tmp_path / "rows.jsonl", [alone, names, whole]), tmp_path / "out.jsonl")
+    scored = [set(json.loads(line)["scores"]) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    needs = {kind: {name for name, reward in REWARDS.items() if reward.needs == kind} for kind in ("", "tools")}
+    assert scored == [needs[""], needs[""] | needs["tools"], set(REWARDS)]
+    frame = pd.DataFrame([row | analysis.outcomes.derived_columns(row) for row in (alone, names, whole)])
+    rescored = analysis.reward_effects.rescore(frame).groupby("row")["reward"].agg(set)
+    assert list(rescored) == scored
+
+
+def test_rows_of_other_formats_are_scored_by_their_messages(tmp_path: Path) -> None:
+    task, reference = generate("calculator", 1)[0]
+    text = "[TOOL_CALLS] add …</s>"  # Mistral's; from_response reads ChatML with Hermes's calls
+    trajectory = Trajectory(task.id, reference.messages, text, "answered")
+    row = trajectory_row(task, reference, trajectory)
+    score_file(write(tmp_path / "rows.jsonl", [row]), tmp_path / "out.jsonl")
+    scores = json.loads((tmp_path / "out.jsonl").read_text())["scores"]
+    assert {name: scores[name]["total"] for name in ("exact", "strict", "imitate")} == {
+        "exact": 1.1,
+        "strict": 1.1,
+        "imitate": 1.0,
+    }
+    chat = [{"role": "user", "content": "q"}, *reference.messages]  # not a run's: the response is read
+    score_file(write(tmp_path / "rows.jsonl", [row | {"messages": chat}]), tmp_path / "out.jsonl")
+    assert json.loads((tmp_path / "out.jsonl").read_text())["scores"]["imitate"]["total"] == 0
+    right = {"response": f"\\boxed{{5}}{END}", "answer": "5", "teacher_tools": [], "stop": "answered"}
+    for messages in ([], "x", [1], [{"role": "assistant", "content": "x", "tool_calls": "abc"}], [{"role": "tool"}]):
+        counts = score_file(write(tmp_path / "rows.jsonl", [right | {"messages": messages}]), tmp_path / "out.jsonl")
+        assert counts["scored"] == 1, messages
+        assert json.loads((tmp_path / "out.jsonl").read_text())["scores"]["sparse"]["total"] == 1
 
 
 def test_score_file(tmp_path: Path) -> None:

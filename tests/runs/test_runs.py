@@ -191,6 +191,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         ("count() where suite == 'a'", (2, 2)),
         ("count()", (3, 3)),
         ("mean(stop == 'answered')", (2 / 3, 3)),
+        ("mean(not correct)", (0.5, 2)),
+        ("mean(correct and step > 0)", (0.5, 2)),
+        ("count() where not correct", (1, 1)),
+        ("count() where late is not None and late > 1", (1, 1)),  # what decides ends it: 'x' > 1 is an error
+        ("count() where suite == 'c' and suite > 1", (0, 0)),
+        ("count() where correct or step == 2", (2, 2)),
         ("sum(terms['tool']) where suite in ['a', 'c'] and not correct", (0.0, 1)),
         ("mean(terms['tool'])", (0.25, 2)),
         ("max(len(calls) + 2 * step)", (7, 3)),

@@ -37,7 +37,7 @@ def evaluations(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataF
     ``runs`` are folder names under ``root``; none means every run there that has rows. Raises InputError if a folder, a
     file's JSON or a required key is missing, or if no run was evaluated.
     """
-    frame = _read(runs, root, "eval/*.jsonl")
+    frame = read(runs, root, "eval/*.jsonl")
     if frame.empty:
         raise InputError(f"{root}: none of these runs was evaluated (no eval/*.jsonl); run notebook 02_train first")
     return frame
@@ -48,17 +48,17 @@ def rollouts(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFram
 
     Runs that sample nothing in training (base, sft) add no rows; the columns are there even if the frame is empty.
     """
-    return _read(runs, root, "rollouts.jsonl")
+    return read(runs, root, "rollouts.jsonl")
 
 
 def along(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
     """All rows of evaluations along training (``eval_steps.jsonl``), each with its ``step``; may be empty."""
-    return _read(runs, root, "eval_steps.jsonl")
+    return read(runs, root, "eval_steps.jsonl")
 
 
 def samples(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
     """All rows sampled after training (``eval/samples/*.jsonl``, several a task); may be empty."""
-    return _read(runs, root, "eval/samples/*.jsonl")
+    return read(runs, root, "eval/samples/*.jsonl")
 
 
 def metrics(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
@@ -78,7 +78,7 @@ def metrics(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
 
 def trajectories(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame:
     """All stored rows of several runs: ``evaluations``, then ``rollouts``. Raises InputError if there are none."""
-    frames = [rows for pattern in ("eval/*.jsonl", "rollouts.jsonl") if len(rows := _read(runs, root, pattern))]
+    frames = [rows for pattern in ("eval/*.jsonl", "rollouts.jsonl") if len(rows := read(runs, root, pattern))]
     if not frames:
         raise InputError(f"{root}: no trajectories in these runs (eval/*.jsonl, rollouts.jsonl)")
     return pd.concat(frames, ignore_index=True)
@@ -118,9 +118,10 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
         raise InputError(f"{root}: no run folder with rows here: {hint}")
     frame = pd.DataFrame([_describe_run(name, root) for name in names])
     drawn: dict[str, str] = {}  # the first of the data sets that differ in their seed alone: no difference in method
-    for parameters in frame["parameters"]:
+    for parameters, inputs in zip(frame["parameters"], frame.pop("inputs"), strict=True):
         for key in {"data", "before_data"} & parameters.keys():
-            parameters[key] = drawn.setdefault(_data_settings(str(parameters[key]), root), str(parameters[key]))
+            data = str(parameters[key])
+            parameters[key] = drawn.setdefault(_data_settings(data, root, inputs), data)
     if not runs:
         order = frame["method"].map({"base": "0", "sft": "1"}).fillna(frame["method"])
         frame = frame.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
@@ -143,26 +144,33 @@ def _describe_run(name: str, root: Path) -> dict[str, Any]:
         raise InputError(f"{root / name}/run.json: no parameters in it; delete the folder and run it again")
     attempts = [info.get("created"), *(again.get("time") for again in info.get("reopened", []))]
     started, ended = (pd.Timestamp(time) if time else pd.NaT for time in (attempts[-1], info.get("finished")))
-    method, parameters = _method(parameters), dict(parameters)
+    method, parameters, inputs = _method(parameters), dict(parameters), dict(info.get("inputs") or {})
     student = Path(str(parameters.get("student")))
     before = student.parent if student.parent.exists() else root / student.parent.name
     if student.name == "model" and (before / "run.json").exists():  # trained by another run: compare its settings too
-        earlier = Run.open(before.name, before.parent).info["parameters"]
+        trained = Run.open(before.name, before.parent).info
+        earlier = trained["parameters"]
         if earlier.get("method", "none") != "none":
             method = f"{_method(earlier)}+{method}"
             parameters["student"] = earlier.get("student")
             parameters |= {f"before_{k}": v for k, v in earlier.items() if k not in _NOT_TRAINING}
+            inputs |= trained.get("inputs") or {}
     seconds = (ended - started).total_seconds()
     described = {"run": name, "method": method, "seed": parameters.get("seed", 0), "parameters": parameters}
+    described["inputs"] = inputs  # of this run and of the one that trained its student
     return described | {"status": info.get("status", ""), "seconds": seconds}
 
 
-def _data_settings(data: str, root: Path) -> str:
-    """What a data set was built with, but for the seed of its training tasks; its folder if nobody knows."""
+def _data_settings(data: str, root: Path, inputs: Mapping[str, Any]) -> str:
+    """What a data set was built with, but for the seed of its training tasks; its folder if nobody knows.
+
+    From the run that it is, or else from what the runs that use it recorded of it (``inputs`` of run.json).
+    """
     folder = Path(data) if Path(data).exists() else root / Path(data).name
-    if not (folder / "run.json").exists():
-        return data
-    parameters = Run.open(folder).info.get("parameters") or {}
+    if (folder / "run.json").exists():
+        parameters = Run.open(folder).info.get("parameters") or {}
+    else:
+        parameters = inputs.get(str(Path(data))) or {}
     return _canonical({k: v for k, v in parameters.items() if k not in ("run", "root", "seed")} or data)
 
 
@@ -180,7 +188,8 @@ def _short(value: Any) -> str:
 
 
 @gc_paused()
-def _read(runs: Sequence[str], root: str | Path, pattern: str) -> pd.DataFrame:
+def read(runs: Sequence[str], root: str | Path, pattern: str) -> pd.DataFrame:
+    """The rows of the files that match ``pattern`` in several runs' folders; may be empty."""
     rows: list[dict[str, Any]] = []
     for run in methods(runs, root).itertuples():
         for path in sorted((Path(root) / str(run.run)).glob(pattern)):
@@ -190,7 +199,10 @@ def _read(runs: Sequence[str], root: str | Path, pattern: str) -> pd.DataFrame:
                 if missing:
                     raise InputError(f"{root}/{where}: no key {missing[0]!r}; the row is not one that mentorlib wrote")
                 added = {"run": run.run, "method": run.method, "seed": run.seed, "where": where}
-                rows.append(row | added | derived_columns(row))
+                unknown: Any = None if row["teacher_tools"] else []  # of a row that an older library wrote
+                rows.append({"teacher_calls": unknown} | row | added | derived_columns(row))
     columns = [*_KEYS, *_ADDED, "sample", "n_tokens", *(_TRAINING if pattern == "rollouts.jsonl" else ())]
     frame = pd.DataFrame(rows)
+    if rows:  # pandas would write NaN for None, which says that no teacher did the task
+        frame["teacher_calls"] = pd.Series([row["teacher_calls"] for row in rows], frame.index, dtype=object)
     return frame.reindex(columns=[*dict.fromkeys([*columns, *frame.columns])])

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ...core import Call
@@ -15,6 +16,7 @@ OUTCOMES = {
     "right tools, wrong answer": "the last tool gave the right value, or the calls are the teacher's",
     "wrong argument": "the teacher's tools, called with other arguments than the teacher's",
     "wrong tool": "the tools used are not the teacher's: one missing, one too many, or another",
+    "wrong answer": "a wrong answer to a task that no teacher did",
     "tool error ignored": "answered although the last tool result is an error message",
     "invented tool": "a tool was called that the task does not offer",
     "malformed call": "a tool call that is not JSON, or is not closed",
@@ -29,7 +31,8 @@ def classify_outcome(row: Mapping[str, Any]) -> str:
 
     infrastructure failure; correct; invented tool; malformed call; ran out; gave up; then for a wrong answer: tool
     error ignored (the last tool result is an error); right tools, wrong answer (the last tool gave the gold value, or
-    the calls are the teacher's); wrong tool (another set of tools than the teacher's); wrong argument (the rest).
+    the calls are the teacher's); wrong answer (no teacher did the task); wrong tool (another set of tools than the
+    teacher's); wrong argument (the rest).
     """
     if row["stop"] == "infrastructure" or row["correct"] is None or row["correct"] != row["correct"]:
         return "infrastructure failure"
@@ -51,7 +54,20 @@ def classify_outcome(row: Mapping[str, Any]) -> str:
     calls, teacher_calls = call_counts(row["calls"]), call_counts(row.get("teacher_calls") or ())
     if (results and _same_value(results[-1], row["answer"])) or (calls and calls == teacher_calls):
         return "right tools, wrong answer"
+    if not has_teacher(row):
+        return "wrong answer"
     return "wrong argument" if {c["name"] for c in row["calls"]} == set(row["teacher_tools"]) else "wrong tool"
+
+
+def has_teacher(row: Mapping[str, Any]) -> bool:
+    """Whether a teacher did the row's task; one that used no tool did."""
+    return row.get("teacher_calls", []) is not None or bool(row["teacher_tools"])
+
+
+def with_teacher(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose task a teacher did."""
+    teachers = rows.reindex(columns=["teacher_calls", "teacher_tools"]).to_dict("records")
+    return rows[np.array([has_teacher(row) for row in teachers], bool)]
 
 
 def without_failures(rows: pd.DataFrame) -> pd.DataFrame:
@@ -62,15 +78,20 @@ def without_failures(rows: pd.DataFrame) -> pd.DataFrame:
 def derived_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     """What ``load`` adds to a stored row: outcome, n_calls, n_invented (calls of tools that the task does not offer),
     precision, recall, f1 of the set of tools called, invented ones included, against the teacher's, and agreement (the
-    same as f1 of calls by name, repeated ones counted: 1 where student and teacher call the same tools as often)."""
+    same as f1 of calls by name, repeated ones counted: 1 where student and teacher call the same tools as often). NaN
+    where no teacher did the task."""
     used, teacher = {call["name"] for call in row["calls"]}, set(row["teacher_tools"])
     hits = len(used & teacher)
     common = Counter(call["name"] for call in row["calls"]) & Counter(row["teacher_tools"])
     n = len(row["calls"]) + len(row["teacher_tools"])
-    return {
+    columns = {
         "outcome": classify_outcome(row),
         "n_calls": len(row["calls"]),
         "n_invented": sum(call["name"] not in row["tools"] for call in row["calls"]),
+    }
+    if not has_teacher(row):
+        return columns | dict.fromkeys(("precision", "recall", "f1", "agreement"), math.nan)
+    return columns | {
         "precision": hits / len(used) if used else math.nan if teacher else 1.0,
         "recall": hits / len(teacher) if teacher else math.nan if used else 1.0,
         "f1": 2 * hits / (len(used) + len(teacher)) if used or teacher else 1.0,

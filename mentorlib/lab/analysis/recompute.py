@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from ...core import InputError
+from ...rewards.reward import REWARDS
 from ...runs.functions import function_file
 from ...runs.query import query_rows, select_rows
 from ...runs.run import Run
@@ -71,8 +72,8 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {
     "version_difference_share": lambda runs, groups: reward_effects.version_difference_share(
         *(reward_effects.rescore(runs.subsample(groups), version) for version in ("official", "corrected"))
     ),
-    "counterfactual": lambda runs, groups: reward_effects.counterfactual(
-        reward_effects.rescore(load.subsample_groups(runs.rollouts(), groups))
+    "counterfactual": lambda runs, groups, rewards=(): reward_effects.counterfactual(
+        reward_effects.rescore(load.subsample_groups(runs.rollouts(), groups), rewards=[*REWARDS, *rewards])
     ),
 }
 

@@ -6,15 +6,13 @@ differ, which advantages each would have given, and which terms these consist of
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from numbers import Integral
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from ...core import Call, Reference, Trajectory, end_response, tool_messages
 from ...rewards.reward import OFFICIAL, REWARDS, Reward, get_reward
+from ...rewards.stored_rows import stored_reference, stored_trajectory
 from .outcomes import without_failures
 from .stats import wilson
 
@@ -24,7 +22,8 @@ def rescore(rows: pd.DataFrame, version: str = "corrected", rewards: Sequence[st
 
     In: rows of ``rollouts`` or ``evaluations``. Out, one row for each row and reward: row (index into ``rows``), run,
     method, step, group, correct, outcome, n_tokens, trained (the reward that the run was trained with), reward,
-    version, total, terms, weights (dicts by term), reason. Infrastructure failures are left out, as in training. A
+    version, total, terms, weights (dicts by term), reason. Infrastructure failures are left out, as in training, and a
+    reward on rows without what it compares with (a teacher, its calls or their results). A
     group of ``rollouts`` is scored as one, a row of ``evaluations`` alone. ``version`` is "corrected" or "official";
     no ``rewards`` means all. Raises InputError for an unknown name.
     """
@@ -38,8 +37,10 @@ def rescore(rows: pd.DataFrame, version: str = "corrected", rewards: Sequence[st
     for _, group in itertools.groupby(
         records, key=lambda item: (item[1].get("run"), item[1].get("step"), item[1].get("group", item[0]))
     ):
-        members = [(index, row, *from_row(row)) for index, row in group]
+        members = [(index, row, stored_trajectory(row), stored_reference(row)) for index, row in group]
         for reward in chosen:
+            if reward.missing(members[0][3]):  # such as a teacher
+                continue
             scores = [
                 reward(
                     trajectory,
@@ -61,21 +62,6 @@ def rescore(rows: pd.DataFrame, version: str = "corrected", rewards: Sequence[st
     return pd.DataFrame(scored, columns=columns)
 
 
-def from_row(row: Mapping[str, Any]) -> tuple[Trajectory, Reference]:
-    """The two objects that a reward reads, rebuilt from a stored row (without token ids, but their number)."""
-    calls, results = row.get("teacher_calls"), row.get("teacher_results")
-    if not isinstance(calls, list):
-        calls = [{"name": name, "arguments": {}} for name in row["teacher_tools"]]
-    messages = tool_messages(results if isinstance(results, list) else [])
-    task = str(row["task_id"])
-    reference = Reference(task, messages, [Call(c["name"], c["arguments"]) for c in calls], str(row["answer"]))
-    response = str(row["response"])
-    if row["stop"] not in ("length", "infrastructure"):
-        response = end_response(response)  # of a model with another end token
-    n_tokens = int(row["n_tokens"]) if isinstance(row.get("n_tokens"), Integral) else 0
-    return Trajectory(task, list(row["messages"]), response, row["stop"], sampled_by_server=n_tokens), reference
-
-
 def version_differences(official: pd.DataFrame, corrected: pd.DataFrame) -> pd.DataFrame:
     """Trajectories that the release and the corrected reward score differently. In: two results of ``rescore``.
 
@@ -94,12 +80,20 @@ def version_differences(official: pd.DataFrame, corrected: pd.DataFrame) -> pd.D
 def version_difference_share(official: pd.DataFrame, corrected: pd.DataFrame) -> pd.DataFrame:
     """How often release and corrected reward differ. In: two results of ``rescore`` on the same rows.
 
-    Out, a row for each reward and one for ``any``: reward, share (of trajectories), low, high (Wilson), n.
+    Out, a row for each reward that scored any and one for ``any``: reward, share (of the trajectories that both
+    scored), low, high (Wilson), n.
     """
-    differing, n = version_differences(official, corrected), corrected["row"].nunique()
+    differing, both = version_differences(official, corrected), official.merge(corrected, on=["row", "reward"])
     counts = differing.groupby("reward")["row"].nunique().to_dict()
-    counts = {"any": differing["row"].nunique()} | {r: counts.get(r, 0) for r in dict.fromkeys(official["reward"])}
-    table = [[reward, k / n if n else math.nan, *wilson(k, n), n] for reward, k in counts.items()]
+    scored = both.groupby("reward", sort=False)["row"].nunique().to_dict()
+    table = [
+        [reward, k / n, *wilson(k, n), n]
+        for reward, k, n in [
+            ("any", differing["row"].nunique(), both["row"].nunique()),
+            *((reward, counts.get(reward, 0), n) for reward, n in scored.items()),
+        ]
+        if n
+    ]
     return pd.DataFrame(table, columns=["reward", "share", "low", "high", "n"])
 
 
@@ -132,18 +126,19 @@ def counterfactual(scored: pd.DataFrame) -> pd.DataFrame:
         wide = group.pivot_table(index=[*place, "row"], columns="reward", values="advantage")
         if trained not in wide:
             continue
-        signs = np.sign(wide.where(wide.abs() > 1e-9, 0))
-        before = signs[trained]
         for name in dict.fromkeys(group["reward"]):
-            after = signs[name]
+            # Without tasks that one of the two cannot score, for lack of a teacher.
+            both = wide[[*dict.fromkeys([trained, name])]].dropna()
+            signs = np.sign(both.where(both.abs() > 1e-9, 0))
+            before, after = signs[trained], signs[name]
             groups = group[group["reward"] == name].groupby(place)["zero_variance"].first()
             table.append(
                 {"method": method, "trained": trained, "reward": name}
                 | {"sign_flips": float((before * after < 0).mean())}
                 | {"zeroed": float(((before != 0) & (after == 0)).mean())}
                 | {"became_nonzero": float(((before == 0) & (after != 0)).mean())}
-                | {"zero_variance": groups.mean(), "spearman": _spearman(wide[trained], wide[name], place)}
-                | {"n": len(wide)}
+                | {"zero_variance": groups.mean(), "spearman": _spearman(both[trained], both[name], place)}
+                | {"n": len(both)}
             )
     columns = [
         "method",

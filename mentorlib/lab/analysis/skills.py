@@ -7,6 +7,7 @@ import pandas as pd
 from scipy import special
 
 from .comparison import accuracy, comparable
+from .outcomes import with_teacher
 from .stats import by_group, tool_clusters
 
 
@@ -51,6 +52,7 @@ def pass_at_k(rows: pd.DataFrame) -> pd.DataFrame:
 
 def by_calls(rows: pd.DataFrame) -> pd.DataFrame:
     """``comparison.accuracy`` by method and ``calls``, how many the teacher made. In: rows of ``evaluations``."""
+    rows = with_teacher(rows)
     counted = rows.assign(calls=rows["teacher_tools"].map(len)).sort_values("calls", kind="stable")
     return accuracy(counted, by=["calls", "method"])
 
@@ -69,12 +71,13 @@ def habits(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
     def summarise(group: pd.DataFrame) -> dict[str, Any]:
-        teacher = group["teacher_tools"].map(len)
-        none = group[teacher == 0]
+        taught = with_teacher(group)
+        teacher = taught["teacher_tools"].map(len)
+        none = taught[teacher == 0]
         quiet = none["n_calls"].eq(0)
         return (
             {"failed": group["erred"].mean(), "recovered": group.loc[group["erred"], "correct"].mean()}
-            | {"more_calls": (group["n_calls"] > teacher)[teacher > 0].mean()}
+            | {"more_calls": (taught["n_calls"] > teacher)[teacher > 0].mean()}
             | {"abstained": quiet.mean(), "abstained_right": (quiet & none["correct"].eq(1)).mean()}
             | {"n": len(group)}
         )

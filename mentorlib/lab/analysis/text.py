@@ -1,7 +1,7 @@
 """Numbers and links as people read them: percentages, tables of strings, addresses of trajectories."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -52,8 +52,17 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({name: [write(v, str(name)) for v in table[name]] for name in table}, index=table.index)
 
 
-def verdicts(planned: pd.DataFrame, checks: pd.DataFrame) -> list[str]:
-    """A sentence for each planned contrast. In: ``comparison.planned`` and the ``treatment.pairs`` it was given."""
+def verdicts(
+    planned: pd.DataFrame,
+    checks: pd.DataFrame,
+    contrasts: Sequence[Sequence[str]] = (),
+    methods: Iterable[str] = (),
+) -> list[str]:
+    """A sentence for each planned contrast. In: ``comparison.planned`` and the ``treatment.pairs`` it was given.
+
+    ``contrasts`` are all that were planned, ``methods`` those that are here: a contrast that is not in the table is
+    said to be missing, unless all are.
+    """
     said = []
     for row in planned.to_dict("records"):
         method, against = row["method"], row["against"]
@@ -85,7 +94,30 @@ def verdicts(planned: pd.DataFrame, checks: pd.DataFrame) -> list[str]:
             p = f"p {'' if row['p_holm'] < 0.001 else '= '}{p_value(row['p_holm'])} after Holm"
             extent = f",{extent}" if extent else ""
             said.append(f"{method} is {verdict} than {against} out of domain{extent} ({points}, {p}).")
-    return said or ["None of the planned contrasts has both of its methods among these runs."]
+    here, compared = sorted(set(methods)), set(zip(planned["method"], planned["against"], strict=True))
+    there_are = f" (there are {', '.join(here)})" if here else ""
+    if not said and not any(set(contrast) <= set(here) for contrast in contrasts):
+        return [f"None of the planned contrasts has both of its methods among these runs{there_are}."]
+    for method, against in (contrast for contrast in contrasts if tuple(contrast) not in compared):
+        absent = [name for name in (method, against) if name not in here]
+        why = f"there is no method {' and no '.join(absent)}{there_are}" if absent else "they share no task"
+        said.append(f"{method} against {against} was planned and is not compared: {why}.")
+    return said
+
+
+def trained_outside(runs: pd.DataFrame, rows: pd.DataFrame, contrasts: Sequence[Sequence[str]] = ()) -> list[str]:
+    """A sentence for each suite that counts as out of domain though a method compared here was trained on it.
+
+    In: ``load.methods`` and rows of ``add_domain``. Methods of contrasts, or all if none of these is here.
+    """
+    planned = {name for contrast in contrasts for name in contrast} & set(runs["method"]) or set(runs["method"])
+    outside = set(rows.loc[rows["domain"] == "out of domain", "suite"])
+    said = {}
+    for run in runs.itertuples():
+        suite = run.parameters.get("suite")
+        if run.method in planned and run.parameters.get("method", "none") != "none" and suite in outside:
+            said[suite] = f"{run.method} was trained on {suite}, which counts as out of domain here: give in_domain."
+    return list(said.values())
 
 
 def link(where: str = "", **filters: Any) -> str:

@@ -11,7 +11,7 @@ from scipy import special
 
 from ...core import Call
 from ...rewards.matching import call_key
-from .outcomes import call_counts, column_shares, without_failures
+from .outcomes import call_counts, column_shares, with_teacher, without_failures
 from .stats import by_group, jsd, seeded_rng, tool_clusters
 
 _WAYS = ("teacher's calls", "teacher's tools otherwise", "other tools", "no call")
@@ -24,7 +24,8 @@ def tool_overlap(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) ->
 
     Out: ``by``, precision, recall, f1 (means over rows, of the sets of tools called, invented ones included, and the
     teacher's; a row without calls has no precision), invented (share of all calls whose tool the task does not offer),
-    calls, teacher_calls (per row), n (rows). Infrastructure failures are left out, as in the tables below.
+    calls, teacher_calls (per row), n (rows). Infrastructure failures are left out, as in the tables below; tasks that
+    no teacher did count for ``invented`` and ``calls``, and in no other of these tables.
     """
     rows = without_failures(rows)
 
@@ -33,7 +34,7 @@ def tool_overlap(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) ->
         return group[["precision", "recall", "f1"]].mean().to_dict() | {
             "invented": group["n_invented"].sum() / calls if calls else 0.0,
             "calls": group["n_calls"].mean(),
-            "teacher_calls": group["teacher_tools"].map(len).mean(),
+            "teacher_calls": with_teacher(group)["teacher_tools"].map(len).mean(),
             "n": len(group),
         }
 
@@ -70,7 +71,7 @@ def tool_jsd(rows: pd.DataFrame) -> pd.DataFrame:
     ``outcomes.derived_columns``), tasks. Two tools swapped on some tasks leave the counts as they are, so that the JSD
     does not see it; agreement does.
     """
-    rows = without_failures(rows)
+    rows = with_teacher(without_failures(rows))
 
     def summarise(group: pd.DataFrame) -> dict[str, Any]:
         names = sorted({name for row in group.to_dict("records") for name in [*_called(row), *row["teacher_tools"]]})
@@ -96,7 +97,7 @@ def jsd_differences(rows: pd.DataFrame, against: str = "base", draws: int = 500)
     degrees of freedom on the bootstrap's standard error. With one seed it is of other tasks alone; NaN where
     resampling changes nothing.
     """
-    judged = rows.dropna(subset=["correct"])
+    judged = with_teacher(rows).dropna(subset=["correct"])
     table = []
     for suite, group in judged.groupby("suite", sort=False):
         for method in dict.fromkeys(group["method"]):
@@ -196,6 +197,7 @@ def path_of(row: Mapping[str, Any]) -> str:
 
 def tool_paths(rows: pd.DataFrame) -> pd.DataFrame:
     """How many rows took each path, by suite and method. Out: suite, method, path, n, share."""
+    rows = with_teacher(rows)
     return column_shares(rows.assign(path=[path_of(row) for row in rows.to_dict("records")]), "path")
 
 
@@ -205,7 +207,7 @@ def confusion(rows: pd.DataFrame) -> pd.DataFrame:
     Out: method, step (from 1), teacher, student (a tool, or NO_CALL where one of them has ended), n. Counting by
     position is strict: a call left out shifts all that follow.
     """
-    rows = without_failures(rows)
+    rows = with_teacher(without_failures(rows))
     tally: Counter[tuple[Any, ...]] = Counter()
     for row in rows.to_dict("records"):
         teacher, student = list(row["teacher_tools"]), [call["name"] for call in row["calls"]]
@@ -220,7 +222,7 @@ def transitions(rows: pd.DataFrame) -> pd.DataFrame:
 
     Out: method, start (a tool or START), next (a tool or END), n, share (of what follows ``start``).
     """
-    rows = without_failures(rows)
+    rows = with_teacher(without_failures(rows))
     first = rows.drop_duplicates(["suite", "task_id"])
     chains = [("teacher", list(tools)) for tools in first["teacher_tools"]]
     chains += [

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...core import InputError
 from ...rewards.function import function_file
 from .load import subsample_groups
 from .outcomes import without_failures
@@ -35,6 +34,7 @@ def arms(rollouts: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
     columns = ["right", "match_right", "match_wrong", "all_wrong", "all_right", "kl", "entropy", "runs", "n"]
     judged = rollouts.dropna(subset=["correct"])
     match = judged["precision"].eq(1) & judged["recall"].eq(1)
+    match = match.astype(float).where(judged["f1"].notna())  # NaN where no teacher did the task
     judged = judged.assign(correct=judged["correct"].astype(bool), match=match)
     last = metrics.groupby("run")["step"].transform("max")
     end = metrics[metrics["step"] > last * 7 / 8].groupby("run")[["kl", "entropy"]].mean()
@@ -81,14 +81,7 @@ def pairs(
         identical_max, answers_max: the largest shares of identical rollouts and answers of different treatments.
         reranked_min: the smallest share of groups ranked differently.
         groups: scored under both rewards at most, evenly spread over steps and runs.
-
-    Raises:
-        InputError: a gate is no share.
     """
-    gates = {"identical_max": identical_max, "answers_max": answers_max, "reranked_min": reranked_min}
-    for name, gate in gates.items():
-        if not 0 <= gate <= 1:
-            raise InputError(f"{name}={gate!r}: a share between 0 and 1")
     outside = evaluated[evaluated["domain"] == "out of domain"]
     table = []
     columns = ["method", "against", "identical", "logprob_gap", "reranked", "answers", "n", "tasks", "gate"]
@@ -158,7 +151,8 @@ def _reranked(rows: pd.DataFrame, groups: int) -> float:
     if len(rewards) != 2 or any(map(function_file, rewards)):
         return math.nan
     scored = rescore(subsample_groups(rows, groups), rewards=rewards)
-    wide = scored.pivot_table(index=["run", "step", "group", "row"], columns="reward", values="total").dropna()
+    wide = scored.pivot_table(index=["run", "step", "group", "row"], columns="reward", values="total")
+    wide = wide.reindex(columns=rewards).dropna()  # without rows that one of them cannot score
     ranks = wide.round(9).groupby(level=["run", "step", "group"]).rank()
     differs = ranks[rewards[0]].ne(ranks[rewards[1]])
     return float(differs.groupby(level=["run", "step", "group"]).any().mean())

@@ -187,11 +187,19 @@ def _html_cell(text: str) -> nbformat.NotebookNode:
     return nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("display_data", {"text/html": text})])
 
 
+_OF_TRAINING = {"arms", "counterfactual", "exploits", "learning_speed"}
+_OF_BOTH = {"treatment", "off_reference", "version_difference_share"}
+
+
 def _rows_link(stage: Stage, entry: Mapping[str, Any]) -> str:
     """The address of the trajectories that a result was computed from; empty if it names none."""
     if entry["rows"] == "runs":
-        filters = re.findall(r"(suite|method) == '([^']*)'", entry["query"].partition(" where ")[2])
-        return _stage_link(stage, **dict(filters))
+        table, _, query = entry["query"].partition("(")
+        if table == "pass_at_k":  # of eval/samples, which the page of trajectories has not
+            return ""
+        filters = dict(re.findall(r"(suite|method) == '([^']*)'", query.partition(" where ")[2]))
+        phase = {} if table in _OF_BOTH else {"phase": "training" if table in _OF_TRAINING else "evaluation"}
+        return _stage_link(stage, **filters, **phase)
     rows = re.fullmatch(r"(?:\.\./([^/]+)/)?(eval/.+|rollouts)\.jsonl", str(entry["rows"] or ""))
     return _stage_link(stage, file=f"{rows[1] or stage.run}/{rows[2]}.jsonl") if rows else ""
 

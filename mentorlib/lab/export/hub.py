@@ -31,8 +31,8 @@ def save_hub(run: Run, folder: str | Path, beside: Sequence[str] | None = None, 
         InputError: the run has no model.
     """
     folder, model = Path(folder), run.path / "model"
-    if not (model / "config.json").is_file():
-        raise InputError(f"{run.path} has no model/: export a run of notebook 02 with method=sft or grpo")
+    if not (model / "config.json").is_file() or run.params.get("method") == "none":
+        raise InputError(f"{run.path} has no trained model: export a run of notebook 02 with method=sft or grpo")
     shutil.copytree(model, folder, dirs_exist_ok=True)
     if run.results:
         shutil.copyfile(run.path / "results.json", folder / "results.json")

@@ -16,6 +16,7 @@ import pandas as pd
 
 from ...core import Call
 from ...rewards.matching import call_key
+from ..analysis.outcomes import has_teacher
 from ..analysis.text import link
 from ..analysis.token_credit import sampled_turns
 from ..analysis.ungrounded import ungrounded_arguments
@@ -250,7 +251,7 @@ def _teacher(row: Mapping[str, Any], calls: list[Mapping[str, Any]], limit: int 
             note, good = "not called by the student", False
         yield Part("teacher", "teacher call", _call_segments(call, set(), limit), note, good)
     if not stored:
-        yield Part("teacher", "teacher call", [("no tool", False)])
+        yield Part("teacher", "teacher call", [("no tool" if has_teacher(row) else "no teacher", False)])
 
 
 def _reward(row: Mapping[str, Any]) -> str:

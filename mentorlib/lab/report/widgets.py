@@ -276,6 +276,8 @@ def trajectory_browser(rows: pd.DataFrame) -> w.Widget:
 def playground(row: Mapping[str, Any] | pd.Series, version: str = "corrected") -> Live:
     """Edit a response and see at once how every reward scores it; a report has ``reward_terms`` of the stored one.
 
+    A response whose calls are not in Hermes's format can be read and not edited.
+
     Args:
         row: a stored row, for its question, gold answer, teacher and tools.
         version: of the rewards, corrected or official.
@@ -283,18 +285,23 @@ def playground(row: Mapping[str, Any] | pd.Series, version: str = "corrected") -
     row = dict(row)
     scored = score_response(row, version=version)
     editor = w.Textarea(value=row["response"], layout=w.Layout(width="auto", height="260px"), continuous_update=False)
+    how = "Edit the response, then click elsewhere: it is read and scored again."
+    read = [vars(call) for call in Trajectory.from_response(row["response"]).calls]
+    if read != list(row["calls"]):  # an edit would be read as ChatML with Hermes's calls
+        editor.disabled, how = True, "Not to be edited here: this model writes calls in another format than Hermes."
     restore = w.Button(description="restore", tooltip="put the stored response back")
     # Not an Output widget: in batch, nbclient handles one on the socket on which it awaits the cell's reply, and may
     # miss that reply and hang.
     table = w.HTML(layout=w.Layout(overflow="auto"))
 
     def score(_: Any = None) -> None:
-        table.value = terms_html(score_response(row, editor.value, version))
+        edited = editor.value if editor.value != row["response"] else None
+        table.value = terms_html(score_response(row, edited, version))
 
     editor.observe(score, names="value")
     restore.on_click(lambda _: setattr(editor, "value", row["response"]))
     score()
-    hint = w.HTML("<small>Edit the response, then click elsewhere: it is read and scored again.</small>")
+    hint = w.HTML(f"<small>{how}</small>")
     task = w.HTML(f"<small>{escape(str(row.get('question', '')))} <b>Gold: {escape(str(row['answer']))}</b></small>")
     # Side by side where there is room, so that an edit and its result are on one screen.
     sides = [w.VBox([editor, w.HBox([restore, hint])], layout=w.Layout(flex="1 1 340px")), table]

@@ -35,6 +35,12 @@ def test_training_sets_drawn_anew_for_each_seed_are_one_method(tmp_path: Path) -
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text(json.dumps({"parameters": parameters}))
     assert list(analysis.load.methods(["sft-0", "sft-1"], tmp_path)["method"]) == ["sft", "sft"]
+    (tmp_path / "alone").mkdir()  # runs that were imported without their data
+    for i in range(2):
+        info = {"parameters": made[f"sft-{i}"], "inputs": {f"runs/data-{i}": made[f"data-{i}"]}}
+        (tmp_path / "alone" / f"sft-{i}").mkdir()
+        (tmp_path / "alone" / f"sft-{i}" / "run.json").write_text(json.dumps(info))
+    assert list(analysis.load.methods(["sft-0", "sft-1"], tmp_path / "alone")["method"]) == ["sft", "sft"]
     (tmp_path / "other").mkdir()
     other = {"method": "sft", "seed": 0, "data": "runs/larger"}
     (tmp_path / "other" / "run.json").write_text(json.dumps({"parameters": other}))

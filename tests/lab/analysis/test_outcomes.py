@@ -43,6 +43,18 @@ def test_the_gold_value_on_the_way_is_not_the_right_tools() -> None:
     assert analysis.outcomes.classify_outcome(row | {"messages": on_the_way}) == "wrong tool"
 
 
+def test_a_task_that_no_teacher_did_is_not_one_where_no_tool_fits() -> None:
+    row = synthetic.row("tool", Random(0), 3) | {"teacher_tools": [], "teacher_calls": None, "teacher_results": []}
+    assert analysis.outcomes.classify_outcome(row) == "wrong answer"
+    assert analysis.outcomes.classify_outcome(row | {"teacher_calls": []}) == "wrong tool"  # it fits no tool
+    columns = analysis.outcomes.derived_columns(row)
+    assert all(math.isnan(columns[name]) for name in ("precision", "recall", "f1", "agreement"))
+    rows = pd.DataFrame([row | columns, row | {"teacher_calls": []}, row | {"teacher_tools": ["add"]}])
+    assert list(analysis.outcomes.with_teacher(rows).index) == [1, 2]
+    assert list(analysis.outcomes.with_teacher(rows.drop(columns="teacher_calls")).index) == [0, 1, 2]
+    assert analysis.outcomes.with_teacher(rows.iloc[:0]).columns.equals(rows.columns)
+
+
 def test_every_row_has_an_outcome(rows: pd.DataFrame) -> None:
     assert set(rows["outcome"]) <= set(analysis.outcomes.OUTCOMES)
     shares = analysis.outcomes.outcome_shares(rows)

@@ -4,6 +4,7 @@ import json
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,10 @@ import synthetic
 
 from mentorlib.core import InputError
 from mentorlib.lab import analysis
+from mentorlib.lab.batch.notebook import run_check_cell
 from mentorlib.lab.batch.parameters import parameters_of, read_notebook
 from mentorlib.lab.batch.plan import plan
+from mentorlib.lab.checks import check_comparison
 
 EXACT_SPARSE = [["grpo-exact", "grpo-sparse"]]
 
@@ -47,8 +50,28 @@ def test_the_same_rollouts_are_the_same_treatment(same: Path) -> None:
     assert row["logprob_gap"] == pytest.approx((0.25 + 0) / 2)
     assert check(same, identical_max=1, answers_max=1, reranked_min=0)["gate"] == "passes"
     assert check(same, identical_max=1, answers_max=1, reranked_min=1)["gate"] == "same treatment"  # ranked alike
-    with pytest.raises(InputError, match="answers_max=2"):
-        check(same, answers_max=2)
+
+
+def test_rows_that_one_of_the_rewards_cannot_score_have_no_ranks(same: Path) -> None:
+    for arm in ("grpo-exact", "grpo-sparse"):
+        for file in (same / arm).rglob("*.jsonl"):
+            rows = [json.loads(line) for line in file.read_text().splitlines()]
+            alone = {"teacher_tools": [], "teacher_calls": None, "teacher_results": []}
+            file.write_text("".join(json.dumps(row | (alone if "answer" in row else {})) + "\n" for row in rows))
+    assert math.isnan(check(same)["reranked"])
+    arms = analysis.treatment.arms(analysis.load.rollouts(root=same), analysis.load.metrics(root=same))
+    assert arms[["match_right", "match_wrong"]].isna().all(axis=None) and len(arms) == 2
+    evaluated = analysis.load.evaluations(root=same)
+    assert set(evaluated["outcome"]) & {"wrong answer"} and not set(evaluated["outcome"]) & {"wrong tool"}
+    overlap = analysis.tool_use.tool_overlap(evaluated)
+    assert (overlap["calls"] > 0).all() and overlap["teacher_calls"].isna().all()
+    assert analysis.tool_use.tool_jsd(evaluated).empty and analysis.skills.by_calls(evaluated).empty
+    assert analysis.skills.habits(evaluated)["abstained"].isna().all()
+    scored = analysis.reward_effects.rescore(analysis.load.rollouts(root=same))
+    assert set(scored["reward"]) == {"sparse", "none"}
+    official = analysis.reward_effects.rescore(analysis.load.rollouts(root=same), "official")
+    shares = analysis.reward_effects.version_difference_share(official, scored)
+    assert set(shares["reward"]) == {"any", "sparse", "none"}
 
 
 def test_a_changed_half_is_counted(same: Path) -> None:
@@ -139,6 +162,49 @@ def test_sentences_of_the_other_verdicts() -> None:
     assert "None of the planned contrasts" in analysis.text.verdicts(table.iloc[:0], pd.DataFrame())[0]
     shown = analysis.text.readable(table.assign(p=[0.0123, 0.2, math.nan, 0.0, 1.0]))
     assert list(shown["p"]) == ["0.012", "0.200", "–", "<0.001", "1.000"] and shown["seeds"].tolist() == [8] * 5
+
+
+def test_a_contrast_that_is_missing_and_a_suite_trained_on_are_said() -> None:
+    row = {"method": "a", "against": "b", "difference": 0.06, "low": 0.02, "high": 0.1, "seeds": 1, "tasks": 400}
+    table = pd.DataFrame([row | {"p": math.nan, "p_holm": math.nan, "verdict": "no verdict: 1 of at least 4 seeds"}])
+    said = analysis.text.verdicts(table, pd.DataFrame(), [["a", "b"], ["a", "c"], ["b", "a"]], ["a", "b", "a"])
+    assert said[1:] == [
+        "a against c was planned and is not compared: there is no method c (there are a, b).",
+        "b against a was planned and is not compared: they share no task.",
+    ]
+    runs = pd.DataFrame(
+        [["a", {"method": "sft", "suite": "rooms"}], ["b", {"method": "none", "suite": "rooms"}], ["z", {}]],
+        columns=["method", "parameters"],
+    )
+    rows = pd.DataFrame({"suite": ["rooms", "longer"], "domain": "out of domain"})
+    assert analysis.text.trained_outside(runs, rows, [["a", "b"]]) == [
+        "a was trained on rooms, which counts as out of domain here: give in_domain."
+    ]
+    inside = rows.assign(domain=["in domain", "out of domain"])
+    assert not analysis.text.trained_outside(runs, inside) and not analysis.text.trained_outside(runs.iloc[1:], rows)
+
+
+PLAN = {"contrasts": [["a", "b"]], "margin": 0.05, "identical_max": 0.5, "answers_max": 0.9, "reranked_min": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"contrasts": ["a", "b"]}, "'a' is not two methods"),
+        ({"contrasts": [["a"]]}, "is not two methods"),
+        ({"contrasts": [["a", "b", "c"]]}, "is not two methods"),
+        ({"contrasts": [["a", 1]]}, "is not two methods"),
+        ({"margin": 0}, "margin=0: a share"),
+        ({"answers_max": 2}, "answers_max=2: a share"),
+    ],
+)
+def test_a_wrong_plan_is_refused_before_anything_runs(wrong: dict[str, Any], says: str) -> None:
+    check_comparison(**PLAN, run="x")
+    with pytest.raises(InputError, match=says):
+        check_comparison(**PLAN | wrong)
+    node = read_notebook(Path(__file__).parents[3] / "notebooks/05_compare.ipynb")
+    with pytest.raises(InputError, match=says):
+        run_check_cell(node, wrong)
 
 
 @pytest.mark.parametrize("study", ["quick", "nano", "own", "map"])

@@ -18,7 +18,7 @@ from mentorlib.lab.batch.notebook import run_notebook
 from mentorlib.lab.batch.plan import FILES_WITHOUT_EFFECT, Stage, StageStatus, plan, stage_keys
 from mentorlib.lab.batch.setting import study_setting
 from mentorlib.lab.batch.study import StudyFailed, run_study
-from mentorlib.lab.batch.study_page import write_study_page
+from mentorlib.lab.batch.study_page import _rows_link, write_study_page
 from mentorlib.runs.run import Run
 
 MAKE = """from mentorlib.runs.run import Run
@@ -353,6 +353,23 @@ def test_the_page_opens_the_trajectories_of_another_study_s_run():
     page = story("05_compare.ipynb", foreign="base", execute=True, runs=runs)
     assert 'href="trajectories.html?last#?' in page and "method=base" in page
     assert "Trajectories of sft, base" in Path("reports/s/trajectories.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("query", "filters"),
+    [
+        (
+            "paired(against='b').difference where suite == 'x' and method == 'sft'",
+            "suite=x&method=sft&phase=evaluation",
+        ),
+        ("learning_speed().area where method == 'sft'", "method=sft&phase=training"),
+        ("pass_at_k(inside=['a']).share where domain == 'in domain' and method == 'sft' and k == 1", None),
+    ],
+)
+def test_a_result_links_to_the_rows_it_was_computed_from(query, filters):
+    stage = Stage("last", Path("x.ipynb"), {}, (), "s-last", None)
+    link = _rows_link(stage, {"rows": "runs", "query": query})
+    assert link == (f"trajectories.html?last#?{filters}" if filters else "")
 
 
 def test_the_page_sets_budgets_side_by_side_and_never_pools_what_differs():

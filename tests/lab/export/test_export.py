@@ -165,7 +165,7 @@ def test_hard_links_damaged_and_too_large_archives_are_refused(run, monkeypatch)
 def test_the_student_and_its_card_are_exported_to_the_hub(run):
     from mentorlib.rollout.model import NANO, load_model
 
-    with pytest.raises(InputError, match="has no model/"):
+    with pytest.raises(InputError, match="has no trained model"):
         save_hub(run, "out")
     shutil.copytree(NANO, run.path / "model", ignore=lambda _, names: [n for n in names if n.endswith(".py")])
     base = Run("base", student="nano", method="none")

@@ -102,6 +102,13 @@ def test_playground_reacts_to_an_edit() -> None:
     assert table.value == before
 
 
+def test_a_response_in_another_format_is_not_edited() -> None:
+    row = synthetic.row("right", Random(0), 1)
+    play = widgets.playground(row | {"response": "[TOOL_CALLS] add</s>"}).widget
+    editor, table = find(play, w.Textarea)[0], find(play, w.HTML)[-1]
+    assert editor.disabled and "right answer" in table.value and table.value.count("width:80px") == len(REWARDS)
+
+
 def test_rescored_reads_the_edited_text() -> None:
     row = synthetic.row("right", Random(0), 1)
     cut = widgets.score_response(row, row["response"].removesuffix("<|im_end|>")).set_index("reward")

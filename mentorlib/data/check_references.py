@@ -11,7 +11,7 @@ from ..rewards.answer_text import normalized, same_answer, same_text
 from ..rewards.answers import boxed, judge
 from ..rollout.bfcl_match import mismatch
 from ..rollout.grading import holds
-from ..sandbox.pool import Job, Sandbox
+from ..sandbox.pool import NOT_LOADED, Job, Sandbox
 from ..sandbox.toolbox import Toolbox, call_many
 from ..task import Pair, Task
 
@@ -92,7 +92,7 @@ def load_errors(toolboxes: Mapping[str, Toolbox], sandbox: Sandbox) -> dict[str,
         if execution.fault == "sandbox":
             raise InputError(f"the sandbox failed on loading tools ({execution.error}): run the same again")
         if execution.error:
-            errors[source] = execution.error
+            errors[source] = execution.error.removeprefix(NOT_LOADED)
     return errors
 
 

@@ -39,6 +39,7 @@ from .layers import REMEDIES, available_layers
 from .process import InfrastructureFailure, WorkerProcess
 
 MAX_SOURCE = 1_000_000  # bytes of source and arguments of one job
+NOT_LOADED = "the tools' source does not load: "
 CLOSED = "the sandbox is closed: make another one, Sandbox()"
 
 
@@ -195,7 +196,7 @@ class Sandbox:
             self._load_errors[job.source] = self._attempt(fork, _encode(0, probe), True).error
         if (why := self._load_errors[job.source]) is None:
             return execution
-        return replace(execution, error=f"the tools' source does not load: {why}", fault="tool")
+        return replace(execution, error=f"{NOT_LOADED}{why}", fault="tool")
 
     def _attempt(self, fork: bool, body: bytes, declared: bool) -> Execution:
         with self._lock:

@@ -342,7 +342,7 @@ BENCHMARK = (Path(__file__).parents[2] / "docs" / "benchmark.md").read_text(enco
 @pytest.mark.parametrize(
     ("suite", "options", "words"),
     [
-        ("unseen", {"n_tools": 20}, "suite 'unseen' draws no task with {'n_tools': 20}: Sample larger"),
+        ("unseen", {"n_tools": 20}, "suite 'unseen' draws no task with {'n_tools': 20}: ValueError: Sample larger"),
         ("retrieval", {"hops": (4, 4)}, "suite 'retrieval' draws no task with"),
         ("calculator", {"several": False, "calls": (7, 8)}, "no such problem in 500 draws: several=False"),
     ],

@@ -130,7 +130,7 @@ def test_launching_names_what_is_wrong(tmp_path, pairs):
 def test_two_processes_go_on_past_the_first_pass_as_if_nothing_happened(tmp_path, pairs):
     settings = {"method": "grpo", "steps": 6, "save_steps": 4, "launcher": "accelerate", "processes": 2}
     few = pairs[:3]
-    whole, wanted = launched(tmp_path, few, "whole", **settings | {"launcher": ""})  # one process
+    whole, wanted = launched(tmp_path, few, "whole", **settings | {"launcher": "", "processes": 1})  # one process
 
     def stop(step, *_):
         if step == 5:

@@ -78,7 +78,7 @@ def error_findings(rows: pd.DataFrame, pairs: pd.DataFrame, overlap: pd.DataFram
         suites = judged["suite"].nunique()
         parts = ", ".join(f"{method} {percent(share)}" for method, share in right.items())
         said.append(f"Right on the {suites} suites that all methods were given: {parts}.")
-    failed = rows[~rows["outcome"].isin(["correct", "infrastructure failure"])]
+    failed = judged[judged["outcome"] != "correct"]
     commonest: dict[str, list[str]] = {}
     for method, outcomes in failed.groupby("method", sort=False)["outcome"]:
         counts = outcomes.value_counts()

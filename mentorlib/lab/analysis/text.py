@@ -78,7 +78,8 @@ def verdicts(
             ranked = check["reranked"]
             rest = "" if ranked != ranked else f"; their rewards rank {percent(ranked)} of the groups differently"
             said.append(
-                f"{method} and {against} were the same treatment, which allows no verdict: {alike} are identical{rest}."
+                f"{method} and {against} were the same treatment by the planned gates ({check['beyond']}), which "
+                f"allow no verdict: {alike} are identical{rest}."
             )
         elif verdict.startswith("no verdict"):
             said.append(f"{method} against {against}: {verdict} (accuracy out of domain {points}).")

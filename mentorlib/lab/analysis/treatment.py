@@ -18,6 +18,7 @@ from .load import subsample_groups
 from .outcomes import without_failures
 from .reward_effects import rescore
 from .stats import by_group
+from .text import percent
 
 _PLACE = ["seed", "step", "group", "sample", "task_id"]
 _HELD_OUT = ["seed", "suite", "task_id", "sample"]
@@ -74,7 +75,8 @@ def pairs(
     - reranked: share of groups, of both arms, that the two rewards rank differently;
     - answers: share of tasks out of domain on which both arms wrote the same text in evaluation, same seed;
     - n (rollouts matched), tasks (evaluated rows matched), gate: "passes"; "same treatment" if a share is beyond its
-      gate; "not measured" if neither rollouts nor evaluated rows have a counterpart.
+      gate; "not measured" if neither rollouts nor evaluated rows have a counterpart;
+    - beyond: which shares are beyond which gates, in words; "" if none is.
 
     Args:
         rollouts, evaluated, contrasts: see above.
@@ -84,7 +86,7 @@ def pairs(
     """
     outside = evaluated[evaluated["domain"] == "out of domain"]
     table = []
-    columns = ["method", "against", "identical", "logprob_gap", "reranked", "answers", "n", "tasks", "gate"]
+    columns = ["method", "against", "identical", "logprob_gap", "reranked", "answers", "n", "tasks", "gate", "beyond"]
     for method, against in contrasts:
         if not {method, against} <= set(outside["method"]):
             continue
@@ -98,9 +100,17 @@ def pairs(
             "n": len(both),
             "tasks": len(tasks),
         }
-        beyond = row["identical"] > identical_max or row["answers"] > answers_max or row["reranked"] < reranked_min
+        beyond = [
+            f"{name} {'above' if highest else 'below'} {percent(gate)}"
+            for name, gate, highest in (
+                ("identical", identical_max, True),
+                ("answers", answers_max, True),
+                ("reranked", reranked_min, False),
+            )
+            if (row[name] > gate if highest else row[name] < gate)
+        ]
         verdict = "same treatment" if beyond else "passes" if row["n"] or row["tasks"] else "not measured"
-        table.append({"method": method, "against": against, **row, "gate": verdict})
+        table.append({"method": method, "against": against, **row, "gate": verdict, "beyond": ", ".join(beyond)})
     return pd.DataFrame(table, columns=columns)
 
 

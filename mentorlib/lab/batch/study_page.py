@@ -74,7 +74,8 @@ def write_study_page(
     text = _JINJA.get_template("study_page.template").render(
         study=study,
         rows=rows,
-        figures=[figure_title(figure) for figure in figures],
+        verdict=_verdict(cells),
+        figures=[(n, figure_title(f)) for n, f in enumerate(figures, 1) if not _is_empty(f)],
         compared=compared and compared.stage,
         page_of_trajectories=page_of_trajectories,
         **(_comparison(compared.stage, statuses) if compared else {}),
@@ -87,6 +88,7 @@ def write_study_page(
         "notebook": f"Study {study['name']}",
         "parameters": facts,
         "given": list(facts),
+        "of": "of stages",  # which ran beside each other
         "seconds": round(sum(status.seconds or 0 for status in statuses), 1),
         "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
         "git": git_revision(),
@@ -156,6 +158,22 @@ def _report_cells(executed: Path) -> list[nbformat.NotebookNode]:
         elif cell.get("outputs"):
             cells.append(nbformat.v4.new_code_cell(outputs=cell.outputs))
     return cells
+
+
+def _verdict(cells: Sequence[nbformat.NotebookNode]) -> str:
+    """The sentences, as HTML, that a comparing notebook puts out under its heading "Verdict"; "" if it has none."""
+    heading = False
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            heading = re.search(r"^#+ Verdict$", cell.source, re.MULTILINE) is not None
+        elif heading:
+            return next((str(o.data["text/html"]) for o in cell.outputs if "text/html" in o.get("data", ())), "")
+    return ""
+
+
+def _is_empty(figure: Mapping[str, Any]) -> bool:
+    """Whether a figure only says what is missing (figures.base.empty_figure)."""
+    return bool(((figure.get("layout") or {}).get("meta") or {}).get("empty"))
 
 
 def _comparison(stage: Stage, statuses: Sequence[StageStatus]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 Each figure takes a DataFrame of ``lab.analysis`` and makes one claim, which its title states. Colours are Okabe and
 Ito's palette, which colour-blind readers can tell apart. Heights are fixed and widths free; panels stand beside each
 other, and below each other on a phone, so that a figure is readable at 390 pixels as at 1280. Every string that comes
-from data is escaped: plotly renders a subset of HTML. An empty DataFrame gives an empty figure that says what is
-missing.
+from data is escaped: plotly renders a subset of HTML. An empty DataFrame gives an empty figure (``meta.empty``)
+that says what is missing.
 """
 
 import html
@@ -299,4 +299,5 @@ def empty_figure(title: str, reason: str) -> go.Figure:
     fig.add_annotation(x=0.5, y=0.5, xref="paper", yref="paper", text=text, showarrow=False, font={"size": 13})
     fig.update_xaxes(visible=False)
     fig.update_yaxes(visible=False)
+    fig.update_layout(meta={"empty": True})
     return style_figure(fig, title, 160)

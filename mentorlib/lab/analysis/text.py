@@ -97,6 +97,8 @@ def verdicts(
             said.append(f"{method} is {verdict} than {against} out of domain{extent} ({points}, {p}).")
     here, compared = sorted(set(methods)), set(zip(planned["method"], planned["against"], strict=True))
     there_are = f" (there are {', '.join(here)})" if here else ""
+    if here and not contrasts:
+        return ["No contrast was planned."]
     if not said and not any(set(contrast) <= set(here) for contrast in contrasts):
         return [f"None of the planned contrasts has both of its methods among these runs{there_are}."]
     for method, against in (contrast for contrast in contrasts if tuple(contrast) not in compared):

@@ -172,6 +172,7 @@ def test_a_contrast_that_is_missing_and_a_suite_trained_on_are_said() -> None:
         "a against c was planned and is not compared: there is no method c (there are a, b).",
         "b against a was planned and is not compared: they share no task.",
     ]
+    assert analysis.text.verdicts(table.iloc[:0], pd.DataFrame(), [], ["a"]) == ["No contrast was planned."]
     runs = pd.DataFrame(
         [["a", {"method": "sft", "suite": "rooms"}], ["b", {"method": "none", "suite": "rooms"}], ["z", {}]],
         columns=["method", "parameters"],

@@ -77,6 +77,17 @@ def version_differences(official: pd.DataFrame, corrected: pd.DataFrame) -> pd.D
     return differing.iloc[differing["change"].abs().to_numpy().argsort(kind="stable")[::-1]].reset_index(drop=True)
 
 
+def with_scores(rows: pd.DataFrame, scored: pd.DataFrame) -> pd.DataFrame:
+    """The rows that were scored, with those scores in place of the ones they were trained with, to be read.
+
+    In: stored rows, and some of ``rescore``'s of them. Out, in the order of ``scored``: the stored rows with its
+    reward, total, terms, weights and reason, without the advantage that training gave them.
+    """
+    columns = ["reward", "total", "terms", "weights", "reason"]
+    shown = rows.loc[scored["row"]].drop(columns=["advantage", *columns], errors="ignore")
+    return shown.assign(**{name: scored[name].to_numpy(object) for name in columns})
+
+
 def version_difference_share(official: pd.DataFrame, corrected: pd.DataFrame) -> pd.DataFrame:
     """How often release and corrected reward differ. In: two results of ``rescore`` on the same rows.
 

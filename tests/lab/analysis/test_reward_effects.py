@@ -90,6 +90,15 @@ def test_version_differences_show_what_was_corrected(rollouts: pd.DataFrame) -> 
     assert analysis.reward_effects.version_differences(official, official).empty
 
 
+def test_rows_are_read_with_the_scores_they_were_given_anew(rollouts: pd.DataFrame) -> None:
+    scored = analysis.reward_effects.rescore(rollouts, rewards=["sparse"]).iloc[[3, 1]]
+    shown = analysis.reward_effects.with_scores(rollouts, scored)
+    assert shown.index.tolist() == scored["row"].tolist() and "advantage" not in shown
+    assert shown["reward"].tolist() == ["sparse"] * 2 and shown["total"].tolist() == scored["total"].tolist()
+    assert set(shown["terms"].iloc[0]) == set(scored["terms"].iloc[0]) != set(rollouts["terms"].iloc[0])
+    assert shown["response"].tolist() == rollouts.loc[scored["row"], "response"].tolist()
+
+
 def test_rescore_refuses_unknown_names(rollouts: pd.DataFrame) -> None:
     with pytest.raises(InputError, match=r"nonsense.*sparse"):
         analysis.reward_effects.rescore(rollouts, rewards=["nonsense"])

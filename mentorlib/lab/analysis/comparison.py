@@ -145,6 +145,27 @@ def _difference(rows: pd.DataFrame, method: str, against: str, measure: str = "c
     }
 
 
+def changed(rows: pd.DataFrame, contrasts: Sequence[Sequence[str]]) -> pd.DataFrame:
+    """The rows behind differences: those whose verdict is not that of the method they are compared with.
+
+    In: rows of ``evaluations`` and pairs (method, against). Out: for each pair the rows of ``method`` with ``against``
+    and ``verdict``, "right" (where ``against`` is wrong on the task) or "wrong" (where it is right). The row of
+    ``against`` is the one of the same seed, or its first where it has none, as base.
+    """
+    judged, task = rows.dropna(subset=["correct"]), ["suite", "task_id"]
+    parts = [judged.iloc[:0].assign(against="", verdict="")]
+    for method, against in contrasts:
+        ours = judged[judged["method"] == method]
+        theirs = judged.loc[judged["method"] == against, [*task, "seed", "correct"]].astype({"correct": float})
+        same, first = theirs.drop_duplicates([*task, "seed"]), theirs.drop_duplicates(task).drop(columns="seed")
+        both = ours[[*task, "seed"]].merge(same, how="left").merge(first, how="left", on=task, suffixes=("", "_first"))
+        before = both["correct"].fillna(both["correct_first"]).to_numpy()
+        after = ours["correct"].to_numpy(float)
+        verdict = np.where(after > 0.5, "right", "wrong")
+        parts.append(ours.assign(against=against, verdict=verdict)[np.abs(after - before) > 0.5])
+    return pd.concat(parts)
+
+
 def paired_domains(rows: pd.DataFrame, against: str = "base") -> pd.DataFrame:
     """``paired`` by domain over the rows of ``comparable``; empty if ``against`` is not among their methods.
 

@@ -127,7 +127,8 @@ def link(where: str = "", **filters: Any) -> str:
     """The address of one trajectory (a row's ``where``), or of all that match filters, on the page beside a report.
 
     Filters are those that the page has menus for (see ``lab.report.viewer``): run, suite, method, phase (evaluation or
-    training), outcome, tool, exploit, flag and step.
+    training), seed, verdict (right, wrong), outcome, tool, exploit, flag, step, and ``against``, a method: rows whose
+    verdict differs from its on the same task (of the same seed), shown beside each other.
     """
     query = "&".join(f"{key}={quote(str(value), safe='')}" for key, value in filters.items())
     return f"trajectories.html#{quote(where, safe='/:') if where else '?' + query}"

@@ -206,6 +206,7 @@ def _html_cell(text: str) -> nbformat.NotebookNode:
 
 
 _OF_TRAINING = {"arms", "counterfactual", "exploits", "learning_speed"}
+_DIFFERENCES = {"paired", "paired_domains", "planned"}  # of accuracy: the rows are those with different verdicts
 _OF_BOTH = {"treatment", "off_reference", "version_difference_share"}
 
 
@@ -216,6 +217,8 @@ def _rows_link(stage: Stage, entry: Mapping[str, Any]) -> str:
         if table == "pass_at_k":  # of eval/samples, which the page of trajectories has not
             return ""
         filters = dict(re.findall(r"(suite|method) == '([^']*)'", query.partition(" where ")[2]))
+        if table in _DIFFERENCES and "measure=" not in query:
+            filters |= re.findall(r"\b(against) ?==? ?'([^']*)'", query)
         phase = {} if table in _OF_BOTH else {"phase": "training" if table in _OF_TRAINING else "evaluation"}
         return _stage_link(stage, **filters, **phase)
     rows = re.fullmatch(r"(?:\.\./([^/]+)/)?(eval/.+|rollouts)\.jsonl", str(entry["rows"] or ""))

@@ -3,7 +3,7 @@
 The page holds an index of all rows and the rows' transcript parts packed (gzip, base64) by CHUNK; the browser unpacks
 those it shows. Beyond HEAVY characters they go into scripts beside the page, loaded when needed. The address takes a
 fragment: ``#run/eval/longer.jsonl:12`` opens that line of that file, ``#?method=sft&outcome=wrong tool`` filters (see
-``analysis.text.link``), and ``#task=run/eval/longer.jsonl:12`` shows that line's task under all methods.
+``analysis.text.link``), ``#?method=sft&against=base`` the rows of a method whose verdict differs from another's, and ``#task=run/eval/longer.jsonl:12`` shows that line's task under all methods.
 """
 
 import base64
@@ -28,7 +28,7 @@ CHUNK = 100  # rows that are packed together
 HEAVY = 4_000_000  # characters of packed rows: more than these go into files beside the page
 _TEMPLATE = Path(__file__).with_name("viewer.template")
 _COLUMNS = (
-    *("file", "run", "phase", "suite", "method", "outcome", "step", "question", "task", "sample"),
+    *("file", "run", "phase", "suite", "method", "seed", "verdict", "outcome", "step", "question", "task", "sample"),
     *("reward", "tokens", "calls"),
 )
 _LISTS = ("tool", "exploit", "flag")
@@ -138,6 +138,8 @@ def _index_entry(row: Mapping[str, Any], parts: Sequence[Part]) -> dict[str, Any
         "phase": "evaluation" if "/eval/" in file else "training",
         "suite": str(row["suite"]),
         "method": str(row["method"]),
+        "seed": _number(row.get("seed")),
+        "verdict": parts[0].note or "right",
         "outcome": str(row["outcome"]),
         "step": _number(row.get("step")),
         "sample": _number(row.get("sample")),

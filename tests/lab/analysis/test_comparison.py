@@ -52,6 +52,22 @@ def test_paired_counts_and_one_seed_has_no_p() -> None:
         analysis.comparison.paired(synthetic.evaluated_rows({"base": before}), against="grpo")
 
 
+def test_changed_rows_are_compared_with_the_same_seed_or_with_the_one_that_base_has() -> None:
+    base = synthetic.evaluated_rows({"base": [False, True, None, True]})
+    seeds = [
+        synthetic.evaluated_rows({"a": a, "b": b}).assign(seed=seed)
+        for seed, (a, b) in enumerate([([True] * 4, [False] * 4), ([False] * 4, [False, True, True, None])])
+    ]
+    rows = pd.concat([base.assign(seed=0), *seeds], ignore_index=True)
+    shown = analysis.comparison.changed(rows, [("a", "base"), ("a", "b"), ("a", "missing")])
+    counts = shown.groupby(["against", "seed", "verdict"]).size().to_dict()
+    assert counts == {
+        **{("base", 0, "right"): 1, ("base", 1, "wrong"): 2},
+        **{("b", 0, "right"): 4, ("b", 1, "wrong"): 2},
+    }
+    assert set(shown["method"]) == {"a"} and analysis.comparison.changed(rows, []).empty
+
+
 def test_a_row_that_nobody_could_judge_does_not_take_its_task_away() -> None:
     runs = [
         synthetic.evaluated_rows({"a": [False] * 5 + [True] * 5, "b": [True] * 10}).assign(seed=seed)

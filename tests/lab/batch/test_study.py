@@ -363,7 +363,15 @@ def test_the_page_opens_the_trajectories_of_another_study_s_run():
     [
         (
             "paired(against='b').difference where suite == 'x' and method == 'sft'",
+            "suite=x&method=sft&against=b&phase=evaluation",
+        ),
+        (
+            "paired(against='b', measure='agreement').difference where suite == 'x' and method == 'sft'",
             "suite=x&method=sft&phase=evaluation",
+        ),
+        (
+            "planned(margin=0.05).difference where method == 'a' and against == 'b'",
+            "method=a&against=b&phase=evaluation",
         ),
         ("learning_speed().area where method == 'sft'", "method=sft&phase=training"),
         ("pass_at_k(inside=['a']).share where domain == 'in domain' and method == 'sft' and k == 1", None),

@@ -142,6 +142,14 @@ def test_trajectories_are_searched_sorted_and_set_side_by_side(tab: Any, root: P
     assert serious(tab) == []
     tab.keyboard.press("ArrowRight")
     wait_for_text(tab, "main h2", re.compile("^longer-3: "))
+    changed = analysis.comparison.changed(analysis.load.evaluations(root=root), [("sft", "base")])
+    right = int((changed["verdict"] == "right").sum())
+    assert 0 < right < len(changed)
+    tab.goto(f"{file.as_uri()}#?method=sft&against=base&phase=evaluation&verdict=right")
+    wait_for_text(tab, "#count", re.compile(f"^{right} of"))
+    assert tab.is_checked("main label:has-text('this task under') input")  # both are read beside each other
+    tab.select_option("select[name=verdict]", label="all")
+    wait_for_text(tab, "#count", re.compile(f"^{len(changed)} of"))
 
 
 def test_ten_thousand_trajectories_fit_one_page(tab: Any, root: Path, tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 The page holds an index of all rows and the rows' transcript parts packed (gzip, base64) by CHUNK; the browser unpacks
 those it shows. Beyond HEAVY characters they go into scripts beside the page, loaded when needed. The address takes a
-fragment: ``#run/eval/longer.jsonl:12`` opens that line of that file, ``#?method=sft&outcome=wrong tool`` filters (see
-``analysis.text.link``), ``#?method=sft&against=base`` the rows of a method whose verdict differs from another's, and ``#task=run/eval/longer.jsonl:12`` shows that line's task under all methods.
+fragment: ``#run/eval/longer.jsonl:12`` opens that line of that file, ``#task=run/eval/longer.jsonl:12`` shows that
+line's task under all methods, ``#?method=sft&outcome=wrong tool`` filters (see ``analysis.text.link``), and
+``#?method=sft&against=base`` filters rows whose verdict differs from another method's on the same task.
 """
 
 import base64

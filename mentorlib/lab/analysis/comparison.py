@@ -10,7 +10,7 @@ from scipy import special
 
 from ...core import InputError
 from .outcomes import without_failures
-from .stats import SEEDS, by_group, holm, tool_clusters, two_way_clustered, wilson
+from .stats import SEEDS, by_group, effective_clusters, holm, tool_clusters, two_way_clustered, wilson
 
 
 def add_domain(rows: pd.DataFrame, in_domain: Sequence[str]) -> pd.DataFrame:
@@ -50,8 +50,8 @@ def accuracy(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.
     Out: ``by``, accuracy, low, high, n, tasks, unjudged (infrastructure failures, left out), runs, sd_runs (standard
     deviation of accuracy between runs, NaN with one), word_f1 (mean, where answers are graded by words; else NaN).
     Where a task has several rows, or tasks use the same tools (``tool_clusters``), the interval uses the effective
-    sample size from the variance between tasks or sets of tools (Kish's design effect). It covers the choice of tasks,
-    not the variance between training seeds.
+    sample size from the variance between tasks or sets of tools (Kish's design effect), and Student's quantile for
+    their number (``effective_clusters``). It covers the choice of tasks, not the variance between training seeds.
     """
 
     def summarise(group: pd.DataFrame) -> dict[str, Any]:
@@ -62,10 +62,12 @@ def accuracy(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.
         sums = (right - p).groupby(clusters, sort=False).sum()
         variance = float((sums**2).sum()) * len(sums) / max(1, len(sums) - 1) / max(1, n) ** 2
         tasks = judged[["suite", "task_id"]].drop_duplicates()
-        effective = float(len(sums))
-        if len(sums) < n and variance > 0:
-            effective = min(float(n), max(effective, p * (1 - p) / variance))
-        low, high = wilson(p * effective, effective) if n else (math.nan, math.nan)
+        effective, z = float(n), 1.959964
+        if len(sums) < n:
+            few = effective_clusters(clusters)
+            effective = min(float(n), max(few, p * (1 - p) / variance if variance > 0 else few))
+            z = float(special.stdtrit(max(1.0, few - 1), 0.975))
+        low, high = wilson(p * effective, effective, z) if n else (math.nan, math.nan)
         return (
             {"accuracy": p, "low": low, "high": high, "n": n, "tasks": len(tasks), "unjudged": len(group) - n}
             | {"runs": judged["run"].nunique(), "sd_runs": right.groupby(judged["run"]).mean().std()}
@@ -114,7 +116,7 @@ def _by_seed(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
     values = cells.mean().unstack().dropna(axis=1, how="all")
     everywhere = cells.size().unstack()[values.columns].notna().all(axis=1)
     values = values[everywhere].dropna(how="all")
-    return values.T.fillna(values.mean(axis=1)).T
+    return values.where(values.notna(), values.mean(axis=1), axis=0)
 
 
 def _difference(rows: pd.DataFrame, method: str, against: str, measure: str = "correct") -> dict[str, Any]:
@@ -200,14 +202,15 @@ def planned(
     for method, against in contrasts:
         if {method, against} <= set(outside["method"]) and (row := _difference(outside, method, against)):
             table.append({"method": method, "against": against, **row})
-    columns = ["method", "against", "difference", "low", "high", "seeds", "tasks", "p", "se"]
+    columns = ["method", "against", "difference", "low", "high", "seeds", "tasks", "p", "se", "freedom"]
     frame = pd.DataFrame(table, columns=columns)
     tested = frame["p"].notna()
     frame["p_holm"] = math.nan
     frame.loc[tested, "p_holm"] = holm(frame.loc[tested, "p"].to_numpy(float))
-    freedom = frame["seeds"].to_numpy(float) - 1
-    quantiles = special.stdtrit(freedom, 1 - 0.025 / max(1, tested.sum())) + special.stdtrit(freedom, 0.8)
-    frame["detectable"] = (frame["se"] * quantiles).where(tested)
+    freedom = frame["freedom"].to_numpy(float)
+    needed = special.stdtrit(freedom, 1 - 0.025 / max(1, tested.sum()))
+    # The noncentrality at which t exceeds what Holm's correction needs in 80% of studies.
+    frame["detectable"] = (frame["se"] * special.nctdtrinc(freedom, 0.2, needed)).where(tested)
     frame["verdict"] = [_verdict(r._asdict(), margin) for r in frame.itertuples()]
     if checks is not None:
         failed = checks[checks["gate"] == "same treatment"]
@@ -215,7 +218,7 @@ def planned(
         same = [pair in pairs for pair in zip(frame["method"], frame["against"], strict=True)]
         frame.loc[same, "verdict"] = "same treatment"
         frame.loc[same, ["p", "p_holm", "detectable"]] = math.nan
-    return frame.drop(columns="se")
+    return frame.drop(columns=["se", "freedom"])
 
 
 def _verdict(row: dict[str, Any], margin: float) -> str:

@@ -8,7 +8,7 @@ from scipy import special
 
 from .comparison import accuracy, comparable
 from .outcomes import with_teacher
-from .stats import by_group, tool_clusters
+from .stats import by_group, effective_clusters, tool_clusters
 
 
 def pass_at_k(rows: pd.DataFrame) -> pd.DataFrame:
@@ -18,12 +18,15 @@ def pass_at_k(rows: pd.DataFrame) -> pd.DataFrame:
     averaged over tasks and runs, on the suites of ``comparable``. A method that is better at 1 and no better at the
     largest k prefers what the student could do before; one that is better at all k can do more.
 
-    Out, a row for each domain, method and k from 1 to the fewest samples a task has: share, low, high (95%, Student's t
+    Out, a row for each domain, method and k from 1 to the number of judged samples that most tasks have under every
+    method (tasks with fewer are left out): share, low, high (95%, Student's t
     over sets of tasks with the same tools, runs averaged first: other tasks, not other seeds), tasks, runs.
     """
     judged = comparable(rows).dropna(subset=["correct"]).astype({"correct": float})
     place = ["run", "suite", "task_id"]
-    most = int(judged.groupby(place).size().min()) if len(judged) else 0
+    samples = judged.groupby(place)["correct"].transform("size")
+    most = int(samples.groupby(judged["method"]).agg(lambda counts: counts.mode().max()).min()) if len(judged) else 0
+    judged = judged[samples >= most]
 
     def summarise(group: pd.DataFrame) -> pd.DataFrame:
         counts = group.groupby(place)["correct"].agg(["size", "sum"])
@@ -37,7 +40,7 @@ def pass_at_k(rows: pd.DataFrame) -> pd.DataFrame:
             task = solved.groupby(level=["suite", "task_id"]).mean()
             sums = (task - task.mean()).groupby(clusters.reindex(task.index)).sum()
             error = float(np.sqrt(sums.var(ddof=1) * len(sums))) / len(task) if len(sums) > 1 else np.nan
-            width = special.stdtrit(len(sums) - 1, 0.975) * error if len(sums) > 1 else np.nan
+            width = special.stdtrit(effective_clusters(labels) - 1, 0.975) * error if len(sums) > 1 else np.nan
             low, high = max(0.0, task.mean() - width), min(1.0, task.mean() + width)
             table.append([k, task.mean(), low, high, len(task), group["run"].nunique()])
         return pd.DataFrame(table, columns=["k", "share", "low", "high", "tasks", "runs"])

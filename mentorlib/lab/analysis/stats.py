@@ -18,11 +18,14 @@ from scipy import special
 SEEDS = 4  # no p and no verdict below as many training seeds
 
 
-def wilson(k: float, n: float) -> tuple[float, float]:
-    """The Wilson score interval (95%) of a share k/n; (0, 1) for n = 0. Source: Wilson 1927, JASA 22(158)."""
+def wilson(k: float, n: float, z: float = 1.959964) -> tuple[float, float]:
+    """The Wilson score interval (95%) of a share k/n; (0, 1) for n = 0. Source: Wilson 1927, JASA 22(158).
+
+    ``z`` is Student's quantile where n comes from a variance between few clusters.
+    """
     if n <= 0:
         return 0.0, 1.0
-    z, p = 1.959964, k / n
+    p = k / n
     middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
 
@@ -34,24 +37,26 @@ def two_way_clustered(
 
     Tasks and runs are crossed, so their variances add up, minus the residual that both contain, and never below either
     alone (Cameron, Gelbach and Miller 2011, J. Bus. Econ. Stat. 29(2)). Student's t has ``seeds`` - 1 degrees of
-    freedom: with few seeds their variance is the least known part. Where all tasks agree, or there is only one,
-    the variance says nothing: the interval is then the Clopper-Pearson bound of 0 in n, and p that of a sign test.
+    freedom, or ``effective_clusters`` - 1 if these are fewer: the variance of the fewer is the least known part. Where
+    all tasks agree, or there is only one, the variance says nothing: the interval is then the Clopper-Pearson bound of
+    0 in n, and p that of a sign test.
     ``tests/lab/analysis/test_coverage.py`` simulates coverage and type I error.
 
     Args:
         values, baseline: of each task and run. Runs with the same seeds are compared seed by seed if ``values`` holds
             their differences and ``baseline`` is 0.
-        clusters: a label a task (``tool_clusters``); tasks with one label count as one draw. None: each task alone.
+        clusters: a label a task (``tool_clusters``); tasks with one label count as one draw; () for each alone.
         seeds: training seeds of the method that has fewer; 0 is the runs of the array that has fewer.
 
     Returns:
         difference, low, high (95%; with one seed of tasks alone), low_tasks, high_tasks (other tasks alone), low_runs,
-        high_runs (other runs alone; NaN with one run of each), se (standard error), p (NaN below SEEDS seeds).
+        high_runs (other runs alone; NaN with one run of each), se (standard error), freedom (degrees, for low, high
+        and p), p (NaN below SEEDS seeds).
     """
     seeds = seeds or min(values.shape[1], baseline.shape[1])
     middle = float((values.mean(1) - baseline.mean(1)).mean())
     values, baseline = _by_cluster(values, clusters), _by_cluster(baseline, clusters)
-    n = len(values)
+    n, effective = len(values), effective_clusters(clusters) if len(clusters) else float(len(values))
     by_task = float((values.mean(1) - baseline.mean(1)).var(ddof=1) / n) if n > 1 else math.nan
     by_run, residual, counts = 0.0, 0.0, []
     for array in (values, baseline):
@@ -63,12 +68,12 @@ def two_way_clustered(
                 rest = array - array.mean(0) - array.mean(1, keepdims=True) + array.mean()
                 residual += (rest**2).sum() / ((k - 1) * (n - 1)) / array.size
     both = max(by_task + by_run - residual, by_task, by_run)
-    freedom = min(seeds, n) - 1 if seeds > 1 else n - 1
+    freedom = (min(seeds, effective) if seeds > 1 else effective) - 1
 
-    def half_width(variance: float, degrees: int) -> float:
+    def half_width(variance: float, degrees: float) -> float:
         return float(special.stdtrit(degrees, 0.975) * math.sqrt(variance)) if degrees > 0 else math.nan
 
-    of_tasks = half_width(by_task, n - 1)
+    of_tasks = half_width(by_task, effective - 1)
     of_runs = half_width(by_run, min(counts) - 1) if counts else math.nan
     if n > 1 and both:
         error = math.sqrt(both)
@@ -85,6 +90,7 @@ def two_way_clustered(
         "low_runs": max(-1.0, middle - of_runs),
         "high_runs": min(1.0, middle + of_runs),
         "se": error,
+        "freedom": freedom,
         "p": p if seeds >= SEEDS else math.nan,
     }
 
@@ -99,6 +105,16 @@ def tool_clusters(suite: Sequence[str], tools: Sequence[Iterable[str]], task: Se
     sets = [(name, *sorted(set(used))) for name, used in zip(suite, tools, strict=True)]
     found = Counter(name for name, *_ in set(sets))
     return [key if found[key[0]] >= 6 else (key[0], str(name)) for key, name in zip(sets, task, strict=True)]
+
+
+def effective_clusters(clusters: Sequence[Any]) -> float:
+    """As how many equal clusters these count, by a label a task: (sum of sizes)^2 / sum of squared sizes (Kish 1965).
+
+    Two of ``calculator``'s 41 sets of tools hold half of its tasks; the variance between sets is known as badly as that
+    of 6 equal ones. Source: Carter, Schnepel and Steigerwald 2017, Rev. Econ. Stat. 99(4).
+    """
+    sizes = np.array(list(Counter(clusters).values()), float)
+    return float(sizes.sum() ** 2 / (sizes**2).sum()) if len(sizes) else 0.0
 
 
 def _by_cluster(array: np.ndarray, clusters: Sequence[Any]) -> np.ndarray:

@@ -12,7 +12,7 @@ from scipy import special
 from ...core import Call
 from ...rewards.matching import call_key
 from .outcomes import call_counts, column_shares, with_teacher, without_failures
-from .stats import by_group, jsd, seeded_rng, tool_clusters
+from .stats import by_group, effective_clusters, jsd, seeded_rng, tool_clusters
 
 _WAYS = ("teacher's calls", "teacher's tools otherwise", "other tools", "no call")
 PATHS = (*(f"{way}, {end}" for end in ("right", "wrong") for way in _WAYS), "infrastructure failure")
@@ -74,13 +74,11 @@ def tool_jsd(rows: pd.DataFrame) -> pd.DataFrame:
     rows = with_teacher(without_failures(rows))
 
     def summarise(group: pd.DataFrame) -> dict[str, Any]:
-        names = sorted({name for row in group.to_dict("records") for name in [*_called(row), *row["teacher_tools"]]})
-        student, teacher = (
-            np.array([[Counter(tools)[name] for name in names] for tools in side], float).reshape(len(group), -1).sum(0)
-            for side in ([_called(row) for row in group.to_dict("records")], group["teacher_tools"])
-        )
+        student = Counter(call["name"] for calls in group["calls"] for call in calls)
+        teacher = Counter(name for tools in group["teacher_tools"] for name in tools)
+        names = sorted({*student, *teacher})
         return {
-            "jsd": float(jsd(student, teacher)),
+            "jsd": float(jsd(*(np.array([side[name] for name in names], float) for side in (student, teacher)))),
             "agreement": group["agreement"].mean(),
             "tasks": len(group[["suite", "task_id"]].drop_duplicates()),
         }
@@ -160,7 +158,8 @@ def _jsd_difference(
     units = min(fewer, len(clusters)) if fewer > 1 else len(clusters)
     error = float(np.nanstd(spread)) if np.isfinite(spread).any() else 0.0
     if units > 1 and error > 1e-12:  # a bootstrap of k units has (k - 1) / k of their variance
-        width = float(special.stdtrit(units - 1, 0.975)) * error * math.sqrt(units / (units - 1))
+        freedom = min(units, effective_clusters(labels)) - 1
+        width = float(special.stdtrit(freedom, 0.975)) * error * math.sqrt(units / (units - 1))
         result |= {"low": max(-1.0, middle - width), "high": min(1.0, middle + width)}
     return result | {"difference": middle}
 

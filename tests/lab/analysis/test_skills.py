@@ -30,6 +30,10 @@ def test_pass_at_k_is_the_unbiased_estimator() -> None:
     fewer = pd.concat([sampled({"base": [1]}), sampled({"sft": [1]}, n=2)])
     assert analysis.skills.pass_at_k(fewer)["k"].max() == 2
     assert analysis.skills.pass_at_k(fewer.iloc[:0]).empty
+    rows = sampled({"base": [1, 2, 3]}).astype({"correct": object})
+    rows.loc[0, "correct"] = None  # one sample that nobody could judge costs its task, not everybody's pass@4
+    table = analysis.skills.pass_at_k(rows)
+    assert table["k"].max() == 4 and set(table["tasks"]) == {2}
 
 
 def test_by_calls_counts_the_teachers() -> None:

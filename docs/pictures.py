@@ -75,7 +75,7 @@ def draw(study: Path) -> None:
         page.set_viewport_size({"width": 960, "height": 1000})  # the table's columns
         table = part(page, "xpath=//h2[@id='Accuracy']/following::table[.//td//a]")
         page.set_viewport_size({"width": 760, "height": 1000})
-        shown = "method=grpo-exact%20suite%3Dcalculator&suite=longer"
+        shown = "method=grpo-exact&suite=longer"
         page.goto(f"{pages}/trajectories.html?compare#?{shown}", wait_until="commit")
         save(composed(table, figure, part(page, "main")), "study")
         chromium.close()

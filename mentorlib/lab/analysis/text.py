@@ -52,6 +52,13 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({name: [write(v, str(name)) for v in table[name]] for name in table}, index=table.index)
 
 
+def ranking(domains: pd.DataFrame) -> str:
+    """Accuracy out of domain in one sentence, the highest first. In: ``comparison.accuracy`` by domain and method."""
+    outside = domains[domains["domain"] == "out of domain"].sort_values("accuracy", ascending=False, kind="stable")
+    parts = ", ".join(f"{row.method} {percent(row.accuracy)}" for row in outside.itertuples())
+    return f"Accuracy out of domain: {parts}." if parts else "No suite out of domain was evaluated."
+
+
 def verdicts(
     planned: pd.DataFrame,
     checks: pd.DataFrame,

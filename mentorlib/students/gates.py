@@ -18,7 +18,8 @@ def measure_gates(rows: list[Row]) -> dict[str, float]:
     """Numbers of the groups that a student samples (``evaluate`` with ``samples`` and temperature 1).
 
     Args:
-        rows: of ``evaluate``, whose student has the shipped one's tokenizer; the rows of one task are a group.
+        rows: of ``evaluate``, whose student has the shipped one's tokenizer; the rows of one task are a group. Rows
+            that could not be judged are left out.
 
     Returns:
         ``accuracy``; ``all_wrong`` and ``all_right``, shares of groups; ``match_wrong`` and ``match_right``, the share
@@ -29,9 +30,11 @@ def measure_gates(rows: list[Row]) -> dict[str, float]:
     groups: dict[str, list[bool]] = {}
     match: dict[bool, list[float]] = {True: [], False: []}
     surprise: list[tuple[float, bool]] = []
+    rows = [row for row in rows if row["correct"] is not None]
     for row in rows:
-        groups.setdefault(row["task_id"], []).append(bool(row["correct"]))
-        match[bool(row["correct"])].append(same_tools(_calls(row["calls"]), _calls(row["teacher_calls"])))
+        groups.setdefault(row["task_id"], []).append(row["correct"])
+        if row["teacher_calls"] is not None:
+            match[row["correct"]].append(same_tools(_calls(row["calls"]), _calls(row["teacher_calls"])))
         surprise += [
             (-p, token not in FIXED)
             for token, p in zip(row["tokens"], row["logprobs"], strict=True)

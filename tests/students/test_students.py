@@ -100,6 +100,16 @@ def test_accuracy_on_each_rung_can_rise_and_fall(nano, sandbox, suite):
     assert 0.08 <= sum(r["correct"] for r in rows) / len(rows) <= 0.78
 
 
+def test_gates_leave_out_what_could_not_be_judged_and_compare_tools_with_a_teacher_s_alone():
+    call = {"name": "add", "arguments": {}}
+    row = {"task_id": "a", "calls": [call], "teacher_calls": [call], "correct": True, "tokens": [], "logprobs": []}
+    gates = measure_gates(
+        [row, row | {"correct": None}, row | {"task_id": "b", "correct": False, "teacher_calls": None}]
+    )
+    assert (gates["accuracy"], gates["all_right"], gates["all_wrong"], gates["match_right"]) == (0.5, 0.5, 0.5, 1.0)
+    assert gates["match_wrong"] != gates["match_wrong"]  # nobody's tools to compare with
+
+
 def test_rewards_can_differ_on_its_rollouts(nano, sandbox):
     """The goals are 0.4 of groups all wrong, matches of 0.3 where wrong and 0.75 where right, accuracy 0.1 to 0.4."""
     pairs = generate("calculator", 40, calls=(2, 4))

@@ -73,9 +73,17 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {
         *(reward_effects.rescore(runs.subsample(groups), version) for version in ("official", "corrected"))
     ),
     "counterfactual": lambda runs, groups, rewards=(): reward_effects.counterfactual(
-        reward_effects.rescore(load.subsample_groups(runs.rollouts(), groups), rewards=[*REWARDS, *rewards])
+        reward_effects.rescore(load.subsample_groups(runs.rollouts(), groups), rewards=[*REWARDS, *_named(rewards)])
     ),
 }
+
+
+def _named(rewards: Sequence[str]) -> Sequence[str]:
+    """Rewards that a query names, unless one is a file's function: results may come from others, with their runs."""
+    for name in rewards:
+        if function_file(name):
+            raise InputError(f"a result names the reward {name}; files are not executed to verify results")
+    return rewards
 
 
 def record_table(

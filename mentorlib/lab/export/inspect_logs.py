@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,8 +36,8 @@ def save_inspect(run: Run, folder: str | Path) -> list[Path]:
         raise InputError(f"{run.path}: no eval/*.jsonl and no rollouts.jsonl: nothing was evaluated or sampled")
     written = []
     for file in files:
-        # Inspect lists files of this form only, and an underscore separates its parts.
-        parts = [run.info["created"].replace(":", "-"), *(x.replace("_", "-") for x in (file.stem, run.name))]
+        # Inspect lists files of this form only, and an underscore separates its parts. run.json may come from others.
+        parts = [re.sub(r"[^\w+-]", "-", run.info["created"]), *(x.replace("_", "-") for x in (file.stem, run.name))]
         text = json.dumps(_log(run, file.stem, read_rows(file)))
         written.append(write_text(Path(folder) / f"{'_'.join(parts)}.json", text))
     return written

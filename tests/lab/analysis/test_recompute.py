@@ -90,3 +90,14 @@ def test_a_reward_function_s_numbers_carry_no_query(compared: Run) -> None:
     entries = {k: e["rows"] for k, e in compared.results.items() if k.startswith("sign_flips")}
     assert list(entries.values()) == ["runs", None, None]
     assert {c["ok"] for c in verify_run(compared) if "mine.py:f" in c["key"]} == {None}
+
+
+def test_a_query_cannot_name_a_file_to_execute(compared: Run, tmp_path: Path) -> None:
+    """A run of somebody else brings its results, and may bring a file beside them."""
+    mark, file = tmp_path / "executed", tmp_path / "evil.py"
+    file.write_text(f"open({str(mark)!r}, 'w').close()\ndef f(trajectory, reference, terms): return 0.0\n")
+    query = f"counterfactual(groups=2, rewards=['{file}:f']).n where reward == 'exact'"
+    compared.record_many({"bad": compared.results["area/grpo-exact"] | {"query": query}})
+    with pytest.raises(InputError, match="files are not executed"):
+        verify_run(compared)
+    assert not mark.exists()

@@ -233,6 +233,11 @@ def test_inspect_logs_say_what_the_rows_say(run):
         save_inspect(Run("empty"), "logs")
 
 
+def test_a_run_of_somebody_else_names_no_place_for_its_logs(run):
+    run.info["created"] = "/../elsewhere/2026"
+    assert {file.parent for file in save_inspect(run, "logs")} == {Path("logs")}
+
+
 def test_trackio_gets_metrics_and_a_trace_of_each_rollout(run, tmp_path):
     # In a separate process: trackio chooses its folder when it is imported, and keeps threads.
     code = """

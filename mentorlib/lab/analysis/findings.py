@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from .comparison import common_suites
 from .outcomes import OUTCOMES
 from .text import percent, span
 
@@ -69,15 +70,14 @@ def error_findings(rows: pd.DataFrame, pairs: pd.DataFrame, overlap: pd.DataFram
 
     In: rows of ``evaluations``, ``comparison.paired`` and ``tool_use.tool_overlap`` of them.
     """
-    methods = list(dict.fromkeys(rows["method"]))
-    common = rows[rows.groupby("suite")["method"].transform("nunique") == len(methods)]
+    common = common_suites(rows)
     judged = common[common["outcome"] != "infrastructure failure"]
     right = judged["outcome"].eq("correct").groupby(judged["method"], sort=False).mean()
     said = []
     if len(right):
         suites = judged["suite"].nunique()
         parts = ", ".join(f"{method} {percent(share)}" for method, share in right.items())
-        said.append(f"Right on the {suites} suites that all methods were given: {parts}.")
+        said.append(f"Right on the {suites} suites that all of these methods have: {parts}.")
     failed = judged[judged["outcome"] != "correct"]
     commonest: dict[str, list[str]] = {}
     for method, outcomes in failed.groupby("method", sort=False)["outcome"]:
@@ -86,7 +86,7 @@ def error_findings(rows: pd.DataFrame, pairs: pd.DataFrame, overlap: pd.DataFram
         commonest.setdefault(str(name), []).append(f"{method} ({percent(counts.max() / counts.sum())})")
     if commonest:
         parts = "; ".join(f"{outcome} in {', '.join(methods)}" for outcome, methods in commonest.items())
-        said.append(f"The commonest failure is {parts} of a method's failures.")
+        said.append(f"The commonest failure there, and its share of the method's failures: {parts}.")
     if len(pairs):
         sums = pairs.groupby("method", sort=False)[["fixed", "broke"]].sum()
         parts = ", ".join(f"{r.Index} fixed {r.fixed:.0f} and broke {r.broke:.0f}" for r in sums.itertuples())

@@ -43,6 +43,12 @@ def training_curves(rows: pd.DataFrame) -> pd.DataFrame:
     return curves.assign(rollouts=(curves["n"] / curves["runs"]).groupby(curves["method"]).cumsum())
 
 
+def early_and_late(values: pd.Series) -> tuple[float, float]:
+    """The means over the first and the last quarter of a run's steps, which the figures of training give."""
+    quarter = max(1, len(values) // 4)
+    return float(values.head(quarter).mean()), float(values.tail(quarter).mean())
+
+
 def learning_speed(rows: pd.DataFrame, level: float = 0.7) -> pd.DataFrame:
     """How fast each method learns.
 

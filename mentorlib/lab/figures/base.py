@@ -41,7 +41,7 @@ METHODS = {
     "grpo-planted": "#661100",
 }
 _MORE_COLOURS = [*qualitative.Dark24, *qualitative.Light24]  # for methods that are not in METHODS
-_OUTCOME_PALETTE = "#009E73 #F0E442 #E69F00 #D55E00 #CC79A7 #AA4499 #882255 #56B4E9 #0072B2 #8C8C8C #000000"
+_OUTCOME_PALETTE = "#009E73 #6666FF #E69F00 #D55E00 #CC79A7 #AA4499 #882255 #56B4E9 #0072B2 #8C8C8C #000000"
 OUTCOME_COLOURS = dict(zip(OUTCOMES, _OUTCOME_PALETTE.split(), strict=True))
 STOP_COLOURS = {
     "answered": "#009E73",
@@ -51,9 +51,32 @@ STOP_COLOURS = {
     "malformed": "#882255",
     "infrastructure": "#000000",
 }
-_TERMS = "#0072B2 #E69F00 #009E73 #CC79A7 #D55E00 #56B4E9 #F0E442 #882255 #8C8C8C #332288".split()
-HEATMAP = {"texttemplate": "%{text}", "showscale": False, "xgap": 1, "ygap": 1}
-SHARE_HEATMAP = {**HEATMAP, "zmin": 0, "zmax": 1, "colorscale": [[0, "#F2F6F9"], [0.5, "#56B4E9"], [1, "#00436B"]]}
+TERMS = {
+    "correct": "#0072B2",
+    "tools": "#E69F00",
+    "clean": "#009E73",
+    "answered": "#CC79A7",
+    "progress": "#D55E00",
+    "sequence": "#882255",
+    "format": "#AA4499",
+    "names": "#56B4E9",
+    "parameters": "#6666FF",
+    "values": "#332288",
+    "offset": "#8C8C8C",
+    "gave_up": "#44AA99",
+    "noise": "#661100",
+    "fallback": "#4D4D4D",
+}
+# One hue, on which black is read in all its shades, and the other way round where a page is inverted.
+HEATMAP = {
+    "texttemplate": "%{text}",
+    "textfont": {"size": 11, "color": "#000000"},
+    "colorscale": [[0, "#F2F6F9"], [1, "#66BBEB"]],
+    "showscale": False,
+    "xgap": 1,
+    "ygap": 1,
+}
+SHARE_HEATMAP = {**HEATMAP, "zmin": 0, "zmax": 1}
 _TOP_LEFT = {"x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top"}
 _LEGEND = {"orientation": "h", "x": 0, "xanchor": "left", "yanchor": "top", "traceorder": "normal"}
 _ERROR_BARS = {"type": "data", "symmetric": False, "thickness": 2, "width": 0}
@@ -63,17 +86,18 @@ _SYMBOLS = "circle square diamond triangle-up triangle-down pentagon hexagon sta
 _BUTTONS = "zoom pan select lasso zoomIn zoomOut autoScale resetScale sendChartToCloud sendDataToCloud toImage"
 
 
-def method_colours(methods: Iterable[str]) -> dict[str, str]:
+def method_colours(methods: Iterable[str], own: Mapping[str, str] = METHODS) -> dict[str, str]:
     """A colour for each method of a figure, no two alike (up to 48 methods that are not in METHODS).
 
     A label with parameters ("grpo-exact data=gsm8k") has its method's colour, unless another label took it. A method
     that is not in METHODS has a colour by the hash of its label, the same in every figure but for such collisions.
+    ``own`` are the colours of what else is named, such as TERMS.
     """
     colours: dict[str, str] = {}
     for method in sorted({str(m) for m in methods}):
         start = zlib.crc32(method.encode()) % len(_MORE_COLOURS)
         others = [*_MORE_COLOURS[start:], *_MORE_COLOURS[:start]]
-        known = METHODS.get(method.split(" ")[0])
+        known = own.get(method.split(" ")[0])
         candidates = [known, *others] if known else others
         colours[method] = next((c for c in candidates if c not in colours.values()), "#4D4D4D")
     return colours
@@ -108,11 +132,6 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     if len(names) > most:
         return f"{len(names)} of them"
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-
-def term_colour(i: int) -> str:
-    """The colour of the i-th term or series that has no colour of its own."""
-    return _TERMS[i % len(_TERMS)]
 
 
 def panels(
@@ -180,15 +199,22 @@ def label_lines(fig: go.Figure, lines: Sequence[str]) -> None:
 
 
 def dot_plot(
-    frame: pd.DataFrame, by: str, value: str, hover: Sequence[str], hollow: pd.Series | None = None, **filters: str
+    frame: pd.DataFrame,
+    by: str,
+    value: str,
+    hover: Sequence[str],
+    hollow: pd.Series | None = None,
+    marks: Mapping[str, Mapping[str, str]] | None = None,
+    **filters: str,
 ) -> tuple[go.Figure, int]:
     """Values with their intervals, a panel for each value of ``by``, a line a method; the figure and its height.
 
-    ``hollow`` marks rows whose dots are not filled; ``filters`` narrow the trajectories that a dot opens.
+    ``hollow`` marks rows whose dots are not filled; ``marks`` are those of the lines, if not ``method_marks``;
+    ``filters`` narrow the trajectories that a dot opens.
     """
     groups, methods = list(dict.fromkeys(frame[by])), list(dict.fromkeys(frame["method"]))
     texts = pd.Series(hover, index=frame.index)
-    marks = method_marks(methods)
+    marks = marks or method_marks(methods)
     fig, height = panels([str(group) for group in groups], 3, 22 + line_height(methods) * len(methods))
     for group, method in dict.fromkeys(zip(frame[by], frame["method"], strict=True)):
         rows = frame[(frame[by] == group) & (frame["method"] == method)]
@@ -217,7 +243,9 @@ def dot_plot(
     return fig, height + 66
 
 
-def stacked_bars(table: pd.DataFrame, column: str, colours: Mapping[str, str], title: str) -> go.Figure:
+def stacked_bars(
+    table: pd.DataFrame, column: str, colours: Mapping[str, str], title: str, axis: str = "share of trajectories"
+) -> go.Figure:
     """Shares of each value of a column, a panel a suite, a bar a method. In: suite, method, the column, n, share."""
     suites, methods = list(dict.fromkeys(table["suite"])), list(dict.fromkeys(table["method"]))
     fig, height = panels([str(suite) for suite in suites], 3, 8 + line_height(methods) * len(methods))
@@ -250,7 +278,7 @@ def stacked_bars(table: pd.DataFrame, column: str, colours: Mapping[str, str], t
             shown.add(name)
     fig.update_layout(barmode="stack")
     label_lines(fig, [str(method) for method in methods])
-    fig.update_xaxes(title_text="share of trajectories", tickformat=".0%", range=[0, 1], nticks=5)
+    fig.update_xaxes(title_text=axis, tickformat=".0%", range=[0, 1], nticks=5)
     return style_figure(fig, title, height + 110, legend=True)
 
 
@@ -262,11 +290,13 @@ def style_figure(fig: go.Figure, title: str, height: int, legend: bool = False) 
     meta = dict(fig.layout.meta or {})
     top += 20 if "columns" in meta else 0
     height += top
-    if meta.get("columns", 1) > 1:  # panels have one title of their common axis
+    if "columns" in meta:  # panels have one title of their common axis
         axis = fig.layout.xaxis.title.text
         fig.update_xaxes(title_text=None)
-        if axis:
+        if axis:  # in the middle of the page: the plot's is further right, by half of its labels' width
+            names = [line for label in fig.layout.yaxis.ticktext or () for line in label.split("<br>")]
             below = {"x": 0.5, "xref": "paper", "y": 0, "yref": "paper", "yshift": -24, "yanchor": "top"}
+            below["xshift"] = -3 * max(map(len, names), default=0)
             fig.add_annotation(text=axis, showarrow=False, font={"size": 12}, **below)
     fig.update_layout(
         template="plotly_white",

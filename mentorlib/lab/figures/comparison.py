@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 from ..analysis.comparison import common_suites
 from ..analysis.stats import SEEDS
 from ..analysis.text import p_value, percent
-from .base import HEATMAP, dot_plot, empty_figure, method_colours, plotly_text, style_figure
+from .base import HEATMAP, dot_plot, empty_figure, method_colours, method_marks, plotly_text, style_figure
 
 
 def accuracy(table: pd.DataFrame, by: str = "suite") -> go.Figure:
@@ -47,7 +47,10 @@ def _leader(table: pd.DataFrame, by: str) -> str:
 
 
 def planned(table: pd.DataFrame, margin: float = 0.05) -> go.Figure:
-    """The planned contrasts with their verdicts, of ``planned``; the band is the margin, filled is significant."""
+    """The planned contrasts with their verdicts, of ``planned``; the band is the margin, filled is significant.
+
+    A contrast has the colour of the method that the other is compared with, as in the treatment check.
+    """
     if table.empty:
         return empty_figure("No planned contrast: their methods are not here", "`contrasts` names them")
     names = [f"{r.method} − {r.against}" for r in table.itertuples()]
@@ -69,7 +72,9 @@ def planned(table: pd.DataFrame, margin: float = 0.05) -> go.Figure:
     ]
     points = table.assign(**{k: 100 * table[k] for k in ("difference", "low", "high")})
     points = points.assign(score="accuracy out of domain", method=names)
-    fig, height = dot_plot(points, "score", "difference", hover, hollow=~(table["p_holm"] < 0.05))
+    others = method_marks(table["against"])
+    marks = {name: others[str(against)] for name, against in zip(names, table["against"], strict=True)}
+    fig, height = dot_plot(points, "score", "difference", hover, hollow=~(table["p_holm"] < 0.05), marks=marks)
     fig.add_vrect(x0=-100 * margin, x1=100 * margin, fillcolor="#E8E8E8", line_width=0, layer="below")
     fig.add_vline(x=0, line={"color": "#333333", "width": 1})
     axis = f"percentage points, 95% interval<br>(band: margin {100 * margin:g}; filled: Holm p < 0.05)"
@@ -97,7 +102,7 @@ def forest(pairs: pd.DataFrame, by: str = "suite", measure: str = "accuracy") ->
         f"{plotly_text(r.method)} − {plotly_text(r.against)}: {scale * r.difference:+.{digits}f} {unit} "
         f"[{scale * r.low:.{digits}f}, {scale * r.high:.{digits}f}], {r.tasks} tasks, "
         + (f"{r.seeds} seeds" if r.seeds > 1 else "one seed: the interval covers other tasks alone")
-        + (f", fixed {r.fixed}, broke {r.broke}" if "fixed" in pairs else "")
+        + (f", fixed {r.fixed}, broke {r.broke}" if measure == "accuracy" else "")
         for r in pairs.itertuples()
     ]
     points = pairs.assign(**{k: scale * pairs[k] for k in ("difference", "low", "high")})
@@ -129,7 +134,6 @@ def tuning(table: pd.DataFrame) -> go.Figure:
         text=wide.map(percent).to_numpy(),
         hovertext=[[hover.get((method, rate), "") for rate in wide.columns] for method in wide.index],
         hoverinfo="text",
-        colorscale="Blues",
         **HEATMAP,
     )
     fig = go.Figure(heatmap)

@@ -20,8 +20,7 @@ def chain_lengths(table: pd.DataFrame) -> go.Figure:
     if trained and longest != trained[0]:
         title += f"; training on {trained[0][0]} shows {means[trained[0]]:.1f}"
     colours = dict(zip(CHAINS, sample_colorscale("Viridis_r", len(CHAINS)), strict=True))
-    fig = stacked_bars(table.rename(columns={"split": "method"}), "chain", colours, title)
-    return fig.update_xaxes(title_text="share of references")
+    return stacked_bars(table.rename(columns={"split": "method"}), "chain", colours, title, "share of references")
 
 
 def tool_calls(table: pd.DataFrame) -> go.Figure:

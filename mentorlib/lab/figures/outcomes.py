@@ -12,11 +12,14 @@ def outcome_shares(table: pd.DataFrame) -> go.Figure:
     """Outcomes, stacked by suite and method, of ``outcome_shares``."""
     if table.empty:
         return empty_figure("No outcomes: there are no rows", "run notebook 02_train first")
-    failed = table[~table["outcome"].isin(["correct", "infrastructure failure"])]
+    common = common_suites(table)
+    where = " on the suites in common" if len(common) < len(table) else ""
+    failed = common[~common["outcome"].isin(["correct", "infrastructure failure"])]
     counts = failed.groupby("outcome")["n"].sum().sort_values(ascending=False)
-    title = "Nothing failed: every judged row is correct"
+    title = f"Nothing failed: every judged row{where} is correct"
     if len(counts):
-        title = f"The commonest failure: {leaders(counts, 0)}, {percent(counts.iloc[0] / counts.sum())} of all failures"
+        share = percent(counts.iloc[0] / counts.sum())
+        title = f"The commonest failure: {leaders(counts, 0)}, {share} of all failures{where}"
     return stacked_bars(table, "outcome", OUTCOME_COLOURS, title)
 
 

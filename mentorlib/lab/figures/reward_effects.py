@@ -7,20 +7,22 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ...rewards.reward import CONTROLS, REWARDS
 from ..analysis.outcomes import OUTCOMES
 from ..analysis.text import percent
 from .base import (
     HEATMAP,
     LINE,
     OUTCOME_COLOURS,
+    TERMS,
     empty_figure,
     label_lines,
     leaders,
+    method_colours,
     panels,
     place,
     plotly_text,
     style_figure,
-    term_colour,
 )
 
 
@@ -30,7 +32,7 @@ def mean_rewards(scored: pd.DataFrame) -> go.Figure:
         return empty_figure("No scores: there are no rows to score", "give runs with rollouts.jsonl or eval/*.jsonl")
     scored = scored[scored["outcome"] != "infrastructure failure"].dropna(subset=["total"]).astype({"total": float})
     wide = scored.pivot_table(index="outcome", columns="reward", values="total", aggfunc="mean")
-    wide = wide.reindex([o for o in reversed(list(OUTCOMES)) if o in wide.index])[list(dict.fromkeys(scored["reward"]))]
+    wide = wide.reindex([o for o in OUTCOMES if o in wide.index])[list(dict.fromkeys(scored["reward"]))]
     counts = scored.groupby("outcome")["row"].nunique()
     low, high = wide.min(), wide.max()
     scaled = (wide - low) / (high - low).where(high > low, 1.0)
@@ -42,20 +44,19 @@ def mean_rewards(scored: pd.DataFrame) -> go.Figure:
             f"Distinguishing failures: {leaders(spread, 2)} most, {percent(spread.max())} of the range lies between "
             f"them; {leaders(-spread, 2)} least, {percent(spread.min())}"
         )
+    names = [textwrap.wrap(f"{outcome} ({counts[outcome]})", 20) for outcome in wide.index]
     heatmap = go.Heatmap(
-        z=scaled,
-        x=[plotly_text(c) for c in wide.columns],
-        y=["<br>".join(map(plotly_text, textwrap.wrap(f"{o} ({counts[o]})", 16))) for o in wide.index],
-        text=wide.map(lambda v: f"{v:.2f}".replace("0.", ".", 1) if abs(v) < 1 else f"{v:.2f}"),  # narrow at 390 px
-        colorscale="Cividis",
-        textfont={"size": 9},
-        hovertemplate="%{x} gives %{text} on average for “%{y}”<extra></extra>",
+        z=scaled.T,
+        x=["<br>".join(map(plotly_text, lines)) for lines in names],
+        y=[plotly_text(c) for c in wide.columns],
+        text=wide.T.map(lambda v: f"{v:.2f}"),
+        hovertemplate="%{y} gives %{text} on average for “%{x}”<extra></extra>",
         **HEATMAP,
     )
     fig = go.Figure(heatmap)
-    axis = "mean total by reward<br>(yellow: its highest, blue: its lowest)"
-    fig.update_xaxes(title_text=axis, side="bottom", tickangle=-45)
-    return style_figure(fig, title, 180 + 30 * len(wide))
+    fig.update_yaxes(autorange="reversed")
+    fig.update_xaxes(title_text="mean total (strongest: the reward's highest)", tickangle=-90)
+    return style_figure(fig, title, 230 + 22 * len(wide.columns))
 
 
 def version_differences(differing: pd.DataFrame, rows: int, rewards: Sequence[str] = ()) -> go.Figure:
@@ -151,7 +152,8 @@ def decomposition(parts: pd.DataFrame) -> go.Figure:
         title = f"In {method}, “{term}” makes {percent(several[method, term])} of the advantage"
     names = list(dict.fromkeys(parts["method"]))
     fig, height = panels(names, 3, 150)
-    for i, term in enumerate(dict.fromkeys(parts["term"])):
+    colours = method_colours(parts["term"], TERMS)
+    for term in dict.fromkeys(parts["term"]):
         of_term = parts[parts["term"] == term]
         for n, method in enumerate(names):
             steps = of_term[of_term["method"] == method]
@@ -163,7 +165,7 @@ def decomposition(parts: pd.DataFrame) -> go.Figure:
                 showlegend=method == of_term["method"].iloc[0],
                 hovertemplate=f"{plotly_text(method)}, step %{{x}}: {plotly_text(term)} %{{y:.0%}} of the advantage"
                 "<extra></extra>",
-                marker={"color": term_colour(i), "line": {"width": 0}},
+                marker={"color": colours[term], "line": {"width": 0}},
                 **place(n, fig),
             )
     fig.update_layout(barmode="relative", bargap=0.05)
@@ -173,31 +175,42 @@ def decomposition(parts: pd.DataFrame) -> go.Figure:
 
 
 def reward_terms(scored: pd.DataFrame) -> go.Figure:
-    """One trajectory under every reward: weight x term, stacked, and the total, of ``rescore`` on one row."""
+    """One trajectory under every reward: weight x term, stacked, and the total, of ``rescore`` on one row.
+
+    As shares of the reward's maximum, so that rewards of different scales compare; the labels have the totals.
+    """
     if scored.empty:
         return empty_figure("No score: this trajectory is an infrastructure failure", "such rows are never scored")
-    rewards = [plotly_text(name) for name in scored["reward"]]
+    known = {name: reward.maximum for name, reward in (REWARDS | CONTROLS).items()}
+    maxima = [known.get(name, 1.0) for name in scored["reward"]]
     totals = scored.set_index("reward")["total"].astype(float)
+    shares = totals / maxima
     title = (
-        f"The same response gets from {totals.min():.2f} ({totals.idxmin()}) to {totals.max():.2f} ({totals.idxmax()})"
+        f"The same response gets from {percent(shares.min())} ({shares.idxmin()}) to {percent(shares.max())} "
+        f"({shares.idxmax()}) of a reward's maximum"
     )
+    rewards = [f"{plotly_text(n)}: {t:.2f} of {m:g}" for (n, t), m in zip(totals.items(), maxima, strict=True)]
     fig = go.Figure()
     weighted = [
         {k: v * w.get(k, 1.0) for k, v in t.items()} for t, w in zip(scored["terms"], scored["weights"], strict=True)
     ]
-    for i, term in enumerate(dict.fromkeys(k for t in weighted for k in t)):
+    given = list(dict.fromkeys(k for terms in weighted for k, v in terms.items() if v))
+    colours = method_colours(given, TERMS)
+    for term in given:
+        values = [terms.get(term) for terms in weighted]
         fig.add_bar(
-            x=[terms.get(term) for terms in weighted],
+            x=[None if v is None else v / m for v, m in zip(values, maxima, strict=True)],
             y=rewards,
             orientation="h",
             name=plotly_text(term),
-            marker_color=term_colour(i),
-            hovertemplate=f"%{{y}}: {plotly_text(term)} gives %{{x:.3f}}<extra></extra>",
+            marker_color=colours[term],
+            customdata=values,
+            hovertemplate=f"%{{y}}: {plotly_text(term)} gives %{{customdata:.3f}}<extra></extra>",
         )
-    hover = [f"{n}: {t:.3f}, {plotly_text(r)}" for n, t, r in zip(rewards, totals, scored["reason"], strict=True)]
+    hover = [f"{n}, {plotly_text(reason)}" for n, reason in zip(rewards, scored["reason"], strict=True)]
     marker = {"color": "black", "symbol": "line-ns-open", "size": 14, "line": {"width": 2, "color": "black"}}
-    fig.add_scatter(x=totals, y=rewards, mode="markers", name="total", marker=marker, hovertext=hover, hoverinfo="text")
+    fig.add_scatter(x=shares, y=rewards, mode="markers", name="total", marker=marker, hovertext=hover, hoverinfo="text")
     fig.update_layout(barmode="relative")
     fig.update_yaxes(autorange="reversed")
-    fig.update_xaxes(title_text="reward: weight × term, stacked", rangemode="tozero")
-    return style_figure(fig, title, 170 + 22 * len(rewards), legend=True)
+    fig.update_xaxes(title_text="share of the reward's maximum", tickformat=".0%", rangemode="tozero")
+    return style_figure(fig, title, 170 + 22 * len(rewards) + 14 * len(given), legend=True)

@@ -4,7 +4,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..analysis.text import percent
-from .base import empty_figure, method_colours, panels, place, plotly_text, style_figure
+from .base import empty_figure, leaders, method_colours, panels, place, plotly_text, style_figure
+
+FEWEST = 10  # rows behind a point: fewer say nothing of a method
 
 
 def pass_at_k(table: pd.DataFrame) -> go.Figure:
@@ -21,16 +23,25 @@ def pass_at_k(table: pd.DataFrame) -> go.Figure:
 
 
 def by_calls(table: pd.DataFrame) -> go.Figure:
-    """Accuracy by the teacher's number of calls, a line a method, of ``by_calls``."""
+    """Accuracy by the teacher's number of calls, a line a method, of ``by_calls``; points of FEWEST rows or more."""
     if table.empty:
         return empty_figure("Accuracy by number of calls: no evaluated rows", "run notebook 02_train first")
+    table = table[table["n"] >= FEWEST]
+    if table.empty:
+        return empty_figure(f"No number of calls has {FEWEST} evaluated rows", "evaluate more tasks")
     fig, height = _lines(table.assign(panel="all suites"), "calls", "accuracy", "panel")
-    fig.update_xaxes(title_text="calls of the teacher (0: no tool fits)", dtick=1)
+    none = " (0: no tool fits)" if (table["calls"] == 0).any() else ""
+    fig.update_xaxes(title_text=f"calls of the teacher{none}", dtick=1)
     fig.update_yaxes(tickformat=".0%", rangemode="tozero")
-    longest = table[table["calls"] == table["calls"].max()].sort_values("accuracy")
-    span = f"{percent(longest['accuracy'].iloc[0])} to {percent(longest['accuracy'].iloc[-1])}"
-    span = span if len(longest) > 1 else percent(longest["accuracy"].iloc[0])
-    title = f"Accuracy by number of calls: {span} where the teacher made {int(longest['calls'].iloc[0])}"
+    methods = table["method"].nunique()
+    shared = table[table.groupby("calls")["method"].transform("nunique") == methods]
+    title = f"Accuracy of {methods} methods by number of calls, of which none is common to all"
+    if len(shared):
+        calls = int(shared["calls"].max())
+        right = shared[shared["calls"] == calls].set_index("method")["accuracy"]
+        said = f"{percent(right.min())} ({leaders(-right, 2)}) to {percent(right.max())} ({leaders(right, 2)})"
+        said = said if right.nunique() > 1 else percent(right.max())
+        title = f"Accuracy where the teacher made {calls} call{'s' if calls != 1 else ''}: {said}"
     return style_figure(fig, title, height + 130, legend=True)
 
 

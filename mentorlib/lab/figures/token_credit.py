@@ -30,6 +30,5 @@ def advantage_by_token_kind(table: pd.DataFrame) -> go.Figure:
             f"{percent(high[column])} of the {'gradient' if column == 'gradient' else 'advantage'}"
         )
     stacked = table.rename(columns={"method": "suite", "reward": "method"}).assign(share=table[column])
-    fig = stacked_bars(stacked, "kind", _COLOURS, title)
     weight = "|advantage| × (1 − p) of each token" if column == "gradient" else "|advantage| by token"
-    return fig.update_xaxes(title_text=f"share of {weight}<br>(on these rollouts only)")
+    return stacked_bars(stacked, "kind", _COLOURS, title, f"share of {weight}<br>(on these rollouts only)")

@@ -3,13 +3,13 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..analysis.stats import SEEDS
-from ..analysis.text import percent, span
+from ..analysis.text import percent
+from ..analysis.training import early_and_late
 from .base import empty_figure, method_colours, panels, place, plotly_text, style_figure
 
 PANELS = {
     "accuracy": "correct rollouts",
-    "reward": "reward (scales are not comparable)",
+    "reward": "reward (scales differ)",
     "zero_variance": "zero-variance groups",
 }
 
@@ -24,13 +24,14 @@ def training_curves(table: pd.DataFrame) -> go.Figure:
         return empty_figure(title, "base and sft sample nothing in training")
     window = max(1, int(table["step"].nunique() // 8))
     methods = {method: group.sort_values("step") for method, group in table.groupby("method", sort=False)}
-    starts = [group["smooth"].iloc[0] for group in methods.values()]
-    ends = pd.DataFrame({method: group.iloc[-1] for method, group in methods.items()}).T
-    title = f"Rollouts correct in training: {span(starts)} → {span(ends['smooth'])}"
-    best = ends["smooth"].astype(float).fillna(-1).idxmax()  # NaN: rollouts that nobody could judge
-    others = ends.drop(index=best)
-    if len(others) and ends["runs"].min() >= SEEDS and ends.loc[best, "seed_low"] > others["seed_high"].max():
-        title = f"{best} ends highest in training: {percent(ends.loc[best, 'smooth'])} of rollouts correct"
+    changes = {method: early_and_late(group["accuracy"].astype(float)) for method, group in methods.items()}
+    gains = pd.Series({method: late - early for method, (early, late) in changes.items()}).fillna(-1.0).round(2)
+    said = {method: f"{percent(early)} → {percent(late)}" for method, (early, late) in changes.items()}
+    best = " and ".join(f"{method} {said[method]}" for method in gains.index[gains == gains.max()])
+    title = f"Gaining most in training: {best} of rollouts correct"
+    if len(said) == 1:
+        title = f"Rollouts correct in training: {next(iter(said.values()))}"
+    title += " (first and last quarter of the steps)"
     fig, height = panels(list(PANELS.values()), 3, 220, shared_y=False)
     colours = method_colours(methods)
     for method, group in methods.items():

@@ -19,7 +19,8 @@ from ...core import InputError
 from ...runs.progress import ProgressCallback, format_duration
 from ...runs.run import Run
 from ..analysis.text import percent
-from ..figures.base import STOP_COLOURS, empty_figure, panels, place, plotly_text, style_figure, term_colour
+from ..analysis.training import early_and_late
+from ..figures.base import STOP_COLOURS, TERMS, empty_figure, method_colours, panels, place, plotly_text, style_figure
 
 # Title of a panel, number format, and its lines: key in the metrics, label, colour. Terms and stops are added.
 _PANELS: list[tuple[str, str, list[tuple[str, str, str]]]] = [
@@ -97,8 +98,9 @@ def live_figure(metrics: pd.DataFrame, steps: int, left: float = 0.0) -> go.Figu
     if metrics.empty or "step" not in metrics:
         return empty_figure("Nothing to draw: no step of training is done", "method none trains nothing")
     metrics = metrics.sort_values("step")
-    terms = [name for name in metrics if name.startswith("term/")]
-    term_lines = [(name, f"term: {name.removeprefix('term/')}", term_colour(i)) for i, name in enumerate(terms)]
+    colours = method_colours([n.removeprefix("term/") for n in metrics if n.startswith("term/")], TERMS)
+    term_lines = [(f"term/{name}", f"term: {name}", tint) for name, tint in colours.items()]
+    terms = [key for key, *_ in term_lines]
     shown = []
     for name, form, lines in _PANELS:
         lines = [line for line in [*lines, *(term_lines if lines[0][0] == "reward" else [])] if line[0] in metrics]
@@ -132,10 +134,9 @@ def _title(metrics: pd.DataFrame, done: int, steps: int, left: float) -> str:
     """Progress, and the mean of the main metric over the first and the last quarter of the steps."""
     labels = {"accuracy": "rollouts correct", "token_accuracy": "tokens right", "loss": "loss"}
     key = next(key for key in labels if key in metrics)
-    quarter = max(1, len(metrics) // 4)
-    early, late = metrics[key].head(quarter).mean(), metrics[key].tail(quarter).mean()
+    early, late = early_and_late(metrics[key].astype(float))
     change = f"{early:.3f} → {late:.3f}" if key == "loss" else f"{percent(early)} → {percent(late)}"
     progress = f"{done} steps" if done >= steps else f"Ended after step {done} of {steps}"
     if left > 0:
         progress = f"Step {done} of {steps}, {format_duration(left)} left"
-    return f"{progress}: {labels[key]} {change}"
+    return f"{progress}: {labels[key]} {change} (first and last quarter)"

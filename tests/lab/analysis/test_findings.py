@@ -24,6 +24,7 @@ def test_where_methods_fail(root: Path) -> None:
     assert f"sft {percent(rows.loc[rows['method'] == 'sft', 'correct'].mean())}" in right and "3 suites" in right
     failed = rows.loc[(rows["method"] == "base") & ~rows["outcome"].isin(["correct"]), "outcome"].value_counts()
     assert f"base ({percent(failed.max() / failed.sum())})" in commonest and failed.index[0] in commonest
+    assert commonest.startswith("The commonest failure there, and its share of the method's failures: ")
     sums = pairs[pairs["method"] == "sft"][["fixed", "broke"]].sum()
     assert f"Against base, task by task: sft fixed {sums['fixed']:.0f} and broke {sums['broke']:.0f}" in tasks
     assert invented.startswith("Tools that the task does not offer")

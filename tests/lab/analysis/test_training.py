@@ -90,7 +90,12 @@ def test_the_figure_has_a_band_where_there_are_seeds() -> None:
     figure = figures.training.training_curves(analysis.training.training_curves(ROWS))
     bands = [trace for trace in figure.data if trace.fill == "toself"]
     assert [trace.name for trace in bands] == ["grpo-exact"] and len(bands[0].x) == 8
-    assert "in training: 10–20% → 20–90%" in figure.layout.title.text  # below four seeds no method is named the best
+    assert "in training: grpo-exact " in figure.layout.title.text.replace("</b><br><b>", " ")
+
+
+def test_first_and_last_quarter() -> None:
+    assert analysis.training.early_and_late(pd.Series([0.0, 0.2, 0.5, 0.5, 0.5, 0.5, 0.8, 1.0])) == (0.1, 0.9)
+    assert analysis.training.early_and_late(pd.Series([0.3])) == (0.3, 0.3)
 
 
 def test_carry_over_has_the_means_of_each_domain_and_of_the_runs() -> None:

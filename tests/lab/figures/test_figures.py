@@ -121,21 +121,34 @@ def test_titles_compare_what_can_be_compared() -> None:
     scored = pd.DataFrame(
         [{"row": i, "reward": r, "outcome": o, "total": t} for i, o, t in paid for r in ("exact", "f1")]
     )
-    assert not any("infrastructure failure" in name for name in figures.reward_effects.mean_rewards(scored).data[0].y)
+    assert not any("infrastructure failure" in name for name in figures.reward_effects.mean_rewards(scored).data[0].x)
 
 
 def test_a_tie_has_no_winner() -> None:
     shares = pd.Series({"a": 0.9061, "b": 0.9058, "c": 0.4})
     assert figures.base.leaders(shares, 3) == "a and b" and figures.base.leaders(shares, 4) == "a"
     assert figures.base.listed(["a", "b", "c"]) == "a, b and c" and figures.base.listed(list("abcd")) == "4 of them"
-    curve = {"accuracy": 0.5, "step": [0, 1], "rollouts": [8, 16], "reward": 0.5, "zero_variance": 0.1, "runs": 5}
+    curve = {"step": [0, 1], "rollouts": [8, 16], "reward": 0.5, "zero_variance": 0.1, "runs": 5}
     curves = [
-        pd.DataFrame(curve | {"method": m, "smooth": [0.3, last], "seed_low": last - 0.02, "seed_high": last + 0.02})
+        pd.DataFrame(
+            curve
+            | {
+                "method": m,
+                "accuracy": [0.3, last],
+                "smooth": [0.4, last],
+                "seed_low": last - 0.02,
+                "seed_high": last + 0.02,
+            }
+        )
         for m, last in (("a", 0.906), ("b", 0.906), ("c", 0.8))
     ]
-    assert title(figures.training.training_curves(pd.concat(curves))) == ("Rollouts correct in training: 30% → 80–91%")
-    clear = pd.concat([curves[0], curves[2]])
-    assert title(figures.training.training_curves(clear)) == "a ends highest in training: 91% of rollouts correct"
+    said, ends = "Gaining most in training: {} of rollouts correct", " (first and last quarter of the steps)"
+    both = title(figures.training.training_curves(pd.concat(curves)))
+    assert both == said.format("a 30% → 91% and b 30% → 91%") + ends
+    clear = title(figures.training.training_curves(pd.concat([curves[0], curves[2]])))
+    assert clear == said.format("a 30% → 91%") + ends
+    alone = title(figures.training.training_curves(curves[0]))
+    assert alone == "Rollouts correct in training: 30% → 91%" + ends
 
 
 def test_no_two_methods_share_colour_and_symbol() -> None:
@@ -252,3 +265,110 @@ def test_methods_of_the_same_similarity_have_no_winner() -> None:
     assert "most like" not in title(
         figures.comparison.similarity(both.drop(columns="jsd"), both[["method", "suite", "jsd"]])
     )
+
+
+def wcag(page: list[float], mark: list[float]) -> float:
+    """The contrast of two sRGB colours (0..1), as WCAG defines it."""
+    light = [
+        sum(w * (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4) for w, c in zip(WEIGHTS, x, strict=True))
+        for x in (page, mark)
+    ]
+    return (max(light) + 0.05) / (min(light) + 0.05)
+
+
+WEIGHTS = (0.2126, 0.7152, 0.0722)
+HUES = [[-0.574, 1.43, 0.144], [0.426, 0.43, 0.144], [0.426, 1.43, -0.856]]  # CSS's hue-rotate(180deg)
+
+
+def inverted(colour: list[float]) -> list[float]:
+    """A colour of a report in the dark, as report.template turns it: invert(.9) hue-rotate(180deg)."""
+    turned = [0.9 - 0.8 * c for c in colour]
+    return [min(1.0, max(0.0, sum(w * c for w, c in zip(row, turned, strict=True)))) for row in HUES]
+
+
+def test_colours_are_seen_on_white_and_in_the_dark() -> None:
+    white = [1.0, 1.0, 1.0]
+    for palette in (figures.base.OUTCOME_COLOURS, figures.base.STOP_COLOURS, figures.base.TERMS):
+        assert len(set(palette.values())) == len(palette)
+        for name, code in palette.items():
+            tint = [int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+            assert min(wcag(white, tint), wcag(inverted(white), inverted(tint))) > 2, name
+    black, strongest = [0.0] * 3, figures.base.HEATMAP["colorscale"][1][1]
+    cell = [int(strongest[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    assert min(wcag(black, cell), wcag(inverted(black), inverted(cell))) > 4.5
+
+
+def test_an_axis_has_one_title(drawn: dict[str, go.Figure]) -> None:
+    kinds = pd.DataFrame({"method": ["a", "b"], "reward": "exact", "kind": "call", "tokens": 0.7, "share": [0.8, 0.9]})
+    credit = figures.token_credit.advantage_by_token_kind(kinds.assign(gradient=None, n=9))
+    chains = [{"suite": s, "split": "train", "chain": "1 call", "calls": 3, "n": 3, "share": 1.0} for s in "ab"]
+    for figure in (credit, figures.dataset.chain_lengths(pd.DataFrame(chains)), drawn["outcomes"]):
+        below = [note.text for note in figure.layout.annotations if note.yshift == -24]
+        assert len(below) == 1 and not any(axis.title.text for axis in figure.select_xaxes()), title(figure)
+    assert credit.layout.annotations[-1].text.startswith("share of |advantage| by token")
+
+
+def test_a_contrast_has_the_colour_of_what_it_is_against(drawn: dict[str, go.Figure]) -> None:
+    for trace, against in zip(drawn["planned"].data, ("sft", "base"), strict=True):
+        assert trace.error_x.color == figures.base.METHODS[against]
+
+
+def test_terms_have_one_colour_and_a_bar(drawn: dict[str, go.Figure]) -> None:
+    known = figures.base.TERMS
+    for name in ("reward_terms", "decomposition"):
+        for trace in drawn[name].data:
+            if trace.type == "bar":
+                assert trace.marker.color == known[trace.name] and any(trace.x), (name, trace.name)
+    row = {"row": 0, "reason": "", "terms": {"correct": 0.0, "tools": 1.0}, "weights": {"correct": 0.7, "tools": 0.3}}
+    scored = pd.DataFrame([row | {"reward": "exact", "total": 0.55}, row | {"reward": "toolrl", "total": -2.0}])
+    figure = figures.reward_effects.reward_terms(scored)
+    assert [trace.name for trace in figure.data] == ["tools", "total"]
+    assert list(figure.data[-1].x) == [0.5, -0.5] and list(figure.data[-1].y) == [
+        "exact: 0.55 of 1.1",
+        "toolrl: -2.00 of 4",
+    ]
+    assert title(figure) == "The same response gets from -50% (toolrl) to 50% (exact) of a reward's maximum"
+
+
+def test_titles_speak_of_what_the_figure_shows() -> None:
+    rows = [("a", "add", "add", 90), ("a", "add", "sum", 10), ("b", "add", "sum", 30), ("b", "add", "add", 10)]
+    rows += [("b", f"tool{i}", f"tool{i}", 50) for i in range(6)] + [("b", "rare", "other", 39)]
+    steps = pd.DataFrame(rows, columns=["method", "teacher", "student", "n"]).assign(step=1)
+    sums = pd.DataFrame([("a", "sum", "sum", 99)], columns=["method", "teacher", "student", "n"]).assign(step=1)
+    said = title(figures.tool_use.confusion(pd.concat([steps, sums])))
+    assert said.startswith("Commonest confusion: b calls sum where the teacher calls add, 75% of the time")
+    moves = [("teacher", "rare", "add", 1, 1.0), ("a", "rare", "rare", 20, 1.0)]  # the largest gap is not shown
+    moves += [(m, "add", f"tool{i}", 90, s) for i in range(6) for m, s in (("teacher", 0.15), ("a", 0.1))]
+    moves += [(m, "add", "add", 90, s) for m, s in (("teacher", 0.1), ("a", 0.4))]
+    figure = figures.tool_use.transitions(pd.DataFrame(moves, columns=["method", "start", "next", "n", "share"]))
+    assert "rare" not in title(figure) and "rare" not in figure.data[0].y
+    assert {axis.title.text for axis in figure.select_xaxes()} == {"next call"}
+    assert {axis.title.text for axis in figure.select_yaxes()} == {"after"}
+
+
+def test_few_rows_are_no_point_of_accuracy_by_calls() -> None:
+    made = [("a", 1, 0.9, 50), ("a", 2, 0.5, 20), ("b", 1, 0.8, 50), ("b", 2, 0.4, 10), ("b", 3, 0.2, 12)]
+    table = pd.DataFrame([*made, ("a", 11, 0.0, 2)], columns=["method", "calls", "accuracy", "n"])
+    figure = figures.skills.by_calls(table.assign(low=0.0, high=1.0))
+    assert title(figure) == "Accuracy where the teacher made 2 calls: 40% (b) to 50% (a)"
+    assert max(max(trace.x) for trace in figure.data) < 4
+    assert figure.layout.annotations[-1].text == "calls of the teacher"
+    none = figures.skills.by_calls(table.assign(low=0.0, high=1.0, calls=table["calls"] - 1))
+    assert none.layout.annotations[-1].text == "calls of the teacher (0: no tool fits)"
+    assert not figures.skills.by_calls(table.assign(n=9)).data
+
+
+def test_the_commonest_failure_is_counted_on_suites_in_common() -> None:
+    made = [("a", "s", "gave up", 2), ("a", "s", "wrong tool", 1), ("b", "s", "gave up", 1), ("b", "s", "correct", 3)]
+    shares = pd.DataFrame([*made, ("a", "t", "wrong tool", 9)], columns=["method", "suite", "outcome", "n"])
+    figure = figures.outcomes.outcome_shares(shares.assign(share=0.5))
+    assert title(figure) == "The commonest failure: gave up, 75% of all failures on the suites in common"
+    figure = figures.outcomes.outcome_shares(shares.head(4).assign(share=0.5))
+    assert title(figure) == "The commonest failure: gave up, 75% of all failures"
+
+
+def test_only_accuracy_has_fixed_and_broken_tasks() -> None:
+    pair = {"suite": "s", "method": "a", "against": "b", "difference": 0.1, "low": 0.0, "high": 0.2, "seeds": 1}
+    pairs = pd.DataFrame([pair | {"tasks": 9, "fixed": 2, "broke": 1}])
+    assert "fixed 2, broke 1" in figures.comparison.forest(pairs).data[0].hovertext[0]
+    assert "fixed" not in figures.comparison.forest(pairs, measure="agreement").data[0].hovertext[0]

@@ -533,3 +533,16 @@ def test_the_setting_counts_seeds_and_leaves_out_what_is_not_used():
         ("sft", "3 (0 to 2)"),
     ]
     assert setting.shared["beta"] == "0.001" and not {"template", "vllm"} & setting.shared.keys()
+
+
+def test_the_budget_of_runs_that_were_moved_counts_both_trainings():
+    size = {"steps": 24, "groups": 8, "group_size": 8, "seed": 0}
+    runs = {
+        "half": {"method": "sft", "student": "nano", **size},
+        "whole": {"method": "grpo", "reward": "exact", "student": "runs/half/model", **size},
+    }
+    for name, parameters in runs.items():
+        Path(f"moved/{name}").mkdir(parents=True)
+        Path(f"moved/{name}/run.json").write_text(json.dumps({"parameters": parameters}))
+    (line,) = study_setting(methods(["whole"], "moved"), Path("moved")).methods
+    assert (line["method"], line["budget"]) == ("sft+grpo-exact", "24 × 64, then 24 × 64")

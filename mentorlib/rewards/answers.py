@@ -60,12 +60,18 @@ _BOX = re.compile(r"\\boxed\s*\{|\\\\(?!boxed)|\\[{}]|[{}]")
 
 @lru_cache(maxsize=64)  # all rewards of a trajectory read the same turns
 def boxed(text: str) -> str | None:
-    r"""The content of the last balanced ``\boxed{…}``, None without one; of two nested boxes, the inner one's.
+    r"""The content of the last balanced ``\boxed{…}``, None without one; of two nested boxes, the inner one's."""
+    spans = box_spans(text)
+    return text[text.index("{", spans[-1][0]) + 1 : spans[-1][1] - 1] if spans else None
 
-    Escaped braces (``\{``) are text. One pass: the time is linear in the text.
+
+def box_spans(text: str) -> list[tuple[int, int]]:
+    r"""Where each balanced ``\boxed{…}`` of a text starts and ends, by start; boxes within boxes too.
+
+    Escaped braces (``\{``) are text. One pass: the time is linear in the text, but for sorting the boxes.
     """
-    content: tuple[int, int] | None = None
-    open_at: list[int | None] = []  # where a box's content starts; None for a plain brace
+    spans: list[tuple[int, int]] = []
+    open_at: list[int | None] = []  # where a box starts; None for a plain brace
     first = text.find("\\boxed")  # most texts have none, or one near the end
     for token in _BOX.finditer(text, first) if first >= 0 else ():
         mark = token.group()
@@ -73,11 +79,11 @@ def boxed(text: str) -> str | None:
             open_at.append(None)
         elif mark == "}":
             start = open_at.pop() if open_at else None
-            if start is not None and (content is None or start > content[0]):
-                content = start, token.start()
+            if start is not None:
+                spans.append((start, token.end()))
         elif mark.startswith("\\boxed"):
-            open_at.append(token.end())
-    return None if content is None else text[slice(*content)]
+            open_at.append(token.start())
+    return sorted(spans)
 
 
 _WHOLE = "(?:0|[1-9][0-9]{0,14})"  # without leading zeros, some of which sympy cannot read

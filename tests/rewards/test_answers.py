@@ -43,6 +43,19 @@ def test_boxed(text: str, inside: str | None) -> None:
     assert boxed(text) == inside
 
 
+@pytest.mark.parametrize(
+    ("text", "boxes"),
+    [
+        ("\\boxed{\\left\\{ x=2 \\right.}. So", ["\\boxed{\\left\\{ x=2 \\right.}"]),
+        ("a \\boxed{\\boxed {7}} b \\boxed{}", ["\\boxed{\\boxed {7}}", "\\boxed {7}", "\\boxed{}"]),
+        ("\\boxed{5} and \\boxed{6", ["\\boxed{5}"]),
+        ("none", []),
+    ],
+)
+def test_box_spans(text: str, boxes: list[str]) -> None:
+    assert [text[start:end] for start, end in answers.box_spans(text)] == boxes
+
+
 def test_boxed_is_linear() -> None:
     """A quadratic search would be killed with the suite."""
     assert boxed("\\boxed{" * 150_000 + "}" * 10) is not None

@@ -19,6 +19,7 @@ from functools import lru_cache
 from ..core import Metric
 from . import grader
 from .answer_text import (
+    equates_numbers,
     exact_match,
     formula,
     is_arithmetic,
@@ -166,6 +167,8 @@ def _corrected(prediction: str, gold: str, metric: Metric) -> Verdict | None:
     if metric == "text":
         return Verdict(False, "text")
     if (wanted := read_number(gold)) is not None:
+        if equates_numbers(prediction):
+            return Verdict(False, "number")
         if (stated := stated_number(prediction)) is not None:
             return Verdict(stated.same(wanted), "number")
         return None if is_arithmetic(prediction) else Verdict(False, "number")

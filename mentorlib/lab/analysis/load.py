@@ -86,7 +86,7 @@ def trajectories(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.Data
 
 
 def subsample_groups(rows: pd.DataFrame, groups: int) -> pd.DataFrame:
-    """At most ``groups`` whole groups of ``rollouts``, evenly spread over the steps of each run.
+    """About ``groups`` whole groups of ``rollouts``: as many of each run, at least one, evenly spread over its steps.
 
     Rows of ``evaluations`` have no groups: each counts as one.
     """

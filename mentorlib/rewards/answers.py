@@ -180,21 +180,14 @@ def _corrected(prediction: str, gold: str, metric: Metric) -> Verdict | None:
     return None if word is None else Verdict(word, "text")
 
 
-def judge(
-    prediction: str,
-    gold: str,
-    metric: Metric = "answer",
-    *,
-    official: bool = False,
-    time_limit: float = TIME_LIMIT,
-) -> Verdict:
+def judge(prediction: str, gold: str, metric: Metric = "answer", *, official: bool = False) -> Verdict:
     r"""Whether ``prediction`` (the content of a box) is the answer ``gold`` (itself boxed or not). Never raises.
 
     ``metric`` is the task's. "answer", the default, compares a gold answer that is a number or LaTeX as "math" does,
     and any other as text, to the letter. "calls" compares no answers: such a prediction is never judged.
     ``official`` is the release's own judge, which knows no metrics. Safe in any thread; slow answers wait for one
     another (one helper a process). In a coroutine call it through ``asyncio.to_thread``, since it may block for
-    ``time_limit`` seconds.
+    TIME_LIMIT seconds.
     """
     if metric == "calls" and not official:
         return Verdict(None, "its task compares calls")
@@ -204,17 +197,17 @@ def judge(
     if verdict is not None:
         return verdict
     try:
-        return _slow(prediction, gold, official, time_limit)
+        return _slow(prediction, gold, official)
     except grader.HelperFailed as error:
         return Verdict(None, str(error))
 
 
 @lru_cache(maxsize=10_000)
-def _slow(prediction: str, gold: str, official: bool, time_limit: float) -> Verdict:
+def _slow(prediction: str, gold: str, official: bool) -> Verdict:
     """The helper's verdict. An exception is raised past the cache."""
     if official:
         inner = boxed(gold) if "\\boxed{" in gold else None
         gold = gold if inner is None else inner
     else:
         prediction, gold = formula(prediction), formula(gold)
-    return Verdict(*grader.helper.ask(prediction, gold, official, time_limit))
+    return Verdict(*grader.helper.ask(prediction, gold, official, TIME_LIMIT))

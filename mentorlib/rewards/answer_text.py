@@ -198,6 +198,17 @@ def stated_number(text: str) -> Number | None:
     return stated[0] if stated[0].unit or not unit else Number(stated[0].value, _unit_name(unit[1]))
 
 
+def equates_numbers(text: str) -> bool:
+    """Whether a text says that two different plain numbers are equal, as ``13 = 12`` does: it states neither of them.
+
+    Fractions are left out, since ``1/3 = 0.33`` rounds, and so are units, since ``$1 = 100`` may convert.
+    """
+    sides = bare(text).split("=") if len(text) <= MAX_STATED and "=" in text else []
+    numbers = [read_number(side) for side in sides if not re.search("/|frac", side)]
+    plain = [number for number in numbers if number and not number.unit]
+    return any(not number.same(plain[0]) for number in plain)
+
+
 def _numbers_among_words(text: str) -> list[Number] | None:
     """The numbers of a text; None if something with a digit is no number by itself, as in 4-6, < 5, x + 2 or 2 π."""
     if re.search(r"[<>≤≥≠±π√∞\\]|(?<!\S)[+*/×÷·^](?!\S)|\s-\s+\d", text):

@@ -19,6 +19,7 @@ from functools import lru_cache
 from ..core import Metric
 from . import grader
 from .answer_text import (
+    equates_numbers,
     exact_match,
     formula,
     is_arithmetic,
@@ -60,12 +61,18 @@ _BOX = re.compile(r"\\boxed\s*\{|\\\\(?!boxed)|\\[{}]|[{}]")
 
 @lru_cache(maxsize=64)  # all rewards of a trajectory read the same turns
 def boxed(text: str) -> str | None:
-    r"""The content of the last balanced ``\boxed{…}``, None without one; of two nested boxes, the inner one's.
+    r"""The content of the last balanced ``\boxed{…}``, None without one; of two nested boxes, the inner one's."""
+    spans = box_spans(text)
+    return text[text.index("{", spans[-1][0]) + 1 : spans[-1][1] - 1] if spans else None
 
-    Escaped braces (``\{``) are text. One pass: the time is linear in the text.
+
+def box_spans(text: str) -> list[tuple[int, int]]:
+    r"""Where each balanced ``\boxed{…}`` of a text starts and ends, by start; boxes within boxes too.
+
+    Escaped braces (``\{``) are text. One pass: the time is linear in the text, but for sorting the boxes.
     """
-    content: tuple[int, int] | None = None
-    open_at: list[int | None] = []  # where a box's content starts; None for a plain brace
+    spans: list[tuple[int, int]] = []
+    open_at: list[int | None] = []  # where a box starts; None for a plain brace
     first = text.find("\\boxed")  # most texts have none, or one near the end
     for token in _BOX.finditer(text, first) if first >= 0 else ():
         mark = token.group()
@@ -73,11 +80,11 @@ def boxed(text: str) -> str | None:
             open_at.append(None)
         elif mark == "}":
             start = open_at.pop() if open_at else None
-            if start is not None and (content is None or start > content[0]):
-                content = start, token.start()
+            if start is not None:
+                spans.append((start, token.end()))
         elif mark.startswith("\\boxed"):
-            open_at.append(token.end())
-    return None if content is None else text[slice(*content)]
+            open_at.append(token.start())
+    return sorted(spans)
 
 
 _WHOLE = "(?:0|[1-9][0-9]{0,14})"  # without leading zeros, some of which sympy cannot read
@@ -160,6 +167,8 @@ def _corrected(prediction: str, gold: str, metric: Metric) -> Verdict | None:
     if metric == "text":
         return Verdict(False, "text")
     if (wanted := read_number(gold)) is not None:
+        if equates_numbers(prediction):
+            return Verdict(False, "number")
         if (stated := stated_number(prediction)) is not None:
             return Verdict(stated.same(wanted), "number")
         return None if is_arithmetic(prediction) else Verdict(False, "number")
@@ -171,21 +180,14 @@ def _corrected(prediction: str, gold: str, metric: Metric) -> Verdict | None:
     return None if word is None else Verdict(word, "text")
 
 
-def judge(
-    prediction: str,
-    gold: str,
-    metric: Metric = "answer",
-    *,
-    official: bool = False,
-    time_limit: float = TIME_LIMIT,
-) -> Verdict:
+def judge(prediction: str, gold: str, metric: Metric = "answer", *, official: bool = False) -> Verdict:
     r"""Whether ``prediction`` (the content of a box) is the answer ``gold`` (itself boxed or not). Never raises.
 
     ``metric`` is the task's. "answer", the default, compares a gold answer that is a number or LaTeX as "math" does,
     and any other as text, to the letter. "calls" compares no answers: such a prediction is never judged.
     ``official`` is the release's own judge, which knows no metrics. Safe in any thread; slow answers wait for one
     another (one helper a process). In a coroutine call it through ``asyncio.to_thread``, since it may block for
-    ``time_limit`` seconds.
+    TIME_LIMIT seconds.
     """
     if metric == "calls" and not official:
         return Verdict(None, "its task compares calls")
@@ -195,17 +197,17 @@ def judge(
     if verdict is not None:
         return verdict
     try:
-        return _slow(prediction, gold, official, time_limit)
+        return _slow(prediction, gold, official)
     except grader.HelperFailed as error:
         return Verdict(None, str(error))
 
 
 @lru_cache(maxsize=10_000)
-def _slow(prediction: str, gold: str, official: bool, time_limit: float) -> Verdict:
+def _slow(prediction: str, gold: str, official: bool) -> Verdict:
     """The helper's verdict. An exception is raised past the cache."""
     if official:
         inner = boxed(gold) if "\\boxed{" in gold else None
         gold = gold if inner is None else inner
     else:
         prediction, gold = formula(prediction), formula(gold)
-    return Verdict(*grader.helper.ask(prediction, gold, official, time_limit))
+    return Verdict(*grader.helper.ask(prediction, gold, official, TIME_LIMIT))

@@ -32,7 +32,7 @@ class Reward:
     name: as in ``reward=…``, metrics and stored rows.
     weights: the weight of each term in the total.
     terms: computes the terms from (trajectory, reference, gold answer, names of the tools offered, the task's metric).
-    maximum: the highest total, which the teacher's own trajectory gets; NaN if nobody knows it.
+    maximum: the highest total, which under each of REWARDS the teacher's own trajectory gets; NaN if nobody knows it.
     needs: what the terms read of the teacher: nothing, the names of its tools, its calls with arguments, its results.
     group_weights: (weights, judged scores of a group) -> the group's weights; None if a group changes nothing.
     """

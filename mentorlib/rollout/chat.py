@@ -137,9 +137,9 @@ def encode_chat(
     Raises:
         InputError: the chat template changes earlier turns, or closes one without an end token.
     """
-    ids = prompt_ids(tokenizer, prompt, schemas)
-    mask = [0] * len(ids)
     text = render(tokenizer, prompt, schemas, opening=True)
+    ids = encode(tokenizer, text)
+    mask = [0] * len(ids)
     if text.rstrip().endswith("</think>"):  # thinking is off: the opening itself closes the thought
         answer = [{k: v for k, v in message.items() if k != "reasoning_content"} for message in answer]
     chat = list(prompt)

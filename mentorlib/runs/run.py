@@ -33,7 +33,8 @@ _ABSENT = object()
 class Run:
     """Create ``root/run``, or reopen it when its parameters agree with ``params``, or when it failed.
 
-    Parameters are stored as JSON. Files that they name, also as FILE.py:FUNCTION, are hashed into run.json's ``data``.
+    Parameters are stored as JSON. Files that they name, also as FILE.py:FUNCTION, and the files of the model folders
+    that they name are hashed into run.json's ``data``.
     Reopening a run that ended removes its results, which are then recorded again. A run that failed may be corrected:
     it takes the new parameters, keeps the old ones under ``corrected`` of run.json, and loses its evaluation;
     `trainer.launch.train` keeps its training where the parameters of that are the same.
@@ -87,7 +88,8 @@ class Run:
             self.info["corrected"] = [*self.info.get("corrected", []), {"time": _now(), "was": old}]
             self._describe(params)
             shutil.rmtree(self.path / "eval", ignore_errors=True)
-        self.info["data"] |= _files(params)  # they may have changed
+        else:
+            self.info["data"] |= _files(params)  # they may have changed
         reopened = [*self.info.get("reopened", []), {"time": _now(), "git": git_revision(), "was": self.status}]
         self.info |= {"reopened": reopened, "status": "running", "finished": None}
 
@@ -235,9 +237,11 @@ def check_reopen(run: str, root: str | Path = "runs", **params: Any) -> None:
 
 
 def _files(params: Mapping[str, Any]) -> dict[str, str]:
-    """The hashes of the files that parameters name, by path."""
+    """The hashes of the files that parameters name, and of those in the model folders that they name, by path."""
     values = [item for value in params.values() for item in (value if isinstance(value, list) else [value])]
-    files = [function_file(text) or text for text in values if isinstance(text, str)]
+    names = [function_file(text) or text for text in values if isinstance(text, str) and text]
+    models = [name for name in names if os.path.isfile(os.path.join(name, "config.json"))]
+    files = names + [os.path.join(model, file) for model in models for file in sorted(os.listdir(model))]
     return {file: file_hash(file) for file in files if os.path.isfile(file)}
 
 

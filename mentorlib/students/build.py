@@ -204,8 +204,9 @@ class _FloatGroups(PackedGroups):
 def _loss(model: Qwen3ForCausalLM, batch: list[EncodedExample], prompt_weight: float) -> Tensor:
     """Next-token loss of packed examples: each token of the assistant weighs 1, others prompt_weight.
 
-    The chats of an example share one forward pass over its schemas and do not attend to each other: the loss is that of
-    separate chats at less than half the computation.
+    The chats of an example share one forward pass over its schemas and do not attend to each other, at less than half
+    the computation of separate chats. With prompt_weight 0 the loss is theirs; else the schemas' tokens count once an
+    example, not once a chat, and the first token of each chat behind them is not predicted.
     """
     pieces: list[tuple[int, list[int]]] = []
     end = 0  # length of the sequence so far

@@ -31,7 +31,7 @@ from ..runs.progress import ProgressCallback
 from ..runs.run import Run
 from ..sandbox.pool import Sandbox
 from ..task import Pair
-from .checks import check_settings
+from .checks import WITHOUT_EFFECT, check_settings
 from .grpo import train_grpo
 from .held_out import ALONG, EvaluateAlong
 from .setup import save_model
@@ -46,8 +46,6 @@ die_with_parent()
 sys.argv.append(str(os.getpid()))
 runpy.run_module("accelerate.commands.launch", run_name="__main__", alter_sys=True)
 """
-# What may change between two attempts without changing what is trained.
-_FREE = {"micro_batch", "save_steps", "report_to"}
 _WRITTEN = ("rollouts.jsonl", "metrics.jsonl", ALONG, TOO_LONG)  # by training
 STOP = "stop"  # a file of this name in the run's folder ends launched training after the current step
 
@@ -121,7 +119,7 @@ def _is_trained(run: Run) -> bool:
     arguments = _arguments(functions[method], run.params) if method in functions else {}
     arguments |= {name: run.params[name] for name in names & run.params.keys() if method != "none"}
     settings = {"method": method, "files": run.info["data"]}
-    settings |= {name: value for name, value in arguments.items() if name not in _FREE}
+    settings |= {name: value for name, value in arguments.items() if name not in WITHOUT_EFFECT}
     if run.params.get("eval_steps"):  # with other ones, the rows along training are others
         settings |= {name: run.params.get(name) for name in ("eval_steps", "eval_part", "eval_suites", "eval_split")}
     file, model = run.path / "training.json", run.path / "model"

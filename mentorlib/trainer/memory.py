@@ -33,16 +33,16 @@ def training_memory(
     completion_tokens: int,
     lora_rank: int = 0,
     gradient_checkpointing: bool = False,
-    reference: bool = True,
 ) -> dict[str, float]:
     """Most memory during a GRPO step's loss and update, in GiB, on a GPU (float32 weights, bfloat16 computation).
+
+    With a KL term: training of all weights keeps the initial student as its reference.
 
     Args:
         config: the model's; its layers must be alike, since two and four of them are computed and the rest inferred.
         micro_batch, lora_rank, gradient_checkpointing: see train_grpo.
         prompt_tokens: of the prompt of a micro batch, whose rows are of one group.
         completion_tokens: of each row.
-        reference: whether there is a KL term, so that full-weight training keeps the initial student.
 
     Returns:
         ``weights`` (a reference's too), ``optimizer``, ``gradients``, ``saved`` (what the forward pass keeps for the
@@ -57,7 +57,7 @@ def training_memory(
             peaks.append(_peak(_with_layers(config, layers), pieces, layout, lora_rank, gradient_checkpointing))
     two, four = peaks
     memory = {part: two[part] + (four[part] - two[part]) * (count - 2) / 2 for part in two}
-    if reference and not lora_rank:
+    if not lora_rank:  # the reference
         memory["all"] += memory["weights"]
         memory["weights"] *= 2
     return memory

@@ -13,7 +13,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from ..core import InputError
 from ..rollout.attention import packed_attention
 from ..rollout.chat import adds_empty_thought, encode_chat
-from ..rollout.check import check_model
+from ..rollout.check import check_model, context_length
 from ..runs.progress import ProgressCallback
 from ..runs.run import Run
 from ..task import SYSTEM, Pair
@@ -154,7 +154,7 @@ def train_sft(
 
 def _fitting(run: Run, pairs: list[Pair], lengths: list[int], max_length: int, model: PreTrainedModel) -> list[int]:
     """Indices of the references that fit; the others are named and counted in the run, and told in a line."""
-    context = int(getattr(model.config.get_text_config(), "max_position_embeddings", max_length))
+    context = context_length(model)
     most = min(max_length, context)
     limit = f"max_length={max_length}" if max_length <= context else f"the student's context of {context:,}"
     long = [(task.id, n) for (task, _), n in zip(pairs, lengths, strict=True) if n > most]

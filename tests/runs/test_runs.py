@@ -39,6 +39,19 @@ def test_a_run_keeps_parameters_and_provenance(tmp_path):
     assert Run.open("one", tmp_path).status == "done" and Run.open(run.path).name == "one"
 
 
+def test_a_run_keeps_the_hashes_of_the_model_folders_it_names(tmp_path):
+    model = tmp_path / "model"
+    (model / "more").mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (model / name).write_text("{}")
+    run = Run("one", tmp_path, student=str(model), data=str(tmp_path), served="")
+    assert sorted(run.info["data"]) == [str(model / "config.json"), str(model / "model.safetensors")]
+    (model / "model.safetensors").write_text("other")
+    before = run.info["data"]
+    again = Run("one", tmp_path, student=str(model), data=str(tmp_path), served="").info["data"]
+    assert [name for name in again if again[name] != before[name]] == [str(model / "model.safetensors")]
+
+
 def test_reopening_needs_the_same_parameters(tmp_path):
     Run("one", tmp_path, seed=3, steps=10, old=None)
     again = Run("one", tmp_path, seed=3, steps=10, old=None)

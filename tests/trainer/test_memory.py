@@ -55,21 +55,19 @@ def real_pass(config, checkpointing):
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_saved_tensors_are_those_of_a_real_pass(kind):
     """Of six layers, where two and four are computed."""
-    computed = training_memory(CONFIGS[kind], **PASS, reference=False)
+    computed = training_memory(CONFIGS[kind], **PASS)
     kept, _ = real_pass(CONFIGS[kind], checkpointing=False)
     assert kept == pytest.approx(computed["saved"] * GIB, rel=0.05)
     model = AutoModelForCausalLM.from_config(CONFIGS[kind])
     weights = 4 * model.num_parameters()
-    assert computed["weights"] == computed["gradients"] == pytest.approx(weights / GIB)
+    assert computed["weights"] / 2 == computed["gradients"] == pytest.approx(weights / GIB)  # and the reference's
     assert computed["optimizer"] == pytest.approx(2 * weights / GIB, rel=1e-3)
-    with_reference = training_memory(CONFIGS[kind], **PASS)
-    assert with_reference["all"] - computed["all"] == pytest.approx(weights / GIB)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_peak_is_that_of_a_real_pass(checkpointing):
     config = CONFIGS["llama"]
-    computed = training_memory(config, **PASS, reference=False, gradient_checkpointing=checkpointing)
+    computed = training_memory(config, **PASS, gradient_checkpointing=checkpointing)
     _, peak = real_pass(config, checkpointing)
     of_the_pass = (computed["all"] - computed["weights"] - computed["optimizer"]) * GIB
     assert peak == pytest.approx(of_the_pass, rel=0.05)

@@ -182,3 +182,7 @@ def test_references_that_are_too_long_are_named_and_counted(tmp_path, pairs, cap
     model.config.max_position_embeddings = limit  # what the student cannot read is left out, whatever is asked for
     train_sft(Run("context", root=tmp_path), model, tokenizer, pairs, steps=1, batch_size=2, max_length=10_000)
     assert f"longer than the student's context of {limit} tokens: {len(long)} of 8" in capsys.readouterr().out
+    model.config.max_position_embeddings = 2048
+    model.config.rope_parameters = {"rope_type": "longrope", "original_max_position_embeddings": limit}
+    train_sft(Run("rotary", root=tmp_path), model, tokenizer, pairs, steps=1, batch_size=2, max_length=10_000)
+    assert f"longer than the student's context of {limit} tokens: {len(long)} of 8" in capsys.readouterr().out

@@ -5,7 +5,6 @@ row (see ``mentorlib.runs``): ``run``, ``method`` (base, sft, grpo-<reward>), ``
 row), and those of ``outcomes.derived_columns``.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,10 @@ import numpy as np
 import pandas as pd
 
 from ...core import InputError
+from ...rewards.matching import canonical_json
 from ...runs.files import gc_paused, read_rows
 from ...runs.run import Run
+from ...trainer.checks import WITHOUT_EFFECT
 from .outcomes import derived_columns
 
 _KEYS = ("task_id", "suite", "answer", "teacher_tools", "tools", "response", "messages", "calls", "stop", "correct")
@@ -24,9 +25,9 @@ _ADDED = (
     *("n_calls", "n_invented", "precision", "recall", "f1", "agreement"),
 )
 _NOT_TRAINING = (  # may differ within a method
-    *("run", "root", "seed", "eval_suites", "n_eval", "save_steps"),
+    *("run", "root", "seed", "eval_suites", "n_eval"),
     *("eval_steps", "eval_samples", "eval_part"),
-    *("launcher", "processes", "accelerate_config", "report_to"),
+    *("launcher", "processes", "accelerate_config", *WITHOUT_EFFECT),
 )
 _TRAINING = ("step", "group", "reward", "total", "terms", "weights", "reason", "advantage")
 
@@ -85,7 +86,7 @@ def trajectories(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.Data
 
 
 def subsample_groups(rows: pd.DataFrame, groups: int) -> pd.DataFrame:
-    """At most ``groups`` whole groups of ``rollouts``, evenly spread over the steps of each run.
+    """About ``groups`` whole groups of ``rollouts``: as many of each run, at least one, evenly spread over its steps.
 
     Rows of ``evaluations`` have no groups: each counts as one.
     """
@@ -130,10 +131,12 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
         keys = sorted({k for p in settings for k in p}, key=lambda k: (k not in ("suite", "data", "student"), k))
         for key in keys:  # until runs with the same label have the same settings
             labels = frame.loc[group.index, "method"]
-            if len(set(zip(labels, map(_canonical, settings), strict=True))) == labels.nunique():
+            if len(set(zip(labels, map(canonical_json, settings), strict=True))) == labels.nunique():
                 break
-            if len({_canonical(p.get(key)) for p in settings}) > 1:
-                frame.loc[group.index, "method"] += [f" {key}={_short(p.get(key))}" for p in settings]
+            shown: dict[str, str] = {}  # a value that is written in several ways, 1 and 1.0, is shown in the first
+            written = [shown.setdefault(canonical_json(p.get(key)), _short(p.get(key))) for p in settings]
+            if len(shown) > 1:
+                frame.loc[group.index, "method"] += [f" {key}={text}" for text in written]
     return frame
 
 
@@ -145,20 +148,28 @@ def _describe_run(name: str, root: Path) -> dict[str, Any]:
     attempts = [info.get("created"), *(again.get("time") for again in info.get("reopened", []))]
     started, ended = (pd.Timestamp(time) if time else pd.NaT for time in (attempts[-1], info.get("finished")))
     method, parameters, inputs = _method(parameters), dict(parameters), dict(info.get("inputs") or {})
-    student = Path(str(parameters.get("student")))
-    before = student.parent if student.parent.exists() else root / student.parent.name
-    if student.name == "model" and (before / "run.json").exists():  # trained by another run: compare its settings too
-        trained = Run.open(before.name, before.parent).info
-        earlier = trained["parameters"]
-        if earlier.get("method", "none") != "none":
-            method = f"{_method(earlier)}+{method}"
-            parameters["student"] = earlier.get("student")
-            parameters |= {f"before_{k}": v for k, v in earlier.items() if k not in _NOT_TRAINING}
-            inputs |= trained.get("inputs") or {}
+    if before := earlier_run(parameters, root):  # compare its settings too
+        method = f"{_method(before.params)}+{method}"
+        parameters["student"] = before.params.get("student")
+        parameters |= {f"before_{k}": v for k, v in before.params.items() if k not in _NOT_TRAINING}
+        inputs |= before.info.get("inputs") or {}
     seconds = (ended - started).total_seconds()
     described = {"run": name, "method": method, "seed": parameters.get("seed", 0), "parameters": parameters}
     described["inputs"] = inputs  # of this run and of the one that trained its student
     return described | {"status": info.get("status", ""), "seconds": seconds}
+
+
+def earlier_run(parameters: Mapping[str, Any], root: Path) -> Run | None:
+    """The run that trained the model from which a run of these parameters started; None if there is none.
+
+    Its folder is where the parameters say or, if the runs were moved, under ``root``.
+    """
+    student = Path(str(parameters.get("student")))
+    folder = student.parent if student.parent.exists() else root / student.parent.name
+    if student.name != "model" or not (folder / "run.json").exists():
+        return None
+    run = Run.open(folder.name, folder.parent)
+    return run if run.params.get("method", "none") != "none" else None
 
 
 def _data_settings(data: str, root: Path, inputs: Mapping[str, Any]) -> str:
@@ -171,16 +182,12 @@ def _data_settings(data: str, root: Path, inputs: Mapping[str, Any]) -> str:
         parameters = Run.open(folder).info.get("parameters") or {}
     else:
         parameters = inputs.get(str(Path(data))) or {}
-    return _canonical({k: v for k, v in parameters.items() if k not in ("run", "root", "seed")} or data)
+    return canonical_json({k: v for k, v in parameters.items() if k not in ("run", "root", "seed")} or data)
 
 
 def _method(parameters: Mapping[str, Any]) -> str:
     kind = parameters.get("method", "none")
     return {"none": "base", "grpo": f"grpo-{parameters.get('reward')}"}.get(kind, str(kind))
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
 
 
 def _short(value: Any) -> str:

@@ -32,8 +32,8 @@ def rescore(rows: pd.DataFrame, version: str = "corrected", rewards: Sequence[st
         chosen = [reward for reward in chosen if reward.needs != "results"]
     keys = ("run", "method", "step", "group", "correct", "outcome", "n_tokens")
     scored = []
-    judged = without_failures(rows)
-    records = zip(judged.index, judged.to_dict("records"), strict=True)
+    kept = without_failures(rows)
+    records = zip(kept.index, kept.to_dict("records"), strict=True)
     for _, group in itertools.groupby(
         records, key=lambda item: (item[1].get("run"), item[1].get("step"), item[1].get("group", item[0]))
     ):

@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
 import pandas as pd
 
 from ...core import thought_spans
+from ...rewards.answers import box_spans
 from .reward_effects import advantages
 
 KINDS = {
@@ -16,7 +17,7 @@ KINDS = {
     "answer": "\\boxed{…}",
     "other": "everything else that the policy sampled, thoughts and end tokens included",
 }
-_SPANS = re.compile(r"(?P<call><tool_call>.*?(?:</tool_call>|\Z))|\\boxed\s*(?P<box>\{)", re.DOTALL)
+_CALL = re.compile(r"<tool_call>.*?(?:</tool_call>|\Z)", re.DOTALL)
 
 
 def sampled_turns(row: Mapping[str, Any]) -> Iterator[list[tuple[str, float]]]:
@@ -54,25 +55,24 @@ def token_kinds(row: Mapping[str, Any]) -> list[tuple[str, str, float]]:
 
 
 def _spans(text: str) -> Iterator[tuple[int, int, str]]:
-    """(start, end, kind) of calls and boxes, in order; one that is never closed goes on to the end."""
+    """(start, end, kind) of calls and of boxes, as the rewards read them, in order; of two that overlap, the first."""
+    text = _without(text, thought_spans(text))  # a call or box in a thought is neither
+    calls = [match.span() for match in _CALL.finditer(text)]
+    boxes = box_spans(_without(text, calls))
+    at = 0
+    for start, end, kind in sorted([(*span, "call") for span in calls] + [(*span, "answer") for span in boxes]):
+        if start >= at:
+            yield start, end, kind
+            at = end
+
+
+def _without(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    """The text with blanks in place of these spans, which are in order."""
     pieces, at = [], 0
-    for start, end in thought_spans(text):  # a call or box in a thought is neither
+    for start, end in spans:
         pieces += [text[at:start], " " * (end - start)]
         at = end
-    text = "".join([*pieces, text[at:]])
-    for match in _SPANS.finditer(text):
-        if match["call"]:
-            yield *match.span(), "call"
-            continue
-        depth, end = 0, len(text)
-        for brace in re.finditer("[{}]", text[match.start("box") :]):
-            depth += 1 if brace.group() == "{" else -1
-            if not depth:
-                end = match.start("box") + brace.end()
-                break
-        yield match.start(), end, "answer"
-        if depth:
-            return
+    return "".join([*pieces, text[at:]])
 
 
 def advantage_by_token_kind(rows: pd.DataFrame, scored: pd.DataFrame) -> pd.DataFrame:

@@ -131,9 +131,9 @@ def _late(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _matched(rows: pd.DataFrame, method: str, against: str, on: list[str]) -> pd.DataFrame:
     """Rows of both methods at the same place: the columns of ``on``; response, tokens and logprobs with _a and _b."""
-    judged = without_failures(rows)
-    kept = [*on, "response", "logprobs", "tokens"]
-    a, b = (judged[judged["method"] == name].reindex(columns=kept) for name in (method, against))
+    kept = without_failures(rows)
+    columns = [*on, "response", "logprobs", "tokens"]
+    a, b = (kept[kept["method"] == name].reindex(columns=columns) for name in (method, against))
     return a.merge(b.drop_duplicates(on), on=on, suffixes=("_a", "_b"))
 
 

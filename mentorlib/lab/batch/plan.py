@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -115,29 +116,27 @@ def plan(path: Path) -> tuple[dict[str, Any], list[Stage]]:
     return study, stages
 
 
-def stage_keys(stages: Iterable[Stage], library: bool = True) -> dict[str, str]:
-    """The key of each stage by its name, with or without the library in it; stages come after those they need.
+def stage_keys(stages: Iterable[Stage]) -> tuple[dict[str, str], dict[str, str]]:
+    """The key of each stage by its name, and the same without the library in it; stages come after those they need.
 
     Of the notebook, its code and the values that the parameters have in this stage count. Text, comments, blanks, and
     defaults that the stage overrides do not: JupyterLab saves every edit, and most change no result.
     """
-    code = _folder_hash(Path(__file__).parents[2], skip=FILES_WITHOUT_EFFECT) if library else ""
-    keys: dict[str, str] = {}
     stages = list(stages)
     own = {stage.folder for stage in stages}
+    content = cache(partial(_content, own=own))  # a model's weights are read once, however many stages name them
+    code, packages = _folder_hash(Path(__file__).parents[2], skip=FILES_WITHOUT_EFFECT), versions()
+    keys: dict[str, str] = {}
+    plain: dict[str, str] = {}
     for stage in stages:
         node = read_notebook(stage.notebook)
         parameters = {p.name: p.default for p in parameters_of(node, stage.notebook)} | stage.parameters
-        parts = [
-            [_code(cell.source) for cell in node.cells if _counts(cell)],
-            parameters,
-            {text: _content(text, own) for text in _strings(parameters)},
-            [keys[need] for need in stage.needs],
-            code,
-            versions(),
-        ]
-        keys[stage.name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return keys
+        cells = [_code(cell.source) for cell in node.cells if _counts(cell)]
+        contents = {text: content(text) for text in _strings(parameters)}
+        for known, library in ((keys, code), (plain, "")):
+            parts = [cells, parameters, contents, [known[need] for need in stage.needs], library, packages]
+            known[stage.name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return keys, plain
 
 
 def _counts(cell: nbformat.NotebookNode) -> bool:
@@ -235,8 +234,9 @@ def _content(text: str, own: set[Path]) -> str | None:
 
     Also as 01's ``source:path``, and of a reward's ``FILE.py:FUNCTION``.
 
-    Of another study's run, by folder or name, it is that of run.json, which every execution changes. The study's own
-    runs (``own``) are left to the keys of their stages.
+    Of another study's run, by folder or name, it is that of run.json, which every execution changes; a folder under
+    runs/ without one, such as a model's, is read as any other. The study's own runs (``own``) are left to the keys of
+    their stages.
     """
     source, _, place = text.partition(":")
     path = Path(place if place and source in SOURCES else function_file(text) or text)
@@ -245,8 +245,10 @@ def _content(text: str, own: set[Path]) -> str | None:
             path = RUNS / path
         if not text or any(path == folder or folder in path.parents for folder in own):
             return None
-        if path.parts[:1] == (str(RUNS),):
-            path = Path(*path.parts[:2], "run.json")
+        if path == RUNS:  # as the notebooks' ``root``
+            return None
+        if path.parts[:1] == (str(RUNS),) and (info := Path(*path.parts[:2], "run.json")).is_file():
+            path = info
         return file_hash(path) if path.is_file() else _folder_hash(path) if path.is_dir() and path.name else None
     except OSError:
         return None

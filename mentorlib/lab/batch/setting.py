@@ -9,10 +9,13 @@ from typing import Any
 import pandas as pd
 
 from ...runs.run import Run
+from ...trainer.checks import WITHOUT_EFFECT
+from ..analysis.load import earlier_run
 
 # Parameters that have a column of their own, or that change neither the method nor its training.
 _NOT_COMPARED = {
-    *("run", "root", "data", "student", "served", "vllm", "method", "reward", "seed", "micro_batch", "save_steps"),
+    *("run", "root", "data", "student", "served", "vllm", "method", "reward", "seed"),
+    *WITHOUT_EFFECT,
     *("eval_suites", "n_eval", "eval_split", "steps", "groups", "group_size", "learning_rate"),
 }
 _EMPTY = ("", "[]", "{}", "None", "False")  # values that say that something is not used
@@ -83,10 +86,8 @@ def _budget(run: str, root: Path) -> str:
     """Optimizer steps x trajectories a step; where training went on from another run's model, that run's first."""
     parameters = Run.open(run, root).params
     size = f"{parameters.get('steps')} × {parameters.get('groups', 0) * parameters.get('group_size', 0)}"
-    before = Path(str(parameters.get("student"))).parent
-    if (before / "run.json").exists() and "groups" in Run.open(before).params:
-        return f"{_budget(before.name, before.parent)}, then {size}"
-    return size
+    before = earlier_run(parameters, root)
+    return f"{_budget(before.name, before.path.parent)}, then {size}" if before and "groups" in before.params else size
 
 
 def _training_tasks(data: Path) -> dict[str, int]:

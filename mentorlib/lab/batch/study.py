@@ -70,7 +70,7 @@ def run_study(
     """
     path = Path(path)
     study, stages = plan(path)
-    keys, plain = stage_keys(stages), stage_keys(stages, library=False)
+    keys, plain = stage_keys(stages)
     statuses = {stage.name: StageStatus(stage, keys[stage.name]) for stage in stages}
     for stage in stages:
         record = _record(stage)

@@ -48,6 +48,17 @@ def test_training_sets_drawn_anew_for_each_seed_are_one_method(tmp_path: Path) -
     assert result == ["sft data=data-0", "sft data=data-0", "sft data=larger"]
 
 
+def test_what_changes_no_result_and_other_ways_to_write_a_number_split_no_method(tmp_path: Path) -> None:
+    given = ({"temperature": 1}, {"temperature": 1.0}, {"temperature": 1.0, "micro_batch": 8}, {"temperature": 0.7})
+    for seed, extra in enumerate(given):
+        (tmp_path / f"run{seed}").mkdir()
+        parameters = {"method": "grpo", "reward": "exact", "seed": seed, "micro_batch": 0, **extra}
+        (tmp_path / f"run{seed}" / "run.json").write_text(json.dumps({"parameters": parameters}))
+    assert set(analysis.load.methods(["run0", "run1", "run2"], tmp_path)["method"]) == {"grpo-exact"}
+    result = list(analysis.load.methods(["run0", "run1", "run2", "run3"], tmp_path)["method"])
+    assert result == ["grpo-exact temperature=1"] * 3 + ["grpo-exact temperature=0.7"]
+
+
 def test_a_run_that_continues_another_is_labelled_so(tmp_path: Path) -> None:
     for seed in (0, 1):
         for name, extra in (("half", {"method": "sft"}), ("whole", {"method": "grpo", "steps": 12}), ("plain", {})):

@@ -21,6 +21,22 @@ def test_kinds_of_tokens() -> None:
     assert math.isnan(bare[0][2])
 
 
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"\boxed{\left\{ x=2 \right.}. Then I check", r"\boxed{\left\{ x=2 \right.}"),
+        (r"\boxed{\boxed{7}} it is", r"\boxed{\boxed{7}}"),
+        (r"\boxed{1} or \boxed {2}.", r"\boxed{1}\boxed {2}"),
+        (r"<think>\boxed{1}</think>\boxed{2}", r"\boxed{2}"),
+        (r"<tool_call>\boxed{1}</tool_call>\boxed{2}", r"\boxed{2}"),
+        (r"It is \boxed{5", ""),
+    ],
+)
+def test_an_answer_is_a_box_as_the_rewards_read_it(text: str, answer: str) -> None:
+    kinds = analysis.token_credit.token_kinds({"response": text})
+    assert "".join(token for token, kind, _ in kinds if kind == "answer") == answer
+
+
 def test_gradient_shares_add_up(tmp_path: Path) -> None:
     synthetic.make_runs(tmp_path, steps=3)
     rows = analysis.load.rollouts(root=tmp_path)

@@ -408,7 +408,7 @@ def test_a_seed_more_leaves_the_other_seeds_done():
     keys = []
     for seeds in ("[0, 1]", "[0, 1, 2]"):
         stages = plan(study(text.replace("SEEDS", seeds)))[1]
-        keys.append(stage_keys(stages))
+        keys.append(stage_keys(stages)[0])
     assert {s.name: s.needs for s in stages}["whole-1"] == ("half-1",)
     assert keys[0].items() <= keys[1].items()
 
@@ -437,7 +437,7 @@ def test_a_file_that_a_default_names_is_part_of_the_key():
     keys = []
     for text in ("{}\n", "{} \n", "{} \n"):
         Path("rows.jsonl").write_text(text)
-        keys.append(stage_keys(plan(study("stages: [{name: a, notebook: make.ipynb}]"))[1])["a"])
+        keys.append(stage_keys(plan(study("stages: [{name: a, notebook: make.ipynb}]"))[1])[0]["a"])
     assert keys[0] != keys[1] == keys[2]
 
 
@@ -467,7 +467,7 @@ def test_a_stage_whose_reward_function_changes_is_done_again(quick):
     keys = []
     for text in ("def f(): 1", "def f(): 2", "def f(): 2"):
         Path("mine.py").write_text(text)
-        keys.append(stage_keys(plan(file)[1])["a"])
+        keys.append(stage_keys(plan(file)[1])[0]["a"])
     assert keys[0] != keys[1] == keys[2]
 
 
@@ -479,6 +479,28 @@ def test_a_stage_on_a_source_is_done_again_when_its_files_change(quick):
     before = stage_keys([stage])
     Path("mine/tasks.jsonl").write_text("{}")
     assert stage_keys([stage]) != before
+
+
+def test_a_stage_on_a_model_folder_among_the_runs_is_done_again_when_its_weights_change(quick):
+    weights = Path("runs/models/small/model.safetensors")
+    weights.parent.mkdir(parents=True)
+    weights.write_text("one")
+    text = "stages: [{name: a, notebook: make.ipynb, parameters: {data: WHERE}}]"
+    on_model = plan(study(text.replace("WHERE", "runs/models/small")))[1]
+    on_root = plan(study(text.replace("WHERE", "runs"), "all.yaml"))[1]  # as the notebooks' `root`: no input
+    model, root = stage_keys(on_model), stage_keys(on_root)
+    weights.write_text("two")
+    assert stage_keys(on_model)[0] != model[0] and stage_keys(on_model)[1] != model[1]
+    assert stage_keys(on_root) == root
+
+
+def test_a_file_is_read_once_for_all_keys_of_a_study(monkeypatch):
+    Path("weights").write_text("one")
+    read = []
+    monkeypatch.setattr("mentorlib.lab.batch.plan.file_hash", lambda file: read.append(Path(file).name) or "hash")
+    text = "stages: [{name: a, notebook: make.ipynb, parameters: {data: weights}, grid: {seed: [0, 1]}}]"
+    keys, plain = stage_keys(plan(study(text))[1])
+    assert read.count("weights") == 1 and len(set(keys.values()) | set(plain.values())) == 4
 
 
 def test_a_stage_whose_run_another_process_writes_is_refused(quick, monkeypatch):
@@ -511,3 +533,16 @@ def test_the_setting_counts_seeds_and_leaves_out_what_is_not_used():
         ("sft", "3 (0 to 2)"),
     ]
     assert setting.shared["beta"] == "0.001" and not {"template", "vllm"} & setting.shared.keys()
+
+
+def test_the_budget_of_runs_that_were_moved_counts_both_trainings():
+    size = {"steps": 24, "groups": 8, "group_size": 8, "seed": 0}
+    runs = {
+        "half": {"method": "sft", "student": "nano", **size},
+        "whole": {"method": "grpo", "reward": "exact", "student": "runs/half/model", **size},
+    }
+    for name, parameters in runs.items():
+        Path(f"moved/{name}").mkdir(parents=True)
+        Path(f"moved/{name}/run.json").write_text(json.dumps({"parameters": parameters}))
+    (line,) = study_setting(methods(["whole"], "moved"), Path("moved")).methods
+    assert (line["method"], line["budget"]) == ("sft+grpo-exact", "24 × 64, then 24 × 64")

@@ -50,7 +50,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         if value is None or value != value:
             return "–"
         if isinstance(value, Integral) and not isinstance(value, bool):
-            return f"{value:,}" if abs(value) >= 10_000 else value
+            return f"{int(value):,}" if abs(int(value)) >= 10_000 else value
         if not isinstance(value, float):
             return value
         if abs(value) >= 10 and value.is_integer():

@@ -14,7 +14,7 @@ from ...rewards.matching import call_key
 OUTCOMES = {
     "correct": "the final answer is the gold answer",
     "right tools, wrong answer": "the last tool gave the right value, or the calls are the teacher's",
-    "wrong argument": "the teacher's tools, called with other arguments than the teacher's",
+    "wrong argument": "the teacher's tools, called with other arguments or not as often",
     "wrong tool": "the tools used are not the teacher's: one missing, one too many, or another",
     "wrong answer": "a wrong answer to a task that no teacher did",
     "tool error ignored": "answered although the last tool result is an error message",

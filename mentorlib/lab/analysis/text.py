@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 from urllib.parse import quote
 
@@ -40,13 +41,20 @@ def p_value(p: float) -> str:
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """A table as people write it: three decimals, a dash for what is missing, ``<0.001`` for a p below that."""
+    """A table as people write it: three decimals, a dash for what is missing, ``<0.001`` for a p below that.
+
+    Counts have no decimals though missing values made them floats, and a comma from 10,000 on.
+    """
 
     def write(value: Any, name: str) -> Any:
         if value is None or value != value:
             return "–"
+        if isinstance(value, Integral) and not isinstance(value, bool):
+            return f"{int(value):,}" if abs(int(value)) >= 10_000 else value
         if not isinstance(value, float):
             return value
+        if abs(value) >= 10 and value.is_integer():
+            return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.0f}"
         return p_value(value) if name in ("p", "p_holm") else f"{value:.3f}"
 
     return pd.DataFrame({name: [write(v, str(name)) for v in table[name]] for name in table}, index=table.index)

@@ -18,7 +18,7 @@ _NOT_COMPARED = {
     *WITHOUT_EFFECT,
     *("eval_suites", "n_eval", "eval_split", "steps", "groups", "group_size", "learning_rate"),
 }
-_EMPTY = ("", "[]", "{}", "None", "False")  # values that say that something is not used
+_EMPTY = ("", "[]", "{}", "None", "False", "0")  # values that say that something is not used
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Setting:
     ``methods`` has a dict for each: method, seeds (how many, and which), budget and rate (None if not trained), seconds
     (mean of a run) and differing, its values of the parameters named in ``differing``; ``shared`` are those with one
     value for all, if it is not empty.
-    ``data`` maps each data set's name to its training tasks by suite; ``temperature`` is the evaluation's, "" if
-    greedy.
+    ``data`` has a dict for each data set and suite that a method was trained on: name, suite, tasks (0 if unknown)
+    and methods; ``temperature`` is the evaluation's, "" if greedy.
     """
 
     methods: list[dict[str, Any]]
@@ -38,7 +38,7 @@ class Setting:
     students: list[str]
     splits: list[str]
     temperature: str
-    data: dict[str, dict[str, int]]
+    data: list[dict[str, Any]]
 
 
 def study_setting(methods: pd.DataFrame, root: Path) -> Setting:
@@ -71,13 +71,15 @@ def study_setting(methods: pd.DataFrame, root: Path) -> Setting:
         students=_unique(every, "student"),
         splits=_unique(every, "eval_split") or ["eval"],
         temperature=" or ".join(f"{t:g}" for t in sorted(temperatures)) if any(temperatures) else "",
-        data={Path(path).name: _training_tasks(Path(path)) for path in _unique(every, "data")},
+        data=_data(methods[trained]),
     )
 
 
 def _seeds(seeds: Iterable[Any]) -> str:
     """How many seeds, and which: "5 (0 to 4)"."""
     known = sorted(set(seeds))
+    if len(known) == 1:
+        return f"1 (seed {known[0]})"
     whole = len(known) > 2 and known == list(range(known[0], known[-1] + 1))
     return f"{len(known)} ({f'{known[0]} to {known[-1]}' if whole else ', '.join(map(str, known))})"
 
@@ -88,6 +90,19 @@ def _budget(run: str, root: Path) -> str:
     size = f"{parameters.get('steps')} × {parameters.get('groups', 0) * parameters.get('group_size', 0)}"
     before = earlier_run(parameters, root)
     return f"{_budget(before.name, before.path.parent)}, then {size}" if before and "groups" in before.params else size
+
+
+def _data(trained: pd.DataFrame) -> list[dict[str, Any]]:
+    """The data sets and suites that methods were trained on, an earlier run's (before_…) included."""
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for method, parameters in zip(trained["method"], trained["parameters"], strict=True):
+        for before in ("before_", ""):
+            path, suite = (str(parameters.get(before + name) or "") for name in ("data", "suite"))
+            if path:
+                line = {"name": Path(path).name, "suite": suite, "tasks": _training_tasks(Path(path)).get(suite, 0)}
+                methods = lines.setdefault((path, suite), line | {"methods": []})["methods"]
+                methods += [] if method in methods else [method]
+    return list(lines.values())
 
 
 def _training_tasks(data: Path) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """The page of a study, ``index.html``: its setting, what the last comparing stage put out, and the way to every report.
 
-The page is a notebook like any report: the cells of the last stage that reads several runs (its ``runs`` parameter
-lists them), as that stage's execution left them, between the study's own tables. Nothing is computed or drawn again.
+The page is a notebook like any report: of the last stage that reads several runs (its ``runs`` parameter lists them),
+the sections named in EMBEDDED, or all if it has none of these, as its execution left them, between the study's own
+tables. Nothing is computed or drawn again.
 Links lead to ``trajectories.html?STAGE#…``: the page of all runs, under the method names of that stage's report.
 """
 
@@ -33,6 +34,7 @@ from .parameters import read_notebook
 from .plan import Stage, StageStatus
 from .setting import study_setting
 
+EMBEDDED = ("Treatment check", "Planned contrasts", "Accuracy")  # what a reader of a comparison looks for first
 _FOLDER = Path(__file__).parent
 
 
@@ -66,18 +68,22 @@ def write_study_page(
     stages = [status.stage for status in statuses]
     rows = [_stage_row(status) for status in statuses]
     _write_reports(study["name"], rows, folder, inline)
-    page_of_trajectories = _write_trajectories(stages, folder)
+    page_of_trajectories = _write_trajectories(study["name"], stages, folder)
     compared = next((s for s in reversed(statuses) if isinstance(s.stage.parameters.get("runs"), list)), None)
     executed = compared and compared.state == "done" and compared.stage.folder / "notebook.ipynb"
-    cells = _report_cells(executed) if executed and executed.exists() else []
+    report = _report_cells(executed) if executed and executed.exists() else []
+    cells = _embedded(report)
     figures = [o.data[PLOTLY] for cell in cells for o in cell.get("outputs", ()) if PLOTLY in o.get("data", ())]
     text = _JINJA.get_template("study_page.template").render(
         study=study,
         rows=rows,
-        verdict=_verdict(cells),
+        verdict=_verdict(report),
         figures=[(n, figure_title(f)) for n, f in enumerate(figures, 1) if not _is_empty(f)],
         compared=compared and compared.stage,
         page_of_trajectories=page_of_trajectories,
+        rest=next(
+            (row for row in rows if compared and row["stage"] is compared.stage and len(cells) < len(report)), None
+        ),
         **(_comparison(compared.stage, statuses) if compared else {}),
     )
     above, _, below = text.partition("\nREPORT\n")
@@ -131,21 +137,27 @@ def _write_reports(study: str, rows: Sequence[Mapping[str, Any]], folder: Path, 
         write_text(folder / row["link"], page if inline else share_scripts(page, folder))
 
 
-def _write_trajectories(stages: Sequence[Stage], folder: Path) -> bool:
+def _write_trajectories(study: str, stages: Sequence[Stage], folder: Path) -> bool:
     """Write the page of the trajectories of all runs that the stages filled or read; False if there are none."""
-    views = {}  # what the report of each stage calls the method of each of its runs
+
+    def has_rows(folder: Path) -> bool:
+        return any(folder.glob("eval/*.jsonl")) or (folder / "rollouts.jsonl").exists()
+
+    views = {}  # what the report of each stage calls the method of each of its runs that have rows
     for stage in stages:
         runs = stage.parameters.get("runs", [stage.run])
         if runs and isinstance(runs, list):
             with contextlib.suppress(InputError):  # some have not begun
                 frame = methods(runs, stage.folder.parent)
-                views[stage.name] = dict(zip(frame["run"], frame["method"], strict=True))
-    filled = [s for s in stages if list(s.folder.glob("eval/*.jsonl")) or (s.folder / "rollouts.jsonl").exists()]
+                named = dict(zip(frame["run"], frame["method"], strict=True))
+                views[stage.name] = {run: name for run, name in named.items() if has_rows(stage.folder.parent / run)}
+    views = {name: view for name, view in views.items() if view}
+    filled = [stage for stage in stages if has_rows(stage.folder)]
     if not filled:
         return False
     runs = list(dict.fromkeys([*(s.run for s in filled), *(run for view in views.values() for run in view)]))
     with contextlib.suppress(InputError):  # a stage that broke left a row half-written
-        write_trajectories_of_runs(folder / "trajectories.html", runs, filled[0].folder.parent, views)
+        write_trajectories_of_runs(folder / "trajectories.html", runs, filled[0].folder.parent, views, study)
     return (folder / "trajectories.html").exists()
 
 
@@ -158,6 +170,25 @@ def _report_cells(executed: Path) -> list[nbformat.NotebookNode]:
         elif cell.get("outputs"):
             cells.append(nbformat.v4.new_code_cell(outputs=cell.outputs))
     return cells
+
+
+def _embedded(cells: Sequence[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """The title, the sections named in EMBEDDED and what precedes all sections, such as the script of tables.
+
+    All cells if no section has such a name.
+    """
+    kept, section, found = [], "", False
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            heading = re.search(r"^### +(.+?) *$", cell.source, re.MULTILINE)
+            section = heading[1] if heading else section
+            title = re.search(r"^## .+$", cell.source, re.MULTILINE)
+            if title and not section:
+                kept.append(nbformat.v4.new_markdown_cell(title[0]))
+        found |= section in EMBEDDED
+        if section in EMBEDDED or (not section and cell.cell_type == "code"):
+            kept.append(cell)
+    return kept if found else list(cells)
 
 
 def _verdict(cells: Sequence[nbformat.NotebookNode]) -> str:
@@ -236,7 +267,7 @@ def _link_to_study(text: str, stage: Stage) -> str:
 
 def _number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return "–" if value is None else str(value)
+        return "" if value is None else str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 

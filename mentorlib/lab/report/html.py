@@ -128,8 +128,9 @@ function drawFigure(id, data, layout) {
     const tall = paper && shown.height > 860, size = paper ? {width: 640} : {};
     if (tall) Object.assign(size, {width: 960, height: Math.min(shown.height, 1290), font: {size: 10}});
     const height = size.height || shown.height;
-    Object.assign(document.getElementById(id).style, {height: height + "px", zoom: tall ? 2 / 3 : 1});
-    Plotly.newPlot(id, data, {...shown, ...size}, {displayModeBar: false}).then(d =>
+    const place = document.querySelector(`#${id} > .plotly-graph-div`);
+    Object.assign(place.style, {height: height + "px", zoom: tall ? 2 / 3 : 1});
+    Plotly.newPlot(place, data, {...shown, ...size}, {displayModeBar: false}).then(d =>
       d.on("plotly_click", event => {
         const to = event.points[0].customdata;
         if (typeof to === "string" && /^trajectories[.]html[?#]/.test(to)) location.href = to;
@@ -179,7 +180,7 @@ def figure_html(figure: Mapping[str, Any], id_: str) -> str:
     font = "bold 15px/1.3 'Open Sans', verdana, arial, sans-serif"
     above = f'<p style="margin: .8rem 0 0 12px; font: {font}">{label}</p>' if room else ""
     return (
-        f'<div class="plot" role="figure" aria-label="{label}">{above}'
-        f'<div id="{id_}" class="plotly-graph-div" style="height:{height}px;width:100%"></div>'
+        f'<div id="{id_}" class="plot" role="figure" aria-label="{label}">{above}'
+        f'<div class="plotly-graph-div" style="height:{height}px;width:100%"></div>'
         f'<script>drawFigure("{id_}", ...{arguments});</script></div>'
     )

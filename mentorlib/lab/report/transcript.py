@@ -89,18 +89,18 @@ def transcript_text(row: Mapping[str, Any]) -> str:
 
 
 def headline(row: Mapping[str, Any]) -> str:
-    """What a reader looks for first, as plain text: "sample 2 · base · wrong tool · wrong"."""
+    """What a reader looks for first, as plain text: "sample 2 · base · wrong tool · wrong"; nothing of sample 0."""
     facts = _facts(row)
-    sample = f"sample {row['sample']:g}" if _is_number(row.get("sample")) else ""
+    sample = f"sample {row['sample']:g}" if _is_number(row.get("sample")) and row["sample"] else ""
     method = row["method"] if isinstance(row.get("method"), str) else ""
     return " · ".join(filter(None, [sample, method, facts.title, facts.note]))
 
 
-def transcript_html(row: "Mapping[str, Any] | pd.Series", label: str = "") -> str:
+def transcript_html(row: "Mapping[str, Any] | pd.Series", headed: bool = True) -> str:
     """One stored row as static HTML: facts, question, student and teacher side by side, reward; its raw text folded.
 
     The student's calls are shown parsed; the raw text has its tokens coloured by probability, where the row keeps them.
-    ``label`` stands before the facts, such as the row's name in a table.
+    Without ``headed`` its verdict is left out: it stands in the line that the transcript is folded behind.
     """
     row = dict(row)
     facts, *parts = transcript_parts(row)
@@ -112,8 +112,8 @@ def transcript_html(row: "Mapping[str, Any] | pd.Series", label: str = "") -> st
     joined = {place: "".join(inside) for place, inside in boxes.items()}
     return (
         "<article style='margin:0 0 22px;max-width:62em'>"
-        f"<div style='margin-bottom:4px;overflow-wrap:anywhere'>{_verdict(row, label)}"
-        f"<br><small>{_address(row, facts)}</small></div>{joined['top']}"
+        f"<div style='margin-bottom:4px;overflow-wrap:anywhere'>{f'{verdict_html(row)}<br>' if headed else ''}"
+        f"<small>{_address(row, facts)}</small></div>{joined['top']}"
         f"<div style='{_COLUMNS}'><div>{joined['student']}</div><div>{joined['teacher']}</div></div>"
         f"{joined['reward']}{_raw(row, parts)}</article>"
     )
@@ -132,13 +132,14 @@ def side_by_side_html(rows: Sequence[Mapping[str, Any]]) -> str:
             given = [part for part in parts if part.kind in ("question", "tools", "teacher", "answer")]
             above = [_box(part._replace(note="") if part.kind == "teacher" else part) for part in given]
         inside = "".join(_box(p) for p in parts if p.text.strip() and (p.kind in _COLOURS or p.kind == "reward"))
-        head = f"{_verdict(row)}<br><small>{_address(row, facts)}</small>"
+        head = f"{verdict_html(row)}<br><small>{_address(row, facts)}</small>"
         columns.append(f"<section><div style='overflow-wrap:anywhere'>{head}</div>{inside}{_raw(row, parts)}</section>")
     grid = _COLUMNS.replace("20em", "15em")
     return f"<article><div style='{grid}'>{''.join(above)}</div><div style='{grid}'>{''.join(columns)}</div></article>"
 
 
-def _verdict(row: Mapping[str, Any], label: str = "") -> str:
+def verdict_html(row: Mapping[str, Any], label: str = "") -> str:
+    """The headline of a row with a mark for right or wrong; ``label`` stands before it, such as its name in a table."""
     judged = _facts(row).good
     mark = {True: ("#00694c", "✓"), False: ("#b84a00", "✗"), None: ("#7F7F7F", "?")}[judged]
     text = " · ".join(filter(None, [label, headline(row)]))
@@ -238,17 +239,20 @@ def _teacher(row: Mapping[str, Any], calls: list[Mapping[str, Any]], limit: int 
     stored = row.get("teacher_calls")
     if not isinstance(stored, list):
         stored = [{"name": name, "arguments": None} for name in row.get("teacher_tools") or ()]
-    for call in stored:
-        key = call_key(Call(call["name"], call["arguments"]))
+    keys = [call_key(Call(call["name"], call["arguments"])) for call in stored]
+    others = {name for name, _ in made - Counter(keys)}  # tools of calls that are none of the teacher's
+    for call, key in zip(stored, keys, strict=True):
         if call["arguments"] is not None and made[key]:
             made[key] -= 1
             note, good = "the student made this call", True
-        elif call["name"] in names:
-            only_name = call["arguments"] is None
-            note = "the student called this tool" if only_name else "the student called it with other arguments"
-            good = only_name
-        else:
+        elif call["name"] not in names:
             note, good = "not called by the student", False
+        elif call["arguments"] is None:
+            note, good = "the student called this tool", True
+        elif call["name"] in others:
+            note, good = "the student called it with other arguments", False
+        else:
+            note, good = "the student did not make this call", False
         yield Part("teacher", "teacher call", _call_segments(call, set(), limit), note, good)
     if not stored:
         yield Part("teacher", "teacher call", [("no tool" if has_teacher(row) else "no teacher", False)])

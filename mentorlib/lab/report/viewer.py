@@ -41,6 +41,7 @@ def write_trajectories(
     rows: pd.DataFrame | Iterable[pd.DataFrame],
     title: str,
     views: Mapping[str, Mapping[str, str]] | None = None,
+    study: str = "",
 ) -> Path:
     """Write the page of ``rows``, and if they are many, ``<stem>-<n>.js`` beside it; return the page's path.
 
@@ -50,6 +51,7 @@ def write_trajectories(
         title: of the page.
         views: name -> {run: method}: with the address ``?name``, the page shows these runs, and a link's ``method=``
             is one of these names. What the page calls a method is in ``rows``, however it is opened.
+        study: whose page, ``index.html``, lies beside this one: it gets a link.
     """
     file = Path(file)
     index: list[dict[str, Any]] = []
@@ -85,7 +87,8 @@ def write_trajectories(
         "colours": OUTCOME_COLOURS,
         "views": views or {},
     }
-    page = _TEMPLATE.read_text(encoding="utf-8").replace("@title@", html.escape(title))
+    back = f'<p class="keys"><a href="index.html">study {html.escape(study)}</a></p>' if study else ""
+    page = _TEMPLATE.read_text(encoding="utf-8").replace("@back@", back).replace("@title@", html.escape(title))
     page = page.replace("@index@", _pack(data)).replace("@chunks@", "" if files else "".join(scripts))
     return write_text(file, page)
 
@@ -95,6 +98,7 @@ def write_trajectories_of_runs(
     runs: Sequence[str],
     root: str | Path = "runs",
     views: Mapping[str, Mapping[str, str]] | None = None,
+    study: str = "",
 ) -> Path:
     """Write the page of every trajectory of several runs (none: of all): evaluated ones first, then training's.
 
@@ -105,7 +109,7 @@ def write_trajectories_of_runs(
     names = list(frame["run"])
     title = f"Trajectories of {', '.join(names) if len(names) < 8 else f'{len(names)} runs'}"
     labels = dict(zip(names, frame["method"], strict=True))
-    return write_trajectories(file, _frames(labels, Path(root)), title, views)
+    return write_trajectories(file, _frames(labels, Path(root)), title, views, study)
 
 
 def _frames(labels: Mapping[str, str], root: Path) -> Iterator[pd.DataFrame]:

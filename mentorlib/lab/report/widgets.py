@@ -22,17 +22,37 @@ from ..analysis.outcomes import OUTCOMES
 from ..analysis.reward_effects import rescore
 from ..analysis.text import link
 from .html import PLOTLY
-from .transcript import escape, headline, side_by_side_html, transcript_html, visible
+from .transcript import escape, side_by_side_html, transcript_html, verdict_html, visible
 
 # Long tables scroll (their output takes the keyboard's focus in a report). Plotly draws for white paper: where
 # JupyterLab or VS Code is dark, a figure is inverted with its hues kept, as a whole report is.
 _STYLE = """<style>
 .jp-OutputArea-output:has(table.dataTable) { max-height: 24rem; overflow: auto; }
 table.dataTable thead th { position: sticky; top: 0; background: var(--jp-layout-color0, #fff); }
+table.dataTable.display :is(td, th):not(.dt-type-numeric) { text-align: left; }
 @media print { .jp-OutputArea-output:has(table.dataTable) { max-height: none; } }
 [data-jp-theme-light="false"] .js-plotly-plot, .vscode-dark .js-plotly-plot { filter: invert(.9) hue-rotate(180deg); }
 .jp-Notebook details > summary { cursor: pointer; }
 </style>"""
+
+# Strings such as "42,656", "<0.001" and "–" (missing: the lowest) are sorted as the numbers that they are.
+_AS_NUMBERS = """function (data, type) {
+  if (type !== "sort" && type !== "type") return data;
+  const text = String(data).replace(/^(<|&lt;)|,/g, "");
+  return text === "–" ? "-" : text.trim() === "" || isNaN(text) ? data : Number(text);
+}"""
+# A saved table is called as those that have the report's own buttons (report.template), by its place on the page, and
+# has one line of names, though pandas puts those of the index below the others.
+_FILE = """function (button, table) {
+  const all = [...document.querySelectorAll("table:not(.report-facts table)")];
+  const page = location.pathname.split("/").pop().replace(/[.](html|ipynb)$/, "");
+  return `${page}-table-${all.indexOf(table.table().node()) + 1}`;
+}"""
+_ONE_HEAD = """function (data) {
+  const lines = data.headerStructure;
+  const name = i => lines.map(cells => cells[i] ? cells[i].title : "").filter(text => text).join(" ");
+  data.headerStructure = [data.header.map((_, i) => ({title: name(i)}))];
+}"""
 
 
 def follow_theme() -> None:
@@ -47,7 +67,13 @@ def init_notebook() -> None:
     itables.options.paging = False  # print loses no row
     itables.options.classes = "display compact"
     itables.options.style = "table-layout:auto;width:auto;margin:0;caption-side:bottom"
-    itables.options.buttons = ["copyHtml5", "csvHtml5"]
+    itables.options.text_in_header_can_be_selected = False  # or a click on a name sorts nothing
+    itables.options.columnDefs = [{"targets": "_all", "render": itables.JavascriptFunction(_AS_NUMBERS)}]
+    exported = {"customizeData": itables.JavascriptFunction(_ONE_HEAD), "escapeExcelFormula": True}
+    itables.options.buttons = [
+        {"extend": "copyHtml5", "title": None, "exportOptions": exported},
+        {"extend": "csvHtml5", "filename": itables.JavascriptFunction(_FILE), "exportOptions": exported},
+    ]
     itables.init_notebook_mode()
     follow_theme()
 
@@ -186,9 +212,11 @@ def transcripts(
 def _folded(row: Mapping[str, Any], label: str = "", opened: bool = False) -> str:
     """A transcript behind a line with its verdict and the beginning of its question."""
     question = row["question"] if isinstance(row.get("question"), str) else ""
-    line = " · ".join(filter(None, [label, headline(row), textwrap.shorten(question, 80, placeholder=" …")]))
-    head = f"<details style='margin:2px 0'{' open' if opened else ''}><summary>{escape(line)}</summary>"
-    return f"{head}{transcript_html(row, label)}</details>"
+    line = " · ".join(
+        filter(None, [verdict_html(row, label), escape(textwrap.shorten(question, 80, placeholder=" …"))])
+    )
+    head = f"<details style='margin:2px 0'{' open' if opened else ''}><summary>{line}</summary>"
+    return f"{head}{transcript_html(row, headed=False)}</details>"
 
 
 def examples(rows: pd.DataFrame, each: int = 1, seed: int = 0) -> HTML:

@@ -162,6 +162,10 @@ def test_sentences_of_the_other_verdicts() -> None:
     assert "None of the planned contrasts" in analysis.text.verdicts(table.iloc[:0], pd.DataFrame())[0]
     shown = analysis.text.readable(table.assign(p=[0.0123, 0.2, math.nan, 0.0, 1.0]))
     assert list(shown["p"]) == ["0.012", "0.200", "–", "<0.001", "1.000"] and shown["seeds"].tolist() == [8] * 5
+    counts = pd.DataFrame({"n": [832.0, 42656.0, math.nan, 12.5, 1.0], "k": [9999, 10000, 3, 4, 5]})
+    shown = analysis.text.readable(counts)
+    assert list(shown["n"]) == ["832", "42,656", "–", "12.500", "1.000"]
+    assert list(shown["k"]) == [9999, "10,000", 3, 4, 5]
 
 
 def test_a_contrast_that_is_missing_and_a_suite_trained_on_are_said() -> None:

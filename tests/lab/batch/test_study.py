@@ -1,3 +1,5 @@
+import base64
+import gzip
 import json
 import os
 import re
@@ -319,17 +321,21 @@ def test_the_page_shows_what_the_comparing_stage_put_out_and_counts_infrastructu
     )
     page = story("05_compare.ipynb", execute=True, runs=runs)
     report = Path("runs/last/report.html").read_text()
-    assert "No training curves: none of these runs has training rollouts" in page
     assert "1 of 72 trajectories" in page and 'outcome=infrastructure%20failure">1 of sft</a>' in page
-    # Every figure and sentence of the stage's report, its numbers linked under the stage's names, code left out.
-    figures = re.findall(r'aria-label="([^"]+)" class="plot"', report)
-    assert len(figures) >= 5 and figures == re.findall(r'aria-label="([^"]+)" class="plot"', page)
+    # Three sections of the stage's report, their numbers linked under the stage's names, code left out; then the rest.
+    headings = ["Treatment check", "Planned contrasts", "Accuracy"]
+    assert re.findall(r"<h3 id=[^>]+>([^<]+)<", page) == headings and "Along training" in report
+    assert 'shows: <a href="last.html">last</a>' in page and page.count("Which method, and where?</h2>") <= 1
+    figure = r'aria-label="([^"]+)" class="plot" id="figure-(\d+)"'
+    figures = {n: title for title, n in re.findall(figure, page)}
+    assert 3 <= len(figures) < len(re.findall(figure, report))
     listed = dict(re.findall(r'<a href="#figure-(\d+)">([^<]+)</a>', page))  # but not figures that are empty
-    assert all(figures[int(n) - 1] == title for n, title in listed.items()) and 5 <= len(listed) < len(figures)
-    assert "pass@k: no task was sampled several times" in set(figures) - set(listed.values())
-    assert page.index("planned contrasts") < page.index('id="setting"')  # the verdict, before all else
-    linked = re.findall(r"trajectories\.html#([^'\"]+method=[^'\"]+)", report)
-    assert len(linked) > 10 and all(f"trajectories.html?last#{address}" in page for address in linked)
+    assert all(figures[n] == title for n, title in listed.items()) and 2 <= len(listed) < len(figures)
+    assert page.count("None of the planned contrasts") == 1  # the verdict, before all else
+    assert page.index("None of the planned contrasts") < page.index('id="setting"')
+    accuracies = re.search(r'<h2 id="Accuracy">.*?<h2', report, re.DOTALL)[0]
+    linked = re.findall(r"trajectories\.html#([^'\"]+method=[^'\"]+)", accuracies)
+    assert len(linked) >= 6 and all(f"trajectories.html?last#{address}" in page for address in linked)
     assert "trajectories.html#" not in page.replace('href="trajectories.html"', "")
     assert "Treatment check" in page and "<summary>code</summary>" not in page and page.count("<h1") == 1
     assert "calculator (12), longer (12), unseen (12)" in page
@@ -338,6 +344,9 @@ def test_the_page_shows_what_the_comparing_stage_put_out_and_counts_infrastructu
 def test_a_page_without_a_finished_comparison_has_what_the_stages_recorded():
     runs = synthetic.make_runs(Path("runs"), 12, 1, ("base", "sft"))
     Run.open("sft").record("accuracy/longer", rows="eval/longer.jsonl", query="mean(correct)")
+    results = json.loads(Path("runs/sft/results.json").read_text())
+    none = results["accuracy/longer"] | {"value": None, "ci": [None, None]}
+    Path("runs/sft/results.json").write_text(json.dumps(results | {"accuracy/none": none}))
     stages = [Stage(run, BOOKS / "02_train.ipynb", {"run": run}, (), run, None) for run in runs]
     stages.append(Stage("last", BOOKS / "05_compare.ipynb", {"runs": runs}, tuple(runs), "last", None))
     folder = Path("reports/s")
@@ -346,7 +355,10 @@ def test_a_page_without_a_finished_comparison_has_what_the_stages_recorded():
     statuses[-1].state, statuses[-1].error, statuses[-1].exit_code = "failed", "ValueError: <b>", 1
     page = write_study_page({"name": "s", "question": "Why?"}, statuses, folder).read_text()
     assert "1 of 3 stages" in page and "ValueError: &lt;b&gt;" in page and "not trained" in page
-    assert 'href="trajectories.html?sft#?file=sft%2Feval%2Flonger.jsonl"' in page and 'class="plot"' not in page
+    assert (
+        page.count('href="trajectories.html?sft#?file=sft%2Feval%2Flonger.jsonl"') == 1 and 'class="plot"' not in page
+    )
+    assert re.search(r'accuracy/none</td><td class="number"></td>\s*<td class="number"></td>', page)
     page = write_study_page({"name": "s", "question": ""}, statuses[:2], folder).read_text()
     assert "No stage failed." in page and ">Setting<" not in page and 'href="trajectories.html?sft#' in page
 
@@ -355,7 +367,22 @@ def test_the_page_opens_the_trajectories_of_another_study_s_run():
     runs = synthetic.make_runs(Path("runs"), 12, 1, ("base", "sft"))
     page = story("05_compare.ipynb", foreign="base", execute=True, runs=runs)
     assert 'href="trajectories.html?last#?' in page and "method=base" in page
-    assert "Trajectories of sft, base" in Path("reports/s/trajectories.html").read_text()
+    trajectories = Path("reports/s/trajectories.html").read_text()
+    assert "Trajectories of sft, base" in trajectories and '<a href="index.html">study s</a>' in trajectories
+
+
+def test_a_run_without_trajectories_gives_no_method_a_longer_name():
+    synthetic.make_runs(Path("runs"), 12, 1, ("base", "sft"))
+    info = json.loads(Path("runs/base/run.json").read_text())
+    info["parameters"]["data"] = "runs/data"
+    Path("runs/data").mkdir()
+    Path("runs/data/run.json").write_text(json.dumps({"name": "data", "parameters": {"n_train": 9}}))
+    Path("runs/base/run.json").write_text(json.dumps(info))
+    story("05_compare.ipynb", runs=["base", "sft"])
+    page = Path("reports/s/trajectories.html").read_text()
+    index = json.loads(gzip.decompress(base64.b64decode(re.search(r'gunzip\("([^"]+)"', page)[1])))
+    assert index["columns"]["method"]["values"] == ["base", "sft"] and "Trajectories of base, sft<" in page
+    assert "data" not in index["views"] and index["views"]["last"] == {"base": "base", "sft": "sft"}
 
 
 @pytest.mark.parametrize(
@@ -524,7 +551,15 @@ def test_the_setting_counts_seeds_and_leaves_out_what_is_not_used():
         synthetic.make_runs(Path("runs"), 12, 1, ("base", "sft"), seed)
         for name in ("base", "sft"):
             info = json.loads(Path(f"runs/{name}/run.json").read_text())
-            info["parameters"] |= {"seed": seed, "steps": 24, "template": "", "vllm": None, "beta": 0.001}
+            info["parameters"] |= {
+                "seed": seed,
+                "steps": 24,
+                "template": "",
+                "vllm": None,
+                "beta": 0.001,
+                "eval_steps": 0,
+            }
+            info["parameters"] |= {"data": "runs/data", "suite": "calculator"}
             Path(f"runs/{name}/run.json").write_text(json.dumps(info))
             Path(f"runs/{name}").rename(f"runs/{name}-{seed}")
     setting = study_setting(methods(["base-0", "base-1", "sft-0", "sft-1", "sft-2"], "runs"), Path("runs"))
@@ -532,7 +567,13 @@ def test_the_setting_counts_seeds_and_leaves_out_what_is_not_used():
         ("base", "2 (0, 1)"),
         ("sft", "3 (0 to 2)"),
     ]
-    assert setting.shared["beta"] == "0.001" and not {"template", "vllm"} & setting.shared.keys()
+    assert setting.shared["beta"] == "0.001" and not {"template", "vllm", "eval_steps"} & setting.shared.keys()
+    Path("runs/data").mkdir()
+    parts = {f"{suite}/train": {"tasks": n} for suite, n in (("calculator", 9), ("gsm8k", 99))}
+    Path("runs/data/tasks.card.json").write_text(json.dumps({"parts": parts}))
+    setting = study_setting(methods(["base-0", "sft-0"], "runs"), Path("runs"))
+    assert [line["seeds"] for line in setting.methods] == ["1 (seed 0)"] * 2
+    assert setting.data == [{"name": "data", "suite": "calculator", "tasks": 9, "methods": ["sft"]}]
 
 
 def test_the_budget_of_runs_that_were_moved_counts_both_trainings():

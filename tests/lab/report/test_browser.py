@@ -113,7 +113,11 @@ def test_the_trajectories_page(tab: Any, root: Path, tmp_path: Path) -> None:
     tab.click("text=show all")
     wait_for_text(tab, "#count", re.compile("^(\\S+) of \\1 "))
     tab.set_viewport_size({"width": 390, "height": 800})
+    playwright.expect(tab.locator("select[name=tool]")).to_be_hidden()  # the filters are folded on a phone
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    tab.press("summary", "Enter")
+    tools = [int(n) for n in re.findall(r" \((\d+)\)", tab.inner_text("select[name=tool]"))]
+    assert len(tools) > 3 and tools == sorted(tools, reverse=True)
 
 
 def test_trajectories_are_searched_sorted_and_set_side_by_side(tab: Any, root: Path, tmp_path: Path) -> None:
@@ -251,6 +255,7 @@ def test_a_study_s_page(tab: Any, story: Path, scheme: str) -> None:
     plots = tab.query_selector_all(".plot")
     widths = [plot.evaluate("plot => [plot.querySelector('svg').clientWidth, plot.clientWidth]") for plot in plots]
     assert len(widths) >= 5 and all(drawn <= room for drawn, room in widths)  # no figure lies beyond its column
+    assert tab.query_selector("#figure-1 > p")  # a link to a figure shows its title
     text = tab.inner_text("main")
     assert text.count("onerror=alert(7)") > 5 and "1 of 6 stages failed" in text
     tab.set_viewport_size({"width": 390, "height": 800})
@@ -268,7 +273,7 @@ def test_a_report_of_a_study_leads_on_and_its_tables_are_saved(tab: Any, story: 
     tab.goto((story.parent / "compare.html").as_uri())
     assert tab.title().startswith("compare: base, sft, grpo-sparse, grpo-exact · Which method")
     tab.evaluate("window.copied = ''; navigator.clipboard.writeText = async text => { window.copied = text; }")
-    table = "table:has(td a[href*='phase=evaluation'])"
+    table = "table:has(th:text-is('calculator')):has(td a[href*='phase=evaluation'])"
     with tab.expect_download() as saved:
         tab.click(f"{table} + .table-export button:text('CSV')")
     lines = saved.value.path().read_text().splitlines()
@@ -277,6 +282,10 @@ def test_a_report_of_a_study_leads_on_and_its_tables_are_saved(tab: Any, story: 
     tab.click(f"{table} + .table-export button:text('Copy')")
     tab.wait_for_selector("button:text('Copied')")
     assert tab.evaluate("window.copied.split('\\n')[2].split('\\t')[0]") == "sft"
+    with tab.expect_download() as saved:  # a table that itables draws, of the planned contrasts
+        tab.click(".dt-container:has(th:has-text('p_holm')) button:text('CSV')")
+    assert re.fullmatch(r"compare-table-\d+\.csv", saved.value.suggested_filename)
+    assert saved.value.path().read_text().startswith('"method","against","difference"')
     tab.click("nav[aria-label='Contents'] a >> nth=0")
     assert tab.url.endswith(tab.get_attribute("nav[aria-label='Contents'] a >> nth=0", "href"))
     tab.click("nav[aria-label='Study'] a:text('study s')")

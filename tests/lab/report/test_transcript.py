@@ -6,7 +6,13 @@ from random import Random
 import pytest
 import synthetic
 
-from mentorlib.lab.report.transcript import side_by_side_html, transcript_html, transcript_parts, transcript_text
+from mentorlib.lab.report.transcript import (
+    side_by_side_html,
+    transcript_html,
+    transcript_parts,
+    transcript_text,
+    verdict_html,
+)
 
 SPANS = ("details", "summary", "span", "strong", "br", "hr")
 
@@ -44,15 +50,16 @@ def test_several_rows_side_by_side_are_escaped_and_named() -> None:
     rows = [hostile("right") | {"correct": True}, hostile("box") | {"method": "sft"}]
     html = side_by_side_html(rows)
     assert not re.search(r"<script|<img", html) and not {"\x1b", "\u202e", "\u2066"} & set(html)
-    assert html.count("<section>") == 2 and html.count(">question<") == 1 and "sample 0 · sft · " in html
+    assert html.count("<section>") == 2 and html.count(">question<") == 1 and "</span> sft · " in html
 
 
 def test_calls_are_shown_parsed_and_the_raw_text_is_folded() -> None:
     row = synthetic.row("right", Random(0), 1, sample=2)
-    html = transcript_html(row, "example 1")
+    html = transcript_html(row)
     above, raw = html.split("<details><summary>raw text</summary>")
     assert "&lt;tool_call&gt;" in raw and "&lt;tool_call&gt;" not in above and "(a=" in above
-    assert "✓</span> example 1 · sample 2 · right</strong>" in above
+    assert "✓</span> sample 2 · right</strong>" in above and "✓" not in transcript_html(row, headed=False)
+    assert "✓</span> example 1 · sample 2 · right</strong>" in verdict_html(row, "example 1")
 
 
 def test_a_two_megabyte_line_is_cut() -> None:
@@ -88,6 +95,10 @@ def test_parts_come_in_order_with_the_teacher_s_calls_judged() -> None:
     right = {part.kind: part for part in transcript_parts(synthetic.row("right", Random(0), 1))}
     assert right["teacher"].note == "the student made this call" and right["teacher"].good
     assert right["teacher"].text == right["call"].text and not right["call"].note
+    twice = synthetic.row("right", Random(0), 1)
+    twice["teacher_calls"] = [*twice["teacher_calls"], {"name": twice["teacher_calls"][0]["name"], "arguments": {}}]
+    notes = [part.note for part in transcript_parts(twice) if part.kind == "teacher"]
+    assert notes == ["the student made this call", "the student did not make this call"]
 
 
 def test_as_text_a_row_has_a_line_for_each_part_and_cannot_steer_a_terminal() -> None:

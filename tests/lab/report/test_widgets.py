@@ -29,8 +29,16 @@ def test_examples_show_each_failure(rows: pd.DataFrame) -> None:
     html = widgets.examples(rows).data
     for outcome in set(rows["outcome"]) - {"correct"}:
         assert f"<strong>{outcome}</strong>" in html
+    assert html.count("✗") + html.count("?</span>") == len(set(rows["outcome"]) - {"correct"})  # each verdict once
     assert "Nothing failed" in widgets.examples(rows[rows["outcome"] == "correct"]).data
     assert "No such" in widgets.transcripts(rows.head(0)).data
+
+
+def test_tables_sort_by_a_click_on_a_name_and_are_saved_under_their_own_name() -> None:
+    itables = pytest.importorskip("itables")
+    widgets.init_notebook()
+    html = itables.to_html_datatable(pd.DataFrame({"n": ["42,656", "–"]}))
+    assert "text_in_header" not in html and "-table-$" in html and "headerStructure" in html
 
 
 def test_browser_filters(rows: pd.DataFrame) -> None:
@@ -78,7 +86,7 @@ def test_one_task_side_by_side(rows: pd.DataFrame) -> None:
     assert same["correct"].nunique() == 2  # the methods differ on the first one
     assert page.value.count("<section>") == len(same) and page.value.count(">gold answer<") == 1
     for method in same["method"]:
-        assert f"sample 0 · {method} · " in page.value
+        assert f"</span> {method} · " in page.value
     suite.value, task.value = "longer", "longer-3"
     assert "longer-3" in page.value and "longer-3" not in compared.static
     assert "No such" in widgets.side_by_side(rows.head(0)).static

@@ -5,7 +5,6 @@ scored); 2 the input is wrong (one line on stderr names the file, row or key, an
 """
 
 import io
-import json
 import math
 import os
 import platform
@@ -21,7 +20,8 @@ import typer
 from typer import Argument, Option
 
 from .core import InputError
-from .runs.files import describe_os_error, is_stream
+from .runs.files import describe_os_error, is_stream, read_json
+from .runs.progress import visible
 from .runs.run import Run
 
 app = typer.Typer(
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report_error(message: str, code: int) -> int:
-    typer.secho(f"mentor: {message}", err=True, fg="red")
+    typer.secho(f"mentor: {visible(message)}", err=True, fg="red")
     return code
 
 
@@ -257,7 +257,7 @@ def _print_trajectories(run: Run, files: list[str], file: str, where: str, numbe
     shown = chosen[:number]
     others = ", ".join(name for name in files if name != file)
     head = f"{run.path / file}: {len(shown)} of {len(chosen)} rows" + (f"; also {others}" if others else "")
-    text = "\n\n".join([head, *map(transcript_text, shown)])
+    text = "\n\n".join([visible(head), *map(transcript_text, shown)])
     pydoc.pager(text) if sys.stdout.isatty() else print(text)
 
 
@@ -273,7 +273,8 @@ def _open_page(run: Run, file: str, where: str, output: str) -> None:
     if where:
         known = [{k: v if v == v else None for k, v in row.items()} for row in rows.to_dict("records")]  # it is NaN
         rows = rows[rows["where"].isin({row["where"] for row in select_rows(known, where)})]
-    page = viewer.write_trajectories(output or run.path / "trajectories.html", rows, f"Trajectories of {run.name}")
+    page_name = "trajectories-view.html" if file or where else "trajectories.html"  # which the report's numbers open
+    page = viewer.write_trajectories(output or run.path / page_name, rows, f"Trajectories of {run.name}")
     print(f"{len(rows)} trajectories: {page}", file=_beside(output))
     if not output and not webbrowser.open(page.resolve().as_uri()):
         print("no web browser here: open that file in one")
@@ -289,13 +290,17 @@ def _verify(
     folder = Path(target).parent if target.endswith(".html") else Path(target)
     stages = folder / "stages.json"
     checked: list[dict[str, Any]] = []
-    for path in json.loads(stages.read_text()).values() if stages.exists() else [folder]:
+    folders = read_json(stages) if stages.exists() else {"": folder}
+    if not isinstance(folders, dict):
+        raise InputError(f"{stages}: not a study's list of runs; run the study again")
+    for path in folders.values():
         run = Run.open(path)
         results = verify_run(run)
         checked += results
         for result in results:
             if result["ok"] is False:
-                print(f"{run.path}: {result['key']} says {result['value']}, its rows give {result['recomputed']}")
+                said = f"{run.path}: {result['key']} says {result['value']}, its rows give {result['recomputed']}"
+                print(visible(said))
     verified, wrong, stated = ([result["ok"] for result in checked].count(ok) for ok in (True, False, None))
     print(
         f"{verified} of {verified + wrong} results verified from their rows; "

@@ -8,6 +8,7 @@ What a model wrote is data to it. ``runs.functions`` loads it.
 
 import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from numbers import Real
 from typing import Any
 
@@ -17,6 +18,7 @@ from .corrected import outcome_terms
 from .matching import same_tools
 from .score import Terms
 
+LARGEST = 1_000_000  # training normalises rewards in 32 bits
 TERMS = ("correct", "answered", "gave_up", "clean", "tools")
 RewardFunction = Callable[[Trajectory, Reference, dict[str, float]], float]
 FORM = "write it as def {name}(trajectory, reference, terms), returning a number (docs/rewards.md)"
@@ -32,13 +34,13 @@ def function_terms(
     function: RewardFunction,
     place: str,
 ) -> Terms:
-    """One term, named as the function, with what it returns: any finite number.
+    """One term, named as the function, with what it returns: a number up to a million, or down to minus that.
 
-    The function gets the trajectory, the reference (without calls if there is no teacher) and a dict of `TERMS`, the
-    terms of ``exact``. It is not called where the answer cannot be judged.
+    The function gets copies of the trajectory and of the reference (without calls if there is no teacher), and a dict
+    of `TERMS`, the terms of ``exact``. It is not called where the answer cannot be judged.
 
     Raises:
-        InputError: the function raised an error, or returned something else than a finite number.
+        InputError: the function raised an error, or returned something else than such a number.
     """
     outcome = outcome_terms(trajectory, reference, answer, valid_tools, metric, tools=same_tools)
     name = place.rpartition(":")[2]
@@ -47,18 +49,18 @@ def function_terms(
     terms = {term: outcome.values.get(term, 0.0) for term in TERMS}
     task = f" on task {trajectory.task_id}" if trajectory.task_id else ""
     try:
-        value: Any = function(trajectory, reference, terms)
+        value: Any = function(deepcopy(trajectory), deepcopy(reference), terms)
+        shown = " ".join(repr(value).split())
     except (Exception, SystemExit) as error:
         said = describe_error(error, function_file(place))
         raise InputError(f"reward={place} failed{task}: {said}: mend the function, then run it again") from None
     try:
         number = float(value) if isinstance(value, Real) else math.nan
-    except OverflowError:  # of a very large integer
-        number = math.inf
-    if not math.isfinite(number):
-        shown = " ".join(repr(value).split())
+    except Exception:  # of a very large integer, or a type of the user's
+        number = math.nan
+    if not abs(number) <= LARGEST:
         raise InputError(
-            f"reward={place} returned {shown:.60}{task}, which is no finite number: return a float, also for a "
-            "trajectory without an answer"
+            f"reward={place} returned {shown:.60}{task}, which is no number up to {LARGEST:,}: return a float, also "
+            "for a trajectory without an answer"
         )
     return Terms({name: number}, outcome.reason)

@@ -1,5 +1,6 @@
 """Scores stored rows (JSON Lines) under other rewards than they were sampled for: no training, no model."""
 
+import codecs
 import json
 import sys
 import time
@@ -76,6 +77,7 @@ def score_file(
         scored = files.enter_context(whole_file(target))
         rejected = None
         for number, line in enumerate(lines, 1):
+            line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             if not line.strip():
                 continue
             counts["rows"] += 1

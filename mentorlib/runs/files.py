@@ -135,7 +135,7 @@ def read_rows(file: str | Path) -> list[Row]:
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 if not line.endswith(b"\n"):
                     break
                 row = None
@@ -171,7 +171,7 @@ def read_json(file: Path) -> Any:
         return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(describe_os_error(error, file)) from error
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(f"{file}: not JSON; fix the file or remove the run's folder") from None
 
 

@@ -1,4 +1,4 @@
-"""Progress as one line at a time: what is done, metrics, time left."""
+"""What is said on a terminal: progress as one line at a time, and texts that others wrote."""
 
 import math
 import shutil
@@ -23,6 +23,11 @@ def format_duration(seconds: float) -> str:
     """``75`` -> ``1m15s``."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def visible(text: str) -> str:
+    """Text with control and direction marks spelled out (``\\u001b``), so that they cannot steer a terminal or page."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\u{ord(c):04x}" for c in text)
 
 
 @dataclass

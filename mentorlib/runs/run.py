@@ -14,6 +14,7 @@ import platform
 import shutil
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -99,9 +100,13 @@ class Run:
         path = Path(name) if (Path(name) / "run.json").exists() else Path(root) / name
         if not (path / "run.json").exists():
             known = sorted(p.parent.name for p in Path(root).glob("*/run.json"))
-            raise InputError(f"no run {str(name)!r} under {root}/; there are: {', '.join(known) or 'none'}")
+            near = get_close_matches(str(name), known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
+            raise InputError(f"no run {str(name)!r} under {root}/; {hint}")
         run = cls.__new__(cls)
         run.name, run.path, run.info = path.resolve().name, path, read_json(path / "run.json")
+        if not isinstance(run.info, dict) or not {"parameters", "status"} <= run.info.keys():
+            raise InputError(f"{path / 'run.json'}: not a run's; fix the file or remove the run's folder")
         run._writes = False
         return run
 
@@ -223,13 +228,17 @@ class Run:
 
 
 def check_reopen(run: str, root: str | Path = "runs", **params: Any) -> None:
-    """InputError if a run of that name exists with other parameters, unless it failed: then it may be corrected."""
+    """InputError if a run of that name exists with other parameters, unless it failed: then it may be corrected.
+
+    It may not by another notebook, with parameters that it lacks and without some that it has: that would lose it.
+    """
     file = Path(root) / check_name(run) / "run.json"
     if not file.exists():
         return
     info, params = read_json(file), jsonable(params)
     old, differ = info["parameters"], _changed(info["parameters"], params)
-    if differ and info["status"] != "failed":
+    other = old.keys() - params.keys() and params.keys() - old.keys()
+    if differ and (info["status"] != "failed" or other):
         listed = ", ".join(f"{k} (was {_show(old, k)}, now {_show(params, k)})" for k in differ)
         raise InputError(
             f"{file.parent} exists with other parameters: {listed}; choose another run name or remove the folder"
@@ -251,7 +260,13 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def check_name(name: Any) -> str:
     """Return a run's name if it can be a folder's name. InputError if not."""
-    if not isinstance(name, str) or not name or name.startswith(".") or not set(name).isdisjoint('/\\:\0\n\t*?"<>|'):
+    if (
+        not isinstance(name, str)
+        or not name.isprintable()  # control and direction marks would steer a terminal
+        or not name
+        or name.startswith(".")
+        or not set(name).isdisjoint('/\\:*?"<>|')
+    ):
         raise InputError(f"run name {name!r}: use letters, digits, '-', '_' and '.', with no path separator")
     if len(name.encode("utf-8", "replace")) > MAX_NAME:
         raise InputError(f"run name {name[:40]!r}… is {len(name)} characters long: give one of at most {MAX_NAME}")

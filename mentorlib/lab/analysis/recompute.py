@@ -156,6 +156,8 @@ def verify_run(run: Run) -> list[dict[str, Any]]:
             interval = entry["ci"] or ()
             ok = _close(entry["value"], value) and all(map(_close, interval, (row.get("low"), row.get("high"))))
         elif entry["rows"] is not None:
+            if not (run.path / entry["rows"]).resolve().is_relative_to(run.path.resolve().parent):
+                raise InputError(f"{run.path}: {key} names rows elsewhere ({entry['rows']}), which are not the run's")
             value, n = query_rows(run.read_rows(entry["rows"]), entry["query"])
             ok = _close(entry["value"], value) and entry["n"] in (None, n)
         checked.append({"key": key, "value": entry["value"], "recomputed": value, "ok": ok})

@@ -29,6 +29,7 @@ from nbformat.sign import NotebookNotary
 from ...core import InputError
 from ...runs.files import REMEDIES, write_text
 from ...runs.processes import RUN_LOCK, claim_run, lock_folder, release_run, unlock_folder
+from ...runs.progress import visible
 from ...runs.provenance import git_revision, versions
 from ...runs.run import Run, check_name
 from ...runs.workspace import find_workspace
@@ -96,7 +97,7 @@ def run_notebook(
             claim_run(record)
             release_run(record)
         return _run_into(
-            output, record, notebook, node, given, values, on_line or (lambda line: print(line, flush=True))
+            output, record, notebook, node, given, values, on_line or (lambda line: print(visible(line), flush=True))
         )
     finally:
         unlock_folder(lock)

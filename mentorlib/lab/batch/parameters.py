@@ -4,6 +4,7 @@ import ast
 import contextlib
 import difflib
 import io
+import json
 import re
 import tokenize
 from collections.abc import Iterable, Mapping
@@ -139,7 +140,12 @@ def fitting_values(value: Any, adapter: TypeAdapter[Any], text: bool) -> list[An
 
 def load_yaml(text: str) -> Any:
     """YAML in which ``1e-6`` is a number, as in YAML 1.2 and in Python. Raises yaml.YAMLError."""
-    return yaml.load(text, _Yaml)  # a SafeLoader
+    try:
+        value = yaml.load(text, _Yaml)  # a SafeLoader
+        json.dumps(value, default=str)  # an anchor can hold itself
+    except (ValueError, TypeError, RecursionError) as error:  # such as 2024-13-45, or a key that is a list
+        raise yaml.YAMLError(str(error)) from None
+    return value
 
 
 class _Yaml(yaml.SafeLoader):

@@ -4,6 +4,7 @@ import ast
 import hashlib
 import itertools
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -92,6 +93,11 @@ def plan(path: Path) -> tuple[dict[str, Any], list[Stage]]:
                 raise InputError(f"{where}: no {key!r}")
         if not re.fullmatch(r"[A-Za-z0-9_-]+", spec["name"]) or spec["name"] in specs:
             raise InputError(f"{where}: the name {spec['name']!r} is taken or has other than letters, digits, - and _")
+        keys = [*spec.get("parameters", ()), *spec.get("grid", ()), *spec.get("needs", ())]
+        if odd := [key for key in keys if not isinstance(key, str)]:
+            raise InputError(f"{where}: {odd[0]!r} is no name: write parameters, grid and needs with names")
+        if not 0 <= (spec.get("minutes") or 0) < math.inf:
+            raise InputError(f"{where}: 'minutes' takes a number of minutes, not {spec['minutes']!r}")
         specs[spec["name"]] = {"parameters": {}, "grid": {}, "needs": [], "minutes": None, **spec}
     if not specs:
         raise InputError(f"{path}: no stages")

@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 
 from ...core import InputError
-from ...runs.files import whole_file
+from ...runs.files import describe_os_error, whole_file
 from ...runs.run import Run, check_name
 
 
@@ -64,7 +64,9 @@ def load_archive(file: str | Path, root: str | Path = "runs", name: str | None =
             root.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(root).free
             if size > free:
-                raise InputError(f"{file}: holds {size / 1e9:.1f} GB, and {root} has room for {free / 1e9:.1f} GB")
+                raise InputError(
+                    f"{file}: holds {size / 1e6:,.0f} MB, and {root} has room for {free / 1e6:,.0f}: free some"
+                )
             with tempfile.TemporaryDirectory(dir=root, prefix=".import-") as unpacked:
                 archive.extractall(unpacked, filter=_files_only)
                 return _adopt(file, Path(unpacked), root, name)
@@ -73,7 +75,10 @@ def load_archive(file: str | Path, root: str | Path = "runs", name: str | None =
     except tarfile.FilterError as error:
         raise InputError(f"{file}: unsafe, do not use it: {error}") from None
     except (OSError, tarfile.TarError, EOFError, zlib.error, ValueError, AttributeError) as error:
-        raise InputError(f"{file}: no archive of a run, or a damaged one ({error}); get it again") from None
+        if isinstance(error, OSError) and error.errno:  # of the disk
+            raise InputError(describe_os_error(error)) from None
+        why = str(error).partition("\n")[0]
+        raise InputError(f"{file}: no archive of a run, or a damaged one ({why}); get it again") from None
 
 
 def _files_only(member: tarfile.TarInfo, destination: str) -> tarfile.TarInfo:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from ...core import Call
 from ...rewards.matching import call_key
+from ...runs.progress import visible
 from ..analysis.outcomes import has_teacher
 from ..analysis.text import link
 from ..analysis.token_credit import sampled_turns
@@ -162,11 +163,6 @@ def _raw(row: Mapping[str, Any], parts: Sequence[Part]) -> str:
         note, text = "", row.get("response")
         texts = [f"<pre style='{_PRE}'>{escape(_plain(text, LIMIT)[0][0])}</pre>"] if isinstance(text, str) else []
     return f"<details><summary>raw text{note}</summary>{'<hr>'.join(texts)}</details>" if texts else ""
-
-
-def visible(text: str) -> str:
-    """Text with control and direction marks spelled out (``\\u001b``), so that they cannot steer a terminal or page."""
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\u{ord(c):04x}" for c in text)
 
 
 def escape(text: str) -> str:

@@ -17,12 +17,13 @@ from IPython.display import HTML, display
 
 from ...core import Trajectory
 from ...rewards.reward import get_reward
+from ...runs.progress import visible
 from .. import figures
 from ..analysis.outcomes import OUTCOMES
 from ..analysis.reward_effects import rescore
 from ..analysis.text import link
 from .html import PLOTLY
-from .transcript import escape, side_by_side_html, transcript_html, verdict_html, visible
+from .transcript import escape, side_by_side_html, transcript_html, verdict_html
 
 # Long tables scroll (their output takes the keyboard's focus in a report). Plotly draws for white paper: where
 # JupyterLab or VS Code is dark, a figure is inverted with its hues kept, as a whole report is.

@@ -67,6 +67,8 @@ def test_a_failing_cell_is_exit_1_with_a_report(capfd):
         (["view", "r", "--rows", "eval/b.jsonl"], "there are: eval/a.jsonl"),
         (["view", "r", "--text", "--where", "nothing == 1"], "no column 'nothing'"),
         (["view", "r"], "no key 'tools'"),
+        (["run", "n.ipynb", "n=2024-13-45"], "n takes int"),
+        (["run", "n.ipynb", f"n={'[' * 2000}"], "n takes int"),
         (["verify", "none"], "no run 'none'"),
         (["score", "none.jsonl"], "none.jsonl"),
         (["score", "rows.jsonl", "--reward", "exat"], "exat"),
@@ -106,6 +108,37 @@ def test_verify(run, capfd):
         assert "accuracy says 0.5, its rows give 0.333" in capfd.readouterr().out
 
 
+def test_what_others_wrote_never_steers_the_terminal(run, capfd):
+    run.record("\x1b[31mred\u202e", 0.9, rows="eval/a.jsonl", query="mean(correct)")
+    assert main(["verify", "r"]) == 1 and main(["verify", "\x1b[31m"]) == 2
+    out, err = capfd.readouterr()
+    assert "\\u001b[31mred\\u202e says 0.9" in out and not {"\x1b", "\u202e"} & set(out + err)
+    notebook(Path("n.ipynb"), "n: int = 0", "print('a teacher said \\x1b[2J')")
+    assert main(["run", "n.ipynb"]) == 0 and "said \\u001b[2J" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("runs/r/run.json", "[]", "not a run's"),
+        ("runs/r/run.json", "[" * 100_000, "not JSON"),
+        ("reports/s/stages.json", "[1]", "not a study's list of runs"),
+        ("reports/s/stages.json", "{", "not JSON"),
+    ],
+)
+def test_damaged_files_of_a_run_are_one_line(run, file, text, message, capfd):
+    Path("reports/s").mkdir(parents=True)
+    Path(file).write_text(text)
+    assert main(["verify", "r" if "run.json" in file else "reports/s"]) == 2
+    assert message in (err := capfd.readouterr().err) and err.count("\n") == 1
+
+
+def test_rows_of_another_place_are_not_a_run_s(run, capfd):
+    entry = run.results["accuracy"]
+    run.record_many({"accuracy": entry | {"rows": "../../elsewhere.jsonl"}})
+    assert main(["verify", "r"]) == 2 and "names rows elsewhere" in capfd.readouterr().err
+
+
 def test_view(run, capfd):
     assert main(["view", "r", "--text"]) == 0
     out = capfd.readouterr().out
@@ -123,6 +156,10 @@ def test_view_writes_a_page_and_opens_it(capfd, monkeypatch, tmp_path):
     assert main(["view", "grpo-exact"]) == 0
     page = tmp_path / "runs" / "grpo-exact" / "trajectories.html"
     assert opened == [page.as_uri()] and "87 trajectories" in capfd.readouterr().out and page.stat().st_size > 10_000
+    whole = page.read_bytes()
+    assert main(["view", "grpo-exact", "--where", "not correct"]) == 0  # the report opens the other page
+    assert page.read_bytes() == whole and opened.pop() == page.with_name("trajectories-view.html").as_uri()
+    capfd.readouterr()
     assert main(["view", "grpo-exact", "-o", "w.html", "--rows", "eval/longer.jsonl", "--where", "not correct"]) == 0
     assert len(opened) == 1
     wrong = [row for row in Run.open("grpo-exact").read_rows("eval/longer.jsonl") if not row["correct"]]

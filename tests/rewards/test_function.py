@@ -55,8 +55,8 @@ def test_it_sees_trajectory_and_reference():
     assert get_reward(at)(Trajectory.from_response(RIGHT), None, answer="5").total == 1 + 100 * len(TERMS)  # no teacher
 
 
-@pytest.mark.parametrize(("body", "value"), [("return -3", -3.0), ("return True", 1.0), ("return 1e9", 1e9)])
-def test_any_finite_number_is_a_reward(body, value):
+@pytest.mark.parametrize(("body", "value"), [("return -3", -3.0), ("return True", 1.0), ("return 1e6", 1e6)])
+def test_numbers_up_to_a_million_are_rewards(body, value):
     assert total(place(body)) == value
     assert total(place("import numpy; return numpy.float32(0.5)")) == 0.5
 
@@ -64,9 +64,9 @@ def test_any_finite_number_is_a_reward(body, value):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("return float('nan')", "returned nan on task t-1, which is no finite number"),
+        ("return float('nan')", "returned nan on task t-1, which is no number up to 1,000,000"),
         ("return float('-inf')", "returned -inf on task t-1"),
-        ("return 10**400", "no finite number"),
+        ("return 10**400", "no number up to"),
         ("pass", "returned None on task t-1"),
         ("return '1'", "returned '1' on task t-1"),
         ("return {'a': 1}", "returned {'a': 1}"),
@@ -82,6 +82,13 @@ def test_a_wrong_result_names_file_and_function(body, words):
     with pytest.raises(InputError, match=words) as caught:
         total(at)
     assert str(caught.value).startswith("reward=mine.py:f ") and "\n" not in str(caught.value)
+
+
+def test_a_function_gets_copies():
+    at = place("trajectory.messages.clear(); reference.calls.clear(); return 0")
+    trajectory = Trajectory.from_response(RIGHT, "t-1")
+    get_reward(at)(trajectory, TEACHER, answer="5")
+    assert trajectory.messages and TEACHER.calls
 
 
 @pytest.mark.parametrize(

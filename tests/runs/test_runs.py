@@ -66,6 +66,16 @@ def test_reopening_needs_the_same_parameters(tmp_path):
     assert (tmp_path / "one" / "run.json").read_bytes() == before
 
 
+def test_a_failed_run_is_corrected_by_its_own_notebook_alone(tmp_path):
+    run = Run("one", tmp_path, steps=10, reward="exact")
+    run.append_rows("eval/a.jsonl", [{"task_id": "t"}])
+    run.finish("failed")
+    with pytest.raises(InputError, match="exists with other parameters"):
+        Run("one", tmp_path, runs=["a"])
+    assert run.read_rows("eval/a.jsonl")
+    assert Run("one", tmp_path, steps=12, reward="exact", added=0).params["steps"] == 12  # a newer library's notebook
+
+
 def test_reopening_an_ended_run_removes_its_results(tmp_path):
     run = Run("one", tmp_path)
     run.record("stopped_at_step", 7, n=30)
@@ -93,7 +103,7 @@ def test_a_run_opened_as_the_current_folder_has_its_name(tmp_path, monkeypatch):
     assert Run.open(".").name == "one"
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "a\\b", "/abs", "a\nb", None, 3])
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "a\\b", "/abs", "a\nb", "a\x1b[31m", "a\u202e", None, 3])
 def test_names_are_folder_names(tmp_path, name):
     with pytest.raises(InputError, match="run name"):
         Run(name, tmp_path)

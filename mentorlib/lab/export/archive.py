@@ -4,6 +4,7 @@ An archive comes from somebody else, so nothing in it is trusted: tarfile's data
 refused, and a run appears under ``runs/`` only when all of it was unpacked and read.
 """
 
+import errno
 import gzip
 import shutil
 import tarfile
@@ -75,7 +76,7 @@ def load_archive(file: str | Path, root: str | Path = "runs", name: str | None =
     except tarfile.FilterError as error:
         raise InputError(f"{file}: unsafe, do not use it: {error}") from None
     except (OSError, tarfile.TarError, EOFError, zlib.error, ValueError, AttributeError) as error:
-        if isinstance(error, OSError) and error.errno:  # of the disk
+        if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT):
             raise InputError(describe_os_error(error)) from None
         why = str(error).partition("\n")[0]
         raise InputError(f"{file}: no archive of a run, or a damaged one ({why}); get it again") from None
@@ -101,7 +102,7 @@ def _adopt(file: Path, unpacked: Path, root: Path, name: str | None) -> Run:
     try:
         run = Run.open(folders[0])
     except InputError:  # its message would name the temporary folder
-        raise ValueError("its run.json cannot be read") from None
+        raise ValueError("its run.json is not a run's") from None
     if not {"name", "parameters", "status", "data"} <= run.info.keys():
         raise InputError(f"{file}: its run.json is not a run's")
     if run.info["name"] != target.name:

@@ -105,7 +105,7 @@ class Run:
             raise InputError(f"no run {str(name)!r} under {root}/; {hint}")
         run = cls.__new__(cls)
         run.name, run.path, run.info = path.resolve().name, path, read_json(path / "run.json")
-        if not isinstance(run.info, dict) or not {"parameters", "status"} <= run.info.keys():
+        if not isinstance(run.info, dict) or "parameters" not in run.info:
             raise InputError(f"{path / 'run.json'}: not a run's; fix the file or remove the run's folder")
         run._writes = False
         return run

@@ -589,6 +589,6 @@ def test_the_budget_of_runs_that_were_moved_counts_both_trainings():
     }
     for name, parameters in runs.items():
         Path(f"moved/{name}").mkdir(parents=True)
-        Path(f"moved/{name}/run.json").write_text(json.dumps({"parameters": parameters}))
+        Path(f"moved/{name}/run.json").write_text(json.dumps({"parameters": parameters, "status": "done"}))
     (line,) = study_setting(methods(["whole"], "moved"), Path("moved")).methods
     assert (line["method"], line["budget"]) == ("sft+grpo-exact", "24 × 64, then 24 × 64")

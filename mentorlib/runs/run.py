@@ -106,7 +106,9 @@ class Run:
         run = cls.__new__(cls)
         run.name, run.path, run.info = path.resolve().name, path, read_json(path / "run.json")
         if not isinstance(run.info, dict) or "parameters" not in run.info:
-            raise InputError(f"{path / 'run.json'}: not a run's, it has no parameters; fix the file or remove the run's folder")
+            raise InputError(
+                f"{path / 'run.json'}: not a run's, it has no parameters; fix the file or remove the run's folder"
+            )
         run._writes = False
         return run
 

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from ..core import Call, InputError, Metric, Reference, Stop, Trajectory, end_response, tool_messages, without_end
 from ..runs.files import is_stream, whole_file
+from ..runs.progress import visible
 from .official import CALCULATOR_TOOLS
 from .reward import OFFICIAL, REWARDS, Reward, get_reward
 from .score import Score
@@ -88,7 +89,7 @@ def score_file(
                 counts["rejected"] += 1
                 text = line.decode("utf-8", "replace").rstrip("\r\n")
                 if is_stream(target):  # which has no place beside it
-                    print(f"{source}, line {number}: {error}", file=sys.stderr)
+                    print(visible(f"{source}, line {number}: {error}"), file=sys.stderr)
                     continue
                 rejected = rejected or files.enter_context(whole_file(rejected_target))
                 rejection = {"line": number, "reason": str(error), "text": text}

@@ -62,7 +62,7 @@ class Run:
 
     def _begin(self, params: dict[str, Any]) -> None:
         if (self.path / "run.json").exists():
-            self.info: dict[str, Any] = read_json(self.path / "run.json")
+            self.info: dict[str, Any] = _read_info(self.path / "run.json")
             self._reopen(params)
         else:
             self.info = {"name": self.name, "status": "running", "created": _now(), "finished": None}
@@ -104,11 +104,7 @@ class Run:
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
             raise InputError(f"no run {str(name)!r} under {root}/; {hint}")
         run = cls.__new__(cls)
-        run.name, run.path, run.info = path.resolve().name, path, read_json(path / "run.json")
-        if not isinstance(run.info, dict) or "parameters" not in run.info:
-            raise InputError(
-                f"{path / 'run.json'}: not a run's, it has no parameters; fix the file or remove the run's folder"
-            )
+        run.name, run.path, run.info = path.resolve().name, path, _read_info(path / "run.json")
         run._writes = False
         return run
 
@@ -147,7 +143,7 @@ class Run:
             raise InputError(f"{path}: no such file")
         self.info["data"][str(path)] = file_hash(path)
         if (source := Path(path).parent / "run.json").exists():
-            self.info.setdefault("inputs", {})[str(source.parent)] = read_json(source).get("parameters")
+            self.info.setdefault("inputs", {})[str(source.parent)] = _read_info(source)["parameters"]
         self._save()
         return Path(path)
 
@@ -237,14 +233,22 @@ def check_reopen(run: str, root: str | Path = "runs", **params: Any) -> None:
     file = Path(root) / check_name(run) / "run.json"
     if not file.exists():
         return
-    info, params = read_json(file), jsonable(params)
+    info, params = _read_info(file), jsonable(params)
     old, differ = info["parameters"], _changed(info["parameters"], params)
     other = old.keys() - params.keys() and params.keys() - old.keys()
-    if differ and (info["status"] != "failed" or other):
+    if differ and (info.get("status") != "failed" or other):
         listed = ", ".join(f"{k} (was {_show(old, k)}, now {_show(params, k)})" for k in differ)
         raise InputError(
             f"{file.parent} exists with other parameters: {listed}; choose another run name or remove the folder"
         )
+
+
+def _read_info(file: Path) -> dict[str, Any]:
+    """The content of a run.json. InputError if it is none."""
+    info = read_json(file)
+    if not isinstance(info, dict) or not isinstance(info.get("parameters"), dict):
+        raise InputError(f"{file}: not a run's, it has no parameters; fix the file or remove the run's folder")
+    return info
 
 
 def _files(params: Mapping[str, Any]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from scipy import special
 
 from ...core import InputError
 from .outcomes import without_failures
-from .stats import SEEDS, by_group, effective_clusters, holm, tool_clusters, two_way_clustered, wilson
+from .stats import SEEDS, Z, by_group, effective_clusters, holm, tool_clusters, two_way_clustered, wilson
 
 
 def add_domain(rows: pd.DataFrame, in_domain: Sequence[str]) -> pd.DataFrame:
@@ -62,7 +62,7 @@ def accuracy(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.
         sums = (right - p).groupby(clusters, sort=False).sum()
         variance = float((sums**2).sum()) * len(sums) / max(1, len(sums) - 1) / max(1, n) ** 2
         tasks = judged[["suite", "task_id"]].drop_duplicates()
-        effective, z = float(n), 1.959964
+        effective, z = float(n), Z
         if len(sums) < n:
             few = effective_clusters(clusters)
             effective = min(float(n), max(few, p * (1 - p) / variance if variance > 0 else few))

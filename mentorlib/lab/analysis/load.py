@@ -142,9 +142,7 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
 
 def _describe_run(name: str, root: Path) -> dict[str, Any]:
     info = Run.open(name, root).info
-    parameters = info.get("parameters") if isinstance(info, dict) else None
-    if not isinstance(parameters, dict):
-        raise InputError(f"{root / name}/run.json: no parameters in it; delete the folder and run it again")
+    parameters = info["parameters"]
     attempts = [info.get("created"), *(again.get("time") for again in info.get("reopened", []))]
     started, ended = (pd.Timestamp(time) if time else pd.NaT for time in (attempts[-1], info.get("finished")))
     method, parameters, inputs = _method(parameters), dict(parameters), dict(info.get("inputs") or {})

@@ -19,8 +19,8 @@ def pass_at_k(rows: pd.DataFrame) -> pd.DataFrame:
     largest k prefers what the student could do before; one that is better at all k can do more.
 
     Out, a row for each domain, method and k from 1 to the number of judged samples that most tasks have under every
-    method (tasks with fewer are left out): share, low, high (95%, Student's t
-    over sets of tasks with the same tools, runs averaged first: other tasks, not other seeds), tasks, runs.
+    method (tasks with fewer are left out): share, low, high (95%, Student's t over sets of tasks with the same tools,
+    runs averaged first: other tasks, not other seeds), tasks, runs.
     """
     judged = comparable(rows).dropna(subset=["correct"]).astype({"correct": float})
     place = ["run", "suite", "task_id"]

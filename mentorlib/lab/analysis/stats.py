@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+Z = 1.959964  # the normal quantile of a 95% interval
 SEEDS = 4  # no p and no verdict below as many training seeds
 
 
-def wilson(k: float, n: float, z: float = 1.959964) -> tuple[float, float]:
+def wilson(k: float, n: float, z: float = Z) -> tuple[float, float]:
     """The Wilson score interval (95%) of a share k/n; (0, 1) for n = 0. Source: Wilson 1927, JASA 22(158).
 
     ``z`` is Student's quantile where n comes from a variance between few clusters.

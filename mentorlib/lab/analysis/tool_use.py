@@ -92,8 +92,8 @@ def jsd_differences(rows: pd.DataFrame, against: str = "base", draws: int = 500)
     In: rows of ``evaluations``. Out, as of ``comparison.paired``: suite, method, against, difference (bits; below 0 is
     nearer the teacher), low, high (95%), seeds, tasks. Tasks (clustered by tool) and seeds are resampled together, the
     same for both methods (other seeds where they have none in common); the interval is Student's t with seeds - 1
-    degrees of freedom on the bootstrap's standard error. With one seed it is of other tasks alone; NaN where
-    resampling changes nothing.
+    degrees of freedom, as ``two_way_clustered`` counts them, on the bootstrap's standard error. With one seed it is of
+    other tasks alone; NaN where resampling changes nothing.
     """
     judged = with_teacher(rows).dropna(subset=["correct"])
     table = []

@@ -106,7 +106,12 @@ def check_settings(
 
 
 def check_tasks(
-    pairs: list[Pair], method: str = "grpo", reward: str | Reward = "exact", groups: int = 1, **_: Any
+    pairs: list[Pair],
+    method: str = "grpo",
+    reward: str | Reward = "exact",
+    groups: int = 1,
+    demonstrations: bool = False,
+    **_: Any,
 ) -> None:
     """Check that the training tasks have what a method and its reward need.
 
@@ -117,8 +122,10 @@ def check_tasks(
     if not pairs:
         raise InputError("no training tasks: build some with 01_build_data")
     suite = pairs[0][0].suite
-    if method in ("sft", "gkd") and not all(reference.messages for _, reference in pairs):
-        raise InputError(f"suite {suite!r} has no teacher turns to imitate: train with method=grpo")
+    shown = demonstrations if method == "grpo" else method != "none"
+    if shown and not all(reference.messages for _, reference in pairs):
+        fix = "leave demonstrations out" if method == "grpo" else "train with method=grpo"
+        raise InputError(f"suite {suite!r} has no teacher turns to imitate: {fix}")
     if method != "grpo":
         return
     check_ids(pairs)

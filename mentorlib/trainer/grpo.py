@@ -28,21 +28,32 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import add_fused_lm_head
 
-from ..core import InputError, Stop
+from ..core import InputError, Stop, Trajectory
 from ..rewards.reward import Reward, get_reward, score_groups
 from ..rewards.score import Score
 from ..rollout.attention import is_packed, packed_attention
+from ..rollout.chat import encode_chat
 from ..rollout.check import check_model, context_length
 from ..rollout.engine import Engine, TorchEngine, TurnEngine, end_ids
+from ..rollout.grading import grade
 from ..rollout.loop import run_rollouts
 from ..rollout.record import trajectory_row
 from ..runs.progress import ProgressCallback, Sampling, format_duration, progress_line
 from ..runs.run import Run
 from ..sandbox.pool import Sandbox
-from ..task import SYSTEM, Pair
+from ..task import SYSTEM, Pair, Task
 from .checks import batch_sizes, check_settings, check_tasks
 from .packed_logps import packed_logps
-from .setup import StepLogger, check_checkpointing, lora_config, prepare_resume, task_order, trained_model, trl_settings
+from .setup import (
+    StepLogger,
+    check_checkpointing,
+    check_thoughts,
+    lora_config,
+    prepare_resume,
+    task_order,
+    trained_model,
+    trl_settings,
+)
 
 STOPS: tuple[str, ...] = get_args(Stop)
 # TRL prints the whole trajectory of a rollout without a reward; metrics and rollouts.jsonl say the same.
@@ -62,6 +73,7 @@ def train_grpo(
     group_size: int = 8,
     learning_rate: float = 1e-6,
     beta: float = 0.001,
+    demonstrations: bool = False,
     temperature: float = 1.0,
     max_turns: int = 8,
     max_tokens: int = 512,
@@ -94,6 +106,10 @@ def train_grpo(
         learning_rate: of AdamW, constant over the steps, as in train_sft.
         beta: weight of the KL term against the student as it is given, of which a copy stays in memory (and, with
             save_steps, on disk until the run is done); LoRA needs no copy.
+        demonstrations: in a group whose rollouts are all wrong, the teacher's reference takes the place of the last
+            rollout in the loss, if it fits into max_tokens. It is scored by the same reward and raises the baseline of
+            the others. Its importance ratio is 1, as if the student had sampled it. (LUFFY, arXiv 2504.14945, has
+            references in every group, and shapes their ratio.) The rollout is recorded, without an advantage.
         temperature, max_turns, max_tokens, system: see run_rollouts.
         lora_rank: 0 trains all weights.
         micro_batch: rollouts a backward pass (of each process); 0 takes all of a step at once.
@@ -134,7 +150,9 @@ def train_grpo(
         save_steps=save_steps,
         seed=seed,
     )
-    check_tasks(pairs, "grpo", reward, groups)
+    check_tasks(pairs, "grpo", reward, groups, demonstrations)
+    if demonstrations:
+        check_thoughts(tokenizer, pairs)
     check_model(model)
     check_checkpointing(model, gradient_checkpointing)
     data = Dataset.from_list(
@@ -160,7 +178,8 @@ def train_grpo(
         **settings,
     )
     limits = {"max_turns": max_turns, "max_tokens": max_tokens, "temperature": temperature, "system": system}
-    rollouts = RolloutFunction(tokenizer, {t.id: (t, r) for t, r in pairs}, sandbox, reward, limits, seed)
+    by_id = {t.id: (t, r) for t, r in pairs}
+    rollouts = RolloutFunction(tokenizer, by_id, sandbox, reward, limits, seed, demonstrations)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*rollout_func.*")  # TRL: experimental; the pinned version has it
         trainer = MentorTrainer(
@@ -172,12 +191,12 @@ def train_grpo(
             rollout_func=rollouts,
             peft_config=lora_config(lora_rank),
         )
-    trainer.run, trainer.reward = run, reward
+    trainer.run, trainer.reward, trainer.demonstrations = run, reward, demonstrations
     columns = {
         **{name: name for name in ("loss", "kl", "entropy", "grad_norm", "reward", "reward_std")},
         "learning_rate": "lr",
         "completions/mean_length": "tokens",
-        **{f"rollout/{name}": name for name in ("accuracy", "calls", "zero_variance_groups", *STOPS)},
+        **{f"rollout/{name}": name for name in ("accuracy", "calls", "zero_variance_groups", "demonstrations", *STOPS)},
         **{f"{reward.name}/{term}": f"term/{term}" for term in reward.weights},
     }
     trainer.remove_callback(PrinterCallback)  # StepLogger prints the same in one line
@@ -203,6 +222,7 @@ class RolloutFunction:
     reward: Reward
     limits: dict[str, Any]
     seed: int
+    demonstrations: bool = False
     tally: Sampling = field(default_factory=lambda: Sampling(0))  # of the step at hand, in this process
     __name__ = "mentorlib_rollout"
 
@@ -236,21 +256,55 @@ class RolloutFunction:
         groups = [(first + i) // group_size for i in range(len(pairs))]
         seed = self.seed * 1_000_003 + trainer.state.global_step
         self.tally = Sampling(len(tasks))
+        engine = self.engine(trainer)
         trajectories = run_rollouts(
-            self.engine(trainer), tasks, self.sandbox, seed=seed, first=first, tally=self.tally, **self.limits
+            engine, tasks, self.sandbox, seed=seed, first=first, tally=self.tally, **self.limits
         )
+        in_loss = list(trajectories)
+        if self.demonstrations:
+            for end in range(group_size, len(pairs) + 1, group_size):
+                if all_wrong(tasks[end - 1], trajectories[end - group_size : end]):
+                    in_loss[end - 1] = self.demonstration(pairs[end - 1], trajectories[end - 1], engine.context)
+        scores = score_groups(self.reward, trajectories, references, tasks, groups)
         return {
-            "prompt_ids": [t.prompt_ids for t in trajectories],
-            "completion_ids": [t.token_ids for t in trajectories],
-            "logprobs": [t.logprobs for t in trajectories],
-            "env_mask": [t.mask for t in trajectories],
+            "prompt_ids": [t.prompt_ids for t in in_loss],
+            "completion_ids": [t.token_ids for t in in_loss],
+            "logprobs": [t.logprobs for t in in_loss],
+            "env_mask": [t.mask for t in in_loss],
             "trajectory": trajectories,
             "task": tasks,
             "reference": references,
             "group": groups,
             "sample": [(first + i) % group_size for i in range(len(pairs))],
-            "score": score_groups(self.reward, trajectories, references, tasks, groups),
+            "score": scores,
+            "demonstration": [a is not b for a, b in zip(in_loss, trajectories, strict=True)],
+            "score_in_loss": score_groups(self.reward, in_loss, references, tasks, groups),
         }
+
+    def demonstration(self, pair: Pair, rollout: Trajectory, context: int) -> Trajectory:
+        """The reference as if the student had sampled it after the rollout's prompt; the rollout if it is too long."""
+        task, reference = pair
+        schemas = list(task.toolbox.schemas)
+        ids, mask = encode_chat(self.tokenizer, task.prompt(self.limits["system"]), reference.messages, schemas)
+        start = len(rollout.prompt_ids)
+        if not 0 < len(ids) - start <= min(self.limits["max_tokens"], context - start):
+            return rollout
+        return Trajectory(
+            task.id,
+            reference.messages,
+            str(self.tokenizer.decode(ids[start:])),
+            "answered",
+            prompt_ids=rollout.prompt_ids,
+            token_ids=ids[start:],
+            mask=mask[start:],
+            logprobs=[math.nan if sampled else 0.0 for sampled in mask[start:]],
+        )
+
+
+def all_wrong(task: Task, trajectories: Sequence[Trajectory]) -> bool:
+    """Whether no rollout of a group is right, and at least one could be judged."""
+    correct = [grade(task, trajectory)["correct"] for trajectory in trajectories]
+    return False in correct and True not in correct
 
 
 class CarriedReward:
@@ -259,8 +313,10 @@ class CarriedReward:
     def __init__(self, name: str):
         self.__name__ = name  # TRL names its metrics by it
 
-    def __call__(self, prompts: list[Any], completions: list[Any], score: list[Score], **_: Any) -> list[float | None]:
-        return [one.total if one.judged else None for one in score]
+    def __call__(
+        self, prompts: list[Any], completions: list[Any], score_in_loss: list[Score], **_: Any
+    ) -> list[float | None]:
+        return [one.total if one.judged else None for one in score_in_loss]
 
 
 class MentorTrainer(GRPOTrainer):
@@ -271,6 +327,7 @@ class MentorTrainer(GRPOTrainer):
 
     run: Run
     reward: Reward
+    demonstrations = False
     judged_share = 1.0  # of the rollouts of the step at hand, those of all processes
 
     def set_reference(self, reference: PreTrainedModel, beta: float, resumed: bool) -> None:
@@ -330,10 +387,10 @@ class MentorTrainer(GRPOTrainer):
         rows = gather_object([self._row(rollout, advantage) for rollout, advantage in rollouts])
         if self.accelerator.is_main_process:
             self.run.append_rows("rollouts.jsonl", rows)
-        self.judged_share = sum(row["total"] is not None for row in rows) / len(rows)
+        judged = torch.tensor([r["score_in_loss"].judged for r in inputs], device=output["tool_mask"].device)
+        self.judged_share = float(self.accelerator.gather(judged).float().mean())
         if not self.judged_share:
             self._stop_without_rewards(rows)
-        judged = torch.tensor([rollout["score"].judged for rollout in inputs], device=output["tool_mask"].device)
         output["tool_mask"] = output["tool_mask"] * judged[:, None]
         for name, value in self._rollout_metrics(rows).items():
             self._metrics["train"][name].append(value)
@@ -373,7 +430,8 @@ class MentorTrainer(GRPOTrainer):
             reason=score.reason,
             terms=score.terms,
             weights=score.weights,
-            advantage=advantage,
+            advantage=None if rollout["demonstration"] else advantage,
+            **({"demonstration": advantage} if rollout["demonstration"] else {}),
         )
 
     def _rollout_metrics(self, rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -385,9 +443,11 @@ class MentorTrainer(GRPOTrainer):
         for row in rows:
             totals[row["group"]] += [row["total"]] if row["total"] is not None else []
         # No advantage: fewer than two rewards, or equal ones.
+        shown = sum("demonstration" in row for row in rows)
         flat = [group for group, rewards in totals.items() if not rewards or max(rewards) - min(rewards) < 1e-8]
         return {
             "rollout/zero_variance_groups": len(flat) / len(totals),
+            **({"rollout/demonstrations": shown / len(totals)} if self.demonstrations else {}),
             "rollout/accuracy": sum(graded) / len(graded) if graded else math.nan,
             "rollout/calls": sum(len(row["calls"]) for row in rows) / len(rows),
             **{f"rollout/{stop}": stops[stop] / len(rows) for stop in STOPS},

@@ -21,8 +21,10 @@ from transformers import (
 )
 
 from ..core import InputError
+from ..rollout.chat import adds_empty_thought
 from ..runs.progress import ProgressCallback, Ticker, format_duration
 from ..runs.run import Run
+from ..task import Pair
 
 # TRL sends telemetry from a thread for every trainer. Besides being unasked for, its look-ups can crash the process
 # while accelerate, loading its plugins, empties the environment for a moment.
@@ -50,6 +52,16 @@ def check_checkpointing(model: PreTrainedModel, gradient_checkpointing: bool) ->
     """Raises InputError where gradient checkpointing is asked for and the model's layers do not have it."""
     if gradient_checkpointing and not model.supports_gradient_checkpointing:
         raise InputError(f"gradient_checkpointing: {type(model).__name__} does not support it; leave it out")
+
+
+def check_thoughts(tokenizer: PreTrainedTokenizerBase, pairs: list[Pair]) -> None:
+    """Raises InputError where references without thoughts would teach a student that thinks to write empty ones."""
+    if adds_empty_thought(tokenizer) and not any("reasoning_content" in m for _, r in pairs for m in r.messages):
+        raise InputError(
+            "the references hold no thoughts, but the student's chat template lets it think: they would teach empty "
+            'thoughts, unlike its own samples: give template_arguments={"enable_thinking": false} to all methods, '
+            "or have a teacher that thinks do the tasks (docs/model.md)"
+        )
 
 
 def trl_settings(

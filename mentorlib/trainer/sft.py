@@ -12,14 +12,14 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from ..core import InputError
 from ..rollout.attention import packed_attention
-from ..rollout.chat import adds_empty_thought, encode_chat
+from ..rollout.chat import encode_chat
 from ..rollout.check import check_model, context_length
 from ..runs.progress import ProgressCallback
 from ..runs.run import Run
 from ..task import SYSTEM, Pair
 from .checks import batch_sizes, check_settings, check_tasks, world_size
 from .packed_sft import packed_batch
-from .setup import StepLogger, check_checkpointing, lora_config, task_order, trained_model, trl_settings
+from .setup import StepLogger, check_checkpointing, check_thoughts, lora_config, task_order, trained_model, trl_settings
 
 with warnings.catch_warnings():  # TRL warns that this module may change; the pinned version does not
     warnings.simplefilter("ignore")
@@ -102,12 +102,7 @@ def train_sft(
     check_tasks(pairs, "sft")
     check_model(model)
     check_checkpointing(model, gradient_checkpointing)
-    if adds_empty_thought(tokenizer) and not any("reasoning_content" in m for _, r in pairs for m in r.messages):
-        raise InputError(
-            "the references hold no thoughts, but the student's chat template lets it think: SFT would teach empty "
-            'thoughts, unlike base and GRPO: give template_arguments={"enable_thinking": false} to all methods, '
-            "or have a teacher that thinks do the tasks (docs/model.md)"
-        )
+    check_thoughts(tokenizer, pairs)
     encoded = [encode_chat(tokenizer, t.prompt(system), r.messages, list(t.toolbox.schemas)) for t, r in pairs]
     fitting = _fitting(run, pairs, [len(ids) for ids, _ in encoded], max_length, model)
     encoded = [encoded[i] for i in fitting]

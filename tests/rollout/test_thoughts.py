@@ -101,7 +101,7 @@ def test_targets_and_prompts_think_alike(thinker, tmp_path):
     task, reference = PAIRS[0]
     assert adds_empty_thought(tokenizer) and "<think>" not in render(tokenizer, task.prompt(), [], opening=True)
     with pytest.raises(
-        InputError, match=r'SFT would teach empty thoughts.*template_arguments=\{"enable_thinking": false'
+        InputError, match=r'they would teach empty thoughts.*template_arguments=\{"enable_thinking": false'
     ):
         train_sft(Run("refused", root=tmp_path), *load_model(thinker), PAIRS, steps=1, batch_size=2)
 

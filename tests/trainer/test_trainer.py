@@ -19,7 +19,7 @@ from mentorlib.core import InputError
 from mentorlib.data.suites.calculator import CALCULATOR
 from mentorlib.rollout import engine
 from mentorlib.rollout.attention import common_prefix
-from mentorlib.rollout.chat import prompt_ids
+from mentorlib.rollout.chat import encode_chat, prompt_ids
 from mentorlib.rollout.model import NANO, load_model
 from mentorlib.runs.run import Run
 from mentorlib.trainer import checks
@@ -54,6 +54,61 @@ def test_grpo_keeps_every_rollout(tmp_path, pairs, sandbox, lora_rank, micro_bat
     save_model(trained, tokenizer, run.path / "model")
     again, _ = load_model(str(run.path / "model"))
     assert not torch.equal(before, again.model.layers[0].mlp.up_proj.weight)
+
+
+@pytest.mark.parametrize("micro_batch", [0, 4])
+def test_the_reference_takes_part_in_groups_that_are_all_wrong(tmp_path, pairs, sandbox, micro_batch, monkeypatch):
+    seen = []
+    stock = trainer_module.MentorTrainer._compute_loss
+    monkeypatch.setattr(
+        trainer_module.MentorTrainer,
+        "_compute_loss",
+        lambda self, model, inputs: seen.append(inputs) or stock(self, model, inputs),
+    )
+    run, (model, tokenizer) = Run("grpo", root=tmp_path), load_model("nano")
+    settings = {"steps": 2, "groups": 4, "group_size": 4, "max_tokens": 256, "micro_batch": micro_batch}
+    train_grpo(run, model, tokenizer, pairs, sandbox, learning_rate=1e-4, demonstrations=True, **settings)
+    plain = Run("plain", root=tmp_path)
+    train_grpo(plain, load_model("nano")[0], tokenizer, pairs, sandbox, learning_rate=1e-4, **settings)
+    rows, references = run.read_rows("rollouts.jsonl"), {task.id: (task, r) for task, r in pairs}
+    # The first step's rollouts are those of training without demonstrations, and so are their scores.
+    assert [r["response"] for r in rows[:16]] == [r["response"] for r in plain.read_rows("rollouts.jsonl")[:16]]
+    assert [r["total"] for r in rows[:16]] == [r["total"] for r in plain.read_rows("rollouts.jsonl")[:16]]
+    shown = 0
+    for _, group in itertools.groupby(rows, key=lambda r: (r["step"], r["group"])):
+        *others, last = group
+        failed = not any(r["correct"] for r in (*others, last))
+        assert [("demonstration" in r) for r in (*others, last)] == [False, False, False, failed]
+        if failed:
+            shown += 1
+            assert last["advantage"] is None and last["demonstration"] > max(r["advantage"] for r in others)
+            assert last["demonstration"] + sum(r["advantage"] for r in others) == pytest.approx(0, abs=1e-3)
+    assert 0 < shown < 8
+    assert sum(m["demonstrations"] for m in run.read_rows("metrics.jsonl")) * 4 == shown
+    # In the loss are the reference's own tokens, of which the assistant's count.
+    passes = [
+        (ids[kept.bool()], mask[kept.bool()])
+        for inputs in seen[: len(seen) // 2]
+        for ids, kept, mask in zip(
+            inputs["completion_ids"], inputs["completion_mask"], inputs["tool_mask"], strict=True
+        )
+    ]
+    expected = []
+    for row in (r for r in rows if "demonstration" in r):
+        task, reference = references[row["task_id"]]
+        ids, mask = encode_chat(tokenizer, task.prompt(), reference.messages, list(task.toolbox.schemas))
+        start = len(prompt_ids(tokenizer, task.prompt(), list(task.toolbox.schemas)))
+        expected.append((ids[start:], mask[start:]))
+    found = [(ids.tolist(), mask.tolist()) for ids, mask in passes]
+    assert all(one in found for one in expected)
+
+
+def test_a_reference_that_is_too_long_is_not_shown(tmp_path, pairs, sandbox):
+    run, (model, tokenizer) = Run("grpo", root=tmp_path), load_model("nano")
+    settings = {"steps": 1, "groups": 2, "group_size": 4, "max_tokens": 8, "learning_rate": 1e-4}
+    train_grpo(run, model, tokenizer, pairs, sandbox, demonstrations=True, **settings)
+    assert not any("demonstration" in r for r in run.read_rows("rollouts.jsonl"))
+    assert run.read_rows("metrics.jsonl")[0]["demonstrations"] == 0
 
 
 @pytest.mark.parametrize("micro_batch", [0, 4])

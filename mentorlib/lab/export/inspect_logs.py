@@ -16,7 +16,7 @@ from ...task import chat_prompt
 _STOPS = {"answered": "stop", "gave_up": "stop", "length": "max_tokens"}
 _METADATA = (
     *("suite", "split", "stop", "tools", "teacher_tools", "teacher_calls", "n_tokens"),
-    *("step", "group", "reward", "total", "terms", "reason", "advantage"),
+    *("step", "group", "reward", "total", "terms", "reason", "advantage", "demonstration"),
 )
 
 

@@ -260,6 +260,8 @@ def _reward(row: Mapping[str, Any]) -> str:
     total, advantage = row.get("total"), row.get("advantage")
     lines = [f"{row['reward']}: " + (f"total {total:.3f}" if _is_number(total) else "not scored")]
     lines[0] += f", advantage in its group {advantage:+.2f}" if _is_number(advantage) else ""
+    if _is_number(row.get("demonstration")):
+        lines[0] += f"; not in the loss: the reference took its place, with an advantage of {row['demonstration']:+.2f}"
     width = max([4, *(len(str(name)) for name in row["terms"])])
     lines.append(f"{'term':<{width}}  {'value':>7} {'weight':>7} {'product':>8}")
     for name, value in row["terms"].items():

@@ -119,3 +119,11 @@ def test_tokens_beyond_the_limit_are_counted() -> None:
     (student, _) = (part for part in transcript_parts(row) if part.kind == "student")
     assert student.tokens is not None and len(student.tokens) == 4_001
     assert student.tokens[-1] == ("… 1,000 more tokens", 0.0) and "1,000 more tokens" in transcript_html(row)
+
+
+def test_a_rollout_whose_place_the_reference_took_says_so() -> None:
+    row = synthetic.row("right", Random(0), 1) | {"reward": "exact", "total": 0.1, "terms": {}, "weights": {}}
+    assert "not in the loss: the reference took its place, with an advantage of +2.47" in transcript_text(
+        row | {"advantage": None, "demonstration": 2.474}
+    )
+    assert "not in the loss" not in transcript_text(row | {"advantage": 0.5})

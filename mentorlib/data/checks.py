@@ -32,8 +32,8 @@ def check_building(
 
     Raises:
         InputError: an unknown suite, option or source, a source without a path or whose path is missing, a number out
-            of range, nothing to build, suites for a teacher but no teacher, or a run of that name that has other
-            parameters and did not fail.
+            of range, nothing to build, suites for a teacher but no teacher, a teacher or template that is not there,
+            or a run of that name that has other parameters and did not fail.
     """
     for name, least in _LEAST.items():
         if not (math.isfinite(others.get(name, least)) and others.get(name, least) >= least):
@@ -53,7 +53,7 @@ def check_building(
     if teacher_suites and not teacher:
         raise InputError(f"teacher_suites names {teacher_suites[0]!r}, but there is no teacher to sample: set teacher=")
     if teacher:
-        check_policy(teacher, others["model"])
+        check_policy(teacher, others["model"], others["template"])
     run: dict[str, Any] = {"suites": suites, "suite_options": suite_options, "sources": sources, "teacher": teacher}
     run |= {"teacher_suites": teacher_suites, **others}
     check_reopen(**{name: value for name, value in run.items() if name not in NOT_OF_A_RUN})

@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..core import InputError
+from ..runs.parameters import Planned
 from ..runs.run import reject_credentials
 
 NANO = Path(__file__).parents[1] / "students" / "nano"
@@ -49,8 +50,24 @@ def check_server(url: str, model: str) -> None:
         raise InputError(f"{url}: which model? give its name at that server")
 
 
-def check_policy(name: str, served: str) -> None:
-    """Check a model's name, or a server's address and the name of its model there; InputError as above."""
+def read_template(file: str) -> str:
+    """The text of a chat template's file. InputError if it cannot be read."""
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(f"template={file}: cannot be read ({e.__class__.__name__}): give a file") from None
+
+
+def check_policy(name: str, served: str, template: str = "") -> None:
+    """Check a model's name, or a server's address and the name of its model there, and a file with a chat template.
+
+    Raises:
+        InputError: as above. What another stage of a study makes is not looked for.
+    """
+    if template and not isinstance(template, Planned):
+        read_template(template)
+    if isinstance(name, Planned):
+        return
     if "://" in name:
         check_server(name, served)
     else:

@@ -1,7 +1,6 @@
 """The chat template that a model is trained and sampled with: its own where it can be used, else one that can."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
@@ -11,6 +10,7 @@ from ..core import Call, InputError, Message
 from .call_format import PROBE_SCHEMAS, find_call_format
 from .chat import encode_chat, render, tool_turn, turn_ends
 from .hermes import hermes_template, turn_markers
+from .names import read_template
 
 
 def choose_template(
@@ -33,10 +33,7 @@ def choose_template(
     from trl.chat_template_utils import get_training_chat_template
 
     if template:
-        try:
-            tokenizer.chat_template = Path(template).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as e:
-            raise InputError(f"template={template}: cannot be read ({e.__class__.__name__}): give a file") from None
+        tokenizer.chat_template = read_template(template)
         if problem := template_problem(tokenizer, arguments):
             raise InputError(f"template={template}: {problem} (docs/model.md)")
         return

@@ -6,6 +6,20 @@ from typing import Any
 from ..core import InputError
 
 
+class Planned(str):
+    """A run, or a folder or file in it, that a stage of a study will have made: it need not be there yet.
+
+    What is checked before the study begins leaves its content to the check at its own stage.
+    """
+
+    def __new__(cls, text: str, parameters: Mapping[str, Any] | None = None) -> "Planned":
+        planned = super().__new__(cls, text)
+        planned.parameters = dict(parameters or {})  # those of the stage
+        return planned
+
+    parameters: dict[str, Any]
+
+
 def notebook_parameters(namespace: Mapping[str, Any], exclude: Iterable[str] = ()) -> dict[str, Any]:
     """The annotated names of a notebook (``steps: int = 30``) with their present values.
 

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from ..core import InputError
 from .files import Row, append_rows, dumps_json, file_hash, json_lines, jsonable, read_json, read_rows, write_text
 from .functions import function_file
+from .parameters import Planned
 from .processes import claim_run, release_run
 from .provenance import git_revision, versions
 from .query import query_rows
@@ -230,6 +231,8 @@ def check_reopen(run: str, root: str | Path = "runs", **params: Any) -> None:
 
     It may not by another notebook, with parameters that it lacks and without some that it has: that would lose it.
     """
+    if isinstance(run, Planned):  # the study empties its folder
+        return
     file = Path(root) / check_name(run) / "run.json"
     if not file.exists():
         return

@@ -3,14 +3,18 @@
 import importlib.util
 import math
 import os
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from ..core import InputError
 from ..data.parquet import check_ids, load_tasks
+from ..data.suites import suite_name
 from ..rewards.reward import Reward, get_reward
 from ..rollout.names import check_policy
+from ..runs.parameters import Planned
 from ..runs.run import check_reopen
 from ..task import Pair
 
@@ -32,17 +36,21 @@ def check_training(**parameters: Any) -> None:
     """Check notebook 02's parameters and the data they name, all of it before a model is loaded or a step is made.
 
     Raises:
-        InputError: as check_settings and check_tasks, or no such student or teacher, no data set, or a suite (to train
-            or evaluate on) that has no tasks in it (the nearest name is given), or a run of that name that has other
-            parameters and did not fail.
+        InputError: as check_settings and check_tasks, or no such student, teacher or template, no data set, or a suite
+            (to train or evaluate on) that has no tasks in it (the nearest name is given), or a run of that name that
+            has other parameters and did not fail.
     """
     check_settings(**parameters)
-    check_policy(parameters["student"], parameters["served"])
+    check_policy(parameters["student"], parameters["served"], parameters["template"])
     if parameters["method"] == "gkd":
         check_policy(parameters["teacher"], "")
     data, suites = Path(parameters["data"]), parameters["eval_suites"]
     if not suites:
         raise InputError("eval_suites=[]: name at least one suite to evaluate on")
+    if isinstance(parameters["data"], Planned):
+        trained = [] if parameters["method"] == "none" else [parameters["suite"]]
+        _check_planned_suites([*trained, *suites], parameters["data"].parameters)
+        return
     if data.is_file():
         raise InputError(f"data={data}: give the run folder of 01_build_data that holds the file")
     if parameters["method"] != "none":
@@ -50,6 +58,19 @@ def check_training(**parameters: Any) -> None:
     check_reopen(**{name: value for name, value in parameters.items() if name not in NOT_OF_A_RUN})
     for suite in suites:
         load_tasks(data, suite=suite, split=parameters["eval_split"], n=parameters["n_eval"])
+
+
+def _check_planned_suites(suites: Iterable[str], building: Mapping[str, Any]) -> None:
+    """InputError for a suite that is nearly, but not, one that notebook 01 will build with these parameters.
+
+    A name that is like none may be of a source, or of another notebook's tasks: the data set itself will tell.
+    """
+    sources = [source.partition(":") for source in building.get("sources", [])]
+    known = [suite_name(suite) for suite in building.get("suites", [])]
+    known += [Path(path).name if name == "own" else name for name, _, path in sources]
+    for suite in suites:
+        if suite not in known and (near := get_close_matches(suite, known, 1, 0.8)):
+            raise InputError(f"suite {suite!r} is not in the data set: did you mean {near[0]}?")
 
 
 def check_settings(
@@ -72,13 +93,16 @@ def check_settings(
             its range, sizes that do not divide, a model behind a server to train, or gkd without a teacher.
     """
     if method not in METHODS:
-        raise InputError(f"unknown method {method!r}: choose none, sft, gkd or grpo")
+        near = get_close_matches(method, METHODS, 1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"unknown method {method!r}: {meant}choose none, sft, gkd or grpo")
     if "://" in student and method != "none":
         raise InputError(
             f"student={student}: a model behind a server can be evaluated (method=none) but not trained: "
             f"for method={method} give 'nano', a model folder or a hub name"
         )
-    get_reward(reward)
+    if not isinstance(reward, Planned):
+        get_reward(reward)
     if method == "gkd" and not teacher:
         raise InputError("method=gkd learns from a model's probabilities: give teacher=FOLDER")
     if method != "gkd" and teacher:

@@ -5,6 +5,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,9 @@ def split_source(source: str) -> tuple[str, str]:
     """The name and the path in ``name:path``; InputError for an unknown name, or none but gsm8k's path."""
     name, _, path = source.partition(":")
     if name not in SOURCES:
-        raise InputError(f"source {source!r}: write name:path, with one of {', '.join(SOURCES)}")
+        near = get_close_matches(name, SOURCES, 1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"source {source!r}: {meant}write name:path, with one of {', '.join(SOURCES)}")
     if not path and name != "gsm8k":
         raise InputError(f"source {source!r}: add its path: {name}:PATH")
     return name, path

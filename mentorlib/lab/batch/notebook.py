@@ -8,7 +8,6 @@ cell and by the cell tagged "check"; what a cell prints appears while it runs; a
 import contextlib
 import copy
 import errno
-import io
 import logging
 import os
 import re
@@ -34,7 +33,7 @@ from ...runs.provenance import git_revision, versions
 from ...runs.run import Run, check_name
 from ...runs.workspace import find_workspace
 from ..report.html import to_html
-from .parameters import check_parameters, parameters_of, read_notebook
+from .parameters import check_parameters, parameters_of, read_notebook, run_check_cell
 
 MAX_SOCKET_FOLDER = 70  # characters; the kernel's sockets in it have thirty more, and a socket's path 107 at most
 
@@ -176,31 +175,6 @@ def _write_report(output: Path, executed: nbformat.NotebookNode, values: Mapping
             runs = values.get("runs") or ([] if "runs" in values else [values.get("run", "")])
             write_trajectories_of_runs(output / "trajectories.html", runs, values.get("root", "runs"))
     write_text(output / "report.html", page)
-
-
-def run_check_cell(node: nbformat.NotebookNode, parameters: Mapping[str, Any]) -> None:
-    """Execute a notebook's cell tagged "check" in this process, so that a refusal need not wait for a kernel.
-
-    The cell checks the notebook's parameters and does nothing else; it is executed again where the notebook is, so that
-    JupyterLab refuses in the same words. It has the names of the parameters cell only. An error other than InputError
-    is left to that execution, whose report shows it.
-
-    Raises:
-        InputError: what the cell raised.
-    """
-    cells = [[c.source for c in node.cells if tag in c.metadata.get("tags", ())] for tag in ("parameters", "check")]
-    if not cells[1]:
-        return
-    names: dict[str, Any] = {"__name__": "__main__"}
-    with contextlib.redirect_stdout(io.StringIO()):
-        try:
-            exec("\n".join(cells[0]), names)
-            names |= parameters
-            exec("\n".join(cells[1]), names)
-        except InputError:
-            raise
-        except Exception:
-            return
 
 
 class _ThisPython(AsyncKernelManager):

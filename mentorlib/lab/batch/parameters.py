@@ -115,6 +115,31 @@ def check_parameters(notebook: str | Path, given: Mapping[str, Any], text: bool 
     return checked
 
 
+def run_check_cell(node: nbformat.NotebookNode, parameters: Mapping[str, Any]) -> None:
+    """Execute a notebook's cell tagged "check" in this process, so that a refusal need not wait for a kernel.
+
+    The cell checks the notebook's parameters and does nothing else; it is executed again where the notebook is, so that
+    JupyterLab refuses in the same words. It has the names of the parameters cell only. An error other than InputError
+    is left to that execution, whose report shows it.
+
+    Raises:
+        InputError: what the cell raised.
+    """
+    cells = [[c.source for c in node.cells if tag in c.metadata.get("tags", ())] for tag in ("parameters", "check")]
+    if not cells[1]:
+        return
+    names: dict[str, Any] = {"__name__": "__main__"}
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            exec("\n".join(cells[0]), names)
+            names |= parameters
+            exec("\n".join(cells[1]), names)
+        except InputError:
+            raise
+        except Exception:
+            return
+
+
 def key_values(words: Iterable[str] | None) -> dict[str, str]:
     """Words of a command line, ``key=value``, as a dict. InputError if one is of another form, or a key comes twice."""
     given: dict[str, str] = {}

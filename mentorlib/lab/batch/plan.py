@@ -14,16 +14,16 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import yaml
 
 from ...core import InputError
 from ...data.sources import SOURCES
 from ...runs.files import file_hash
 from ...runs.functions import function_file
+from ...runs.parameters import Planned
 from ...runs.provenance import versions
 from ...runs.run import check_name
-from .parameters import check_parameters, load_yaml, parameters_of, read_notebook
+from .parameters import check_parameters, load_yaml, parameters_of, read_notebook, run_check_cell
 
 RUNS, REPORTS = Path("runs"), Path("reports")
 # Files and folders of the library that no stage's results depend on: stage keys leave them out.
@@ -48,8 +48,10 @@ class Stage:
     needs: tuple[str, ...]  # names of stages
     run: str
     minutes: float | None  # what its author expects, for the first estimate of the time left
+    values: dict[str, Any] = field(default_factory=dict)  # of all its notebook's parameters
     grid: dict[str, Any] = field(default_factory=dict)  # its place in the grid of its stage
     study: str = ""  # the file, from the current directory
+    ordered: bool = False  # it comes after others of which it names no run (``needs``) and may read what they write
 
     @property
     def folder(self) -> Path:
@@ -131,22 +133,54 @@ def stage_keys(stages: Iterable[Stage]) -> tuple[dict[str, str], dict[str, str]]
     stages = list(stages)
     own = {stage.folder for stage in stages}
     content = cache(partial(_content, own=own))  # a model's weights are read once, however many stages name them
+    cells = cache(_code_cells)
     code, packages = _folder_hash(Path(__file__).parents[2], skip=FILES_WITHOUT_EFFECT), versions()
     keys: dict[str, str] = {}
     plain: dict[str, str] = {}
     for stage in stages:
-        node = read_notebook(stage.notebook)
-        parameters = {p.name: p.default for p in parameters_of(node, stage.notebook)} | stage.parameters
-        cells = [_code(cell.source) for cell in node.cells if _counts(cell)]
-        contents = {text: content(text) for text in _strings(parameters)}
+        contents = {text: content(text) for text in _strings(stage.values)}
         for known, library in ((keys, code), (plain, "")):
-            parts = [cells, parameters, contents, [known[need] for need in stage.needs], library, packages]
+            parts = [
+                cells(stage.notebook),
+                stage.values,
+                contents,
+                [known[need] for need in stage.needs],
+                library,
+                packages,
+            ]
             known[stage.name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return keys, plain
 
 
-def _counts(cell: nbformat.NotebookNode) -> bool:
-    return cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", ())
+def check_stages(path: Path, stages: Iterable[Stage]) -> None:
+    """Execute the check cell of each stage's notebook, once for stages that differ in nothing but run and seed.
+
+    A stage with ``needs`` is left to its own start: it may read what these write, wherever that is.
+
+    Raises:
+        InputError: what a cell refused, with the study's file and the stage.
+    """
+    read, seen = cache(read_notebook), set()
+    for stage in stages:
+        values = {name: value for name, value in stage.values.items() if name not in ("run", "seed")}
+        key = json.dumps([str(stage.notebook), values], sort_keys=True)
+        if stage.ordered or key in seen:
+            continue
+        seen.add(key)
+        try:
+            run_check_cell(read(stage.notebook), stage.parameters | {"run": Planned(stage.run)})
+        except InputError as error:
+            raise InputError(f"{path}, stage {stage.name!r}: {error}") from None
+
+
+def _code_cells(notebook: Path) -> list[str]:
+    """The code of a notebook without its parameters."""
+    cells = read_notebook(notebook).cells
+    return [
+        _code(cell.source)
+        for cell in cells
+        if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", ())
+    ]
 
 
 def _code(source: str) -> str:
@@ -160,7 +194,7 @@ def _code(source: str) -> str:
 def _expand(study: str, spec: Mapping[str, Any], expanded: Mapping[str, list[Stage]]) -> list[Stage]:
     """The stages of a spec: one for every combination of its grid."""
     notebook = Path(spec["notebook"])
-    known = {p.name for p in parameters_of(read_notebook(notebook), notebook)}
+    known = {p.name: p.default for p in parameters_of(read_notebook(notebook), notebook)}
     for name, values in spec["grid"].items():
         if not isinstance(values, list) or not values:
             raise InputError(f"the grid of {name!r} is not a list of values")
@@ -177,7 +211,9 @@ def _expand(study: str, spec: Mapping[str, Any], expanded: Mapping[str, list[Sta
             parameters.setdefault("run", f"{study}-{label}")
         parameters = check_parameters(notebook, parameters)
         run = check_name(parameters.get("run", f"{study}-{label}"))
-        stages.append(Stage(label, notebook, parameters, tuple(dict.fromkeys(used)), run, spec["minutes"], place))
+        after, values = tuple(dict.fromkeys(used)), known | parameters
+        ordered = bool(spec["needs"])
+        stages.append(Stage(label, notebook, parameters, after, run, spec["minutes"], values, place, ordered=ordered))
     return stages
 
 
@@ -205,7 +241,8 @@ def _fill(value: Any, expanded: Mapping[str, list[Stage]], place: Mapping[str, A
     if not alike:
         raise InputError(f"{value}: no run of the stage {match[1]!r} has the values {dict(place)}")
     used += [stage.name for stage in alike]
-    runs = [f"{stage.folder}{match[2]}".rstrip("/") if match[2] else stage.run for stage in alike]
+    texts = [f"{stage.folder}{match[2]}".rstrip("/") if match[2] else stage.run for stage in alike]
+    runs = [Planned(text, stage.values) for text, stage in zip(texts, alike, strict=True)]
     return runs[0] if len(runs) == 1 else runs
 
 

@@ -22,7 +22,7 @@ from ...core import InputError
 from ...runs.files import write_text
 from ...runs.processes import RUN_LOCK, claim_run, release_run
 from ...runs.progress import format_duration
-from .plan import REPORTS, Stage, StageStatus, plan, stage_keys
+from .plan import REPORTS, Stage, StageStatus, check_stages, plan, stage_keys
 
 TRIES = 3  # of a stage whose worker dies
 
@@ -64,7 +64,7 @@ def run_study(
         inline: each page holds its scripts; see ``write_study_page``.
 
     Raises:
-        InputError: the file, a notebook or a parameter is wrong (before anything starts), or the input of a stage is;
+        InputError: the file, a notebook or a parameter is wrong (before anything starts), or what a stage reads is;
             the study is running already; a stage's folder belongs to something else.
         StudyFailed: a stage failed. Stages that need it are skipped, the others run, and the page shows all.
     """
@@ -78,6 +78,7 @@ def run_study(
             statuses[stage.name].state = "done"
         elif stage.folder.exists():
             _check_owner(stage)
+    check_stages(path, (stage for stage in stages if statuses[stage.name].state != "done"))
     folder = REPORTS / path.stem
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:

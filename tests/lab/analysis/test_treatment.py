@@ -13,8 +13,7 @@ import synthetic
 
 from mentorlib.core import InputError
 from mentorlib.lab import analysis
-from mentorlib.lab.batch.notebook import run_check_cell
-from mentorlib.lab.batch.parameters import parameters_of, read_notebook
+from mentorlib.lab.batch.parameters import parameters_of, read_notebook, run_check_cell
 from mentorlib.lab.batch.plan import plan
 from mentorlib.lab.checks import check_comparison
 
@@ -189,7 +188,14 @@ def test_a_contrast_that_is_missing_and_a_suite_trained_on_are_said() -> None:
     assert not analysis.text.trained_outside(runs, inside) and not analysis.text.trained_outside(runs.iloc[1:], rows)
 
 
-PLAN = {"contrasts": [["a", "b"]], "margin": 0.05, "identical_max": 0.5, "answers_max": 0.9, "reranked_min": 0.1}
+PLAN = {
+    "runs": ["x"],
+    "contrasts": [["a", "b"]],
+    "margin": 0.05,
+    "identical_max": 0.5,
+    "answers_max": 0.9,
+    "reranked_min": 0.1,
+}
 
 
 @pytest.mark.parametrize(

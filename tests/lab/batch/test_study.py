@@ -36,6 +36,8 @@ record = Run(run, runs=runs)
 record.record('mean', sum(Run.open(r).results['accuracy']['value'] for r in runs) / len(runs))
 record.finish()"""
 
+BOOKS = Path(__file__).parents[3] / "notebooks"
+
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
@@ -200,6 +202,70 @@ def test_a_wrong_study_is_refused_before_anything_starts(text, message):
     assert not Path("runs").exists() and not Path("reports").exists()
 
 
+PAPER = """
+stages:
+  - name: data
+    notebook: 01_build_data.ipynb
+    parameters: {sources: [], suites: [calculator, unseen]}
+    grid: {seed: [0, 1]}
+  - name: grpo
+    notebook: 02_train.ipynb
+    parameters: {data: $data/, eval_suites: [calculator, unseen]}
+    grid: {reward: [exact, sparse], seed: [0, 1]}
+  - name: warm
+    notebook: 02_train.ipynb
+    parameters: {data: $data/, method: sft, eval_suites: [calculator], steps: 2}
+    grid: {seed: [0, 1]}
+  - name: more
+    notebook: 02_train.ipynb
+    parameters: {data: $data/, student: $warm/model, suite: unseen, reward: exact, eval_suites: [unseen]}
+    grid: {seed: [0, 1]}
+  - name: compare
+    notebook: 05_compare.ipynb
+    parameters: {runs: [$grpo, $more], contrasts: [[sft+grpo-exact, grpo-sparse]]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "stage", "message"),
+    [
+        ("exact, sparse", "exact, sparce", "grpo-sparce-0", "did you mean sparse?"),
+        ("exact, sparse", "exact, mine.py:f", "grpo-mine.py_f-0", "mine.py cannot be read"),
+        ("reward: exact,", "reward: exact, student: nanno,", "more-0", "nanno: no such model folder"),
+        ("reward: exact,", "reward: exact, groups: 7, micro_batch: 3,", "more-0", "micro_batch=3 must divide"),
+        ("reward: exact,", "reward: exact, method: grop,", "more-0", "unknown method 'grop': did you mean grpo?"),
+        ("reward: exact,", "reward: exact, template: t.jinja,", "more-0", "template=t.jinja: cannot be read"),
+        ("suite: unseen,", "suite: unsen,", "more-0", "suite 'unsen' is not in the data set: did you mean unseen?"),
+        ("eval_suites: [unseen]", "eval_suites: [unseeen]", "more-0", "did you mean unseen?"),
+        ("sources: [], suites: [cal", "sources: [], suites: [col", "data-0", "did you mean calculator?"),
+        ("sources: []", "sources: [mawp:x]", "data-0", "source 'mawp:x': did you mean mawps?"),
+        ("grpo-sparse]]", "grpo-sparce]]", "compare", "did you mean grpo-sparse?"),
+        ("contrasts:", "margin: 5.0, contrasts:", "compare", "margin=5.0"),
+    ],
+)
+def test_what_a_notebook_would_refuse_is_refused_before_the_first_stage(right, wrong, stage, message):
+    for name in ("01_build_data", "02_train", "05_compare"):
+        shutil.copy(BOOKS / f"{name}.ipynb", ".")
+    text = PAPER.replace("student: $warm/model, ", "") if "student" in wrong else PAPER
+    assert text.count(right) == 1
+    with pytest.raises(InputError) as error:
+        run_study(study(text.replace(right, wrong)))
+    assert str(error.value).startswith(f"small.yaml, stage '{stage}': ") and message in str(error.value)
+    assert "\n" not in str(error.value) and not Path("runs").exists() and not Path("reports").exists()
+
+
+def test_inputs_that_a_study_will_make_are_not_missed(quick, capfd):
+    for name in ("01_build_data", "02_train", "05_compare"):
+        shutil.copy(BOOKS / f"{name}.ipynb", ".")
+    later = "  - {name: mine, notebook: 02_train.ipynb, needs: [grpo], parameters: {data: written/by/grpo}}\n"
+    run_study(study(PAPER + later))
+    Path("runs/small-grpo-exact-0/run.json").write_text('{"parameters": {"steps": 1}, "status": "done"}')
+    capfd.readouterr()
+    changed = PAPER.replace("unseen]}\n    grid: {reward", "unseen], steps: 9}\n    grid: {reward")
+    run_study(study(changed + later))
+    assert "grpo-exact-0 done" in capfd.readouterr().out
+
+
 def test_no_file_and_a_folder_of_someone_else():
     with pytest.raises(InputError, match="no such study file"):
         run_study("nothing.yaml")
@@ -293,9 +359,6 @@ def test_stages_share_the_cores(quick, capfd, monkeypatch):
 
 
 # ---- the page (in a browser: test_browser.py)
-
-
-BOOKS = Path(__file__).parents[3] / "notebooks"
 
 
 def story(compare: str, foreign: str = "", execute: bool = False, **parameters: list) -> str:

@@ -12,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -360,10 +361,12 @@ def _check(
     given = {}
     for key, text in key_values(settings).items():
         if key not in types:
-            raise InputError(f"{key!r} is no setting of check; there are: {', '.join(types)}")
+            near = get_close_matches(key, types, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(types)}"
+            raise InputError(f"{key!r} is no setting of check; {hint}")
         values = fitting_values(text, TypeAdapter(types[key], config=ConfigDict(strict=True)), text=True)
         if not values:
-            raise InputError(f"{key} takes {types[key]}, not {text:.80}")
+            raise InputError(f"{key} takes {getattr(types[key], '__name__', 'a dict')}, not {text:.80}")
         given[key] = values[0]
     for line in model_page(model, **given):
         print(line, flush=True)

@@ -15,7 +15,9 @@ from ..rollout.chat import encode_chat, opened_thought, turn_ends
 from ..rollout.check import context_length
 from ..rollout.engine import end_ids
 from ..rollout.model import load_model
+from ..rollout.names import check_policy
 from ..task import Pair
+from .checks import check_settings
 from .memory import training_memory
 
 TASKS = 20  # of a suite, for the lengths of its prompts
@@ -46,8 +48,14 @@ def model_page(
         groups, group_size, micro_batch, lora_rank, gradient_checkpointing, bf16: see train_grpo; for memory and time.
 
     Raises:
-        InputError: what the model cannot show, with the remedy.
+        InputError: before it is loaded, a wrong size, or no such template or data; then what the model cannot show,
+            with the remedy.
     """
+    check_settings(
+        groups=groups, group_size=group_size, micro_batch=micro_batch, lora_rank=lora_rank, student=name
+    )  # a model takes long to load
+    check_policy(name, "", template)
+    tasks = _tasks(data)
     model, tokenizer = load_model(name, template=template, template_arguments=template_arguments)
     size = sum(weight.numel() for weight in model.parameters())
     yield f"model        {type(model).__name__}, {size / 1e6:,.1f} million parameters, on {model.device.type}"
@@ -61,7 +69,7 @@ def model_page(
     yield "logits       packed and cached are the model's own"
     context = context_length(model)
     yield f"context      {context:,} tokens"
-    lengths = _lengths(tokenizer, _tasks(data))
+    lengths = _lengths(tokenizer, tasks)
     for suite, (prompts, references) in lengths.items():
         longest = max(map(sum, zip(prompts, references, strict=True)))
         note = "  longer than the context" if longest > context else ""

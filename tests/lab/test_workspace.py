@@ -1,5 +1,6 @@
 """``mentor init``: a workspace in a new folder, from a checkout and from a wheel."""
 
+import errno
 import os
 import re
 import shutil
@@ -44,6 +45,28 @@ def test_nothing_is_replaced(tmp_path, capsys):
     assert os.listdir(tmp_path / "full") == ["notes.txt"]
     (tmp_path / "empty").mkdir()
     assert main(["init", str(tmp_path / "empty")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 2, "no space"), (KeyboardInterrupt(), 130, "interrupted")],
+)
+@pytest.mark.parametrize("folder", ["a/new", "empty"])
+def test_half_a_workspace_is_taken_away(folder, error, code, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    copy, left = shutil.copyfile, iter(range(9))
+
+    def full(source, target):
+        if next(left, None) is None:
+            raise error
+        return copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    assert main(["init", folder]) == code
+    said = capsys.readouterr().err
+    assert words in said.lower() and said.count("\n") == 1
+    assert [str(path) for path in Path().rglob("*")] == ["empty"]
 
 
 @pytest.mark.parametrize("name", ["quick", "quick.yaml", "studies/quik.yaml"])

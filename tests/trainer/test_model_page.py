@@ -2,11 +2,14 @@
 
 import re
 
+import pytest
+
 from mentorlib.cli import main
 from mentorlib.data.parquet import save_tasks
 from mentorlib.data.suites import generate
 from mentorlib.rollout.model import load_model
 from mentorlib.runs.run import Run
+from mentorlib.trainer import model_page
 
 
 def test_the_page_shows_the_shipped_student(capsys):
@@ -29,6 +32,24 @@ def test_the_tasks_may_be_those_of_a_run(tmp_path, capsys):
     assert len(lines) == 1 and "wording" in lines[0]
 
 
+def test_cheap_things_are_refused_before_a_model_is_loaded(monkeypatch, capsys):
+    monkeypatch.setattr(model_page, "load_model", lambda *_, **__: pytest.fail("loaded"))
+    for setting, expected in (
+        ("groups=-4", "groups=-4: give a whole number of at least 1"),
+        ("group_size=1", "a group needs at least 2 rollouts"),
+        ("micro_batch=7", "micro_batch=7 must divide"),
+        ("lora_rank=-1", "lora_rank=-1: give"),
+        ("template=none.jinja", "template=none.jinja: cannot be read"),
+        ("data=nowhere", "no such data set"),
+        ("micro_bach=7", "did you mean micro_batch?"),
+        ("groups=many", "groups takes int, not many"),
+    ):
+        assert main(["check", "nano", setting]) == 2
+        assert expected in capsys.readouterr().err
+    assert main(["check", "nanno"]) == 2
+    assert "nanno: no such model folder" in capsys.readouterr().err
+
+
 def test_what_a_model_cannot_show_is_one_line(tmp_path, capsys):
     model, tokenizer = load_model("nano")
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
@@ -37,7 +58,7 @@ def test_what_a_model_cannot_show_is_one_line(tmp_path, capsys):
     for arguments, expected in (
         ([str(tmp_path)], "its chat template has no markers around turns: give template=FILE"),
         (["nano", "groups=many"], "groups takes"),
-        (["nano", "colour=red"], "'colour' is no setting of check; there are: template"),
+        (["nano", "colour=red"], "'colour' is no setting of check; there are template"),
         (["nano", "template=none.jinja"], "template=none.jinja: cannot be read"),
         (["nano", "groups"], "write parameters as key=value"),
     ):

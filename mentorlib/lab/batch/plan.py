@@ -32,6 +32,7 @@ FILES_WITHOUT_EFFECT = (
     *("lab/batch/study_page.py", "lab/batch/study_page.template"),
     *("lab/export", "lab/workspace", "runs/processes.py", "cli.py", "__main__.py"),
 )
+MOST_STAGES = 1_000  # of a grid: each is a process, and minutes
 _STAGE_KEYS = {
     **{"name": str, "notebook": str, "parameters": dict, "grid": dict, "needs": list},
     "minutes": int | float,
@@ -200,6 +201,8 @@ def _expand(study: str, spec: Mapping[str, Any], expanded: Mapping[str, list[Sta
             raise InputError(f"the grid of {name!r} is not a list of values")
         if name in spec["parameters"]:
             raise InputError(f"{name!r} is both a parameter and in the grid")
+    if (size := math.prod(map(len, spec["grid"].values()))) > MOST_STAGES:
+        raise InputError(f"the grid has {size:,} combinations, more than {MOST_STAGES:,}: take values out of it")
     stages = []
     for values in itertools.product(*spec["grid"].values()):
         label = "-".join([spec["name"], *(re.sub(r"[^A-Za-z0-9_.]+", "_", str(v)) for v in values)])

@@ -4,6 +4,7 @@
 """
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from ...core import InputError
@@ -20,17 +21,40 @@ def create_workspace(folder: str | Path) -> Path:
 
     Raises:
         InputError: it is a file, or holds something: nothing is ever replaced.
+        OSError: it cannot be written, or the disk is full. Nothing is left of what was copied.
     """
     target = Path(folder)
     if target.exists() and not target.is_dir():
         raise InputError(f"{target}: is a file; name a folder")
     if target.exists() and any(target.iterdir()):
         raise InputError(f"{target}: is not empty; name a new folder")
-    target.mkdir(parents=True, exist_ok=True)
-    for name in PARTS:
-        source = _FOLDER / name
-        if source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__"))
-        else:
-            shutil.copyfile(source, target / name)
+    made = [folder for folder in (target, *target.parents) if not folder.exists()]
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for name in PARTS:
+            _copy(_FOLDER / name, target / name)
+    except BaseException:  # such as a full disk, or Ctrl-C: half a workspace would be refused as not empty
+        for name in PARTS:
+            _remove(target / name)
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+        raise
     return target
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file or folder; as shutil.copytree, but the first error ends it, and is an ordinary OSError."""
+    if not source.is_dir():
+        shutil.copyfile(source, target)
+    elif source.name not in (".ipynb_checkpoints", "__pycache__"):
+        target.mkdir()
+        for file in source.iterdir():
+            _copy(file, target / file.name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -182,7 +182,12 @@ def test_bad_input_in_a_stage_is_bad_input_of_the_study(quick):
             "stage 'a': make.ipynb: parameter seed takes int",
         ),
         ("stages: [{name: a, notebook: make.ipynb, grid: {seed: 3}}]", "not a list of values"),
+        (
+            f"stages: [{{name: a, notebook: make.ipynb, grid: {{seed: {[*range(1000)]}, data: {[*'abcdefgh']}}}}}]",
+            "stage 'a': the grid has 8,000 combinations, more than 1,000",
+        ),
         ("stages: [{name: a, notebook: make.ipynb, parameters: {data: $b}}]", "no stage 'b'"),
+        ("stages: [{name: abc, notebook: make.ipynb, parameters: {data: $abd}}]", "'abd'; did you mean abc?"),
         ("stages: [{name: a, notebook: make.ipynb, needs: [a]}]", "circle"),
         ("stages: [{name: a, notebook: make.ipynb, parameters: {run: a/b}}]", "run name 'a/b'"),
         ("stages: [{name: a, notebook: make.ipynb, parameters: {seed: 2024-13-45}}]", "not YAML"),

@@ -50,10 +50,18 @@ def save_tasks(
     describes them; and ``teacher``, what ``distill`` counted if one was sampled.
 
     Raises:
-        InputError: two tasks have the same id.
+        InputError: two tasks have the same id, or there is no task; what was rejected, and why, is written before.
     """
     pairs, rejected = list(pairs), list(rejected)
     check_ids(pairs)
+    run.write_rows("tasks.rejected.jsonl", [vars(r) for r in rejected])
+    reasons = dict(Counter(r.reason for r in rejected).most_common())
+    if not pairs:
+        counts = ", ".join(f"{count} x {reason}" for reason, count in reasons.items()) or "there was none"
+        raise InputError(
+            f"{run.path}: no task was kept: {counts:.300}; read tasks.rejected.jsonl there, then give other suites, "
+            "sources or another teacher"
+        )
     rows = [
         {
             **{column: getattr(task, column) for column in TASK_COLUMNS},
@@ -66,14 +74,13 @@ def save_tasks(
     frame = pd.DataFrame(rows, columns=COLUMNS)
     with whole_file(run.path / "tasks.parquet") as file:
         frame.to_parquet(file, index=False)
-    run.write_rows("tasks.rejected.jsonl", [vars(r) for r in rejected])
     groups: dict[str, list[Pair]] = {}
     for task, reference in pairs:
         groups.setdefault(f"{task.suite}/{task.split}", []).append((task, reference))
     card = {
         "rows": len(pairs) + len(rejected),
         "kept": len(pairs),
-        "rejected": dict(Counter(r.reason for r in rejected).most_common()),
+        "rejected": reasons,
         "parts": {
             part: {
                 "tasks": len(members),

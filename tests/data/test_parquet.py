@@ -74,3 +74,11 @@ def test_contamination_is_thirteen_words_or_the_whole_question():
     long = " ".join(f"w{i}" for i in range(20))
     questions = [f"x {long[6:]}", " ".join(long.split()[:12]), "who IS it", "who is"]
     assert overlapping([long, "Who is it?"], questions) == [True, False, True, False]
+
+
+def test_no_task_at_all_is_said_with_the_reasons_and_a_remedy(tmp_path):
+    run = Run("none", root=tmp_path)
+    rejected = [RejectedRow(f"a:{i}", "no trajectory is right", "") for i in range(3)]
+    with pytest.raises(InputError, match=r"none: no task was kept: 3 x no trajectory is right; read tasks\.rejected"):
+        save_tasks(run, [], rejected)
+    assert len(run.read_rows("tasks.rejected.jsonl")) == 3 and not (run.path / "tasks.parquet").exists()

@@ -213,6 +213,8 @@ def _score(
     counts = score_file(file, output or None, [*(reward or ()), *(rewards or ())], version, tools)
     line = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
     print(line, file=_beside(output))
+    if not counts["rows"]:
+        return _report_error(f"{file}: no rows in it", 2)
     if counts["seem_cut"] and counts["seem_cut"] == counts["scored"]:
         return _report_error(
             f"{file}: all rows seem cut off, since none ends in an end token such as <|im_end|>, and are scored so: if "
@@ -288,6 +290,8 @@ def _verify(
     """Compute recorded results again from their rows."""
     from .lab.analysis.recompute import verify_run
 
+    if target.endswith(".html") and not Path(target).is_file():
+        raise InputError(f"{target}: no such report")
     folder = Path(target).parent if target.endswith(".html") else Path(target)
     stages = folder / "stages.json"
     checked: list[dict[str, Any]] = []
@@ -355,6 +359,9 @@ def _check(
     from pydantic import ConfigDict, TypeAdapter
 
     from .lab.batch.parameters import fitting_values, key_values
+    from .rollout.names import find_model
+
+    find_model(model)  # before torch is imported
     from .trainer.model_page import model_page
 
     types = {key: hint for key, hint in get_type_hints(model_page).items() if key not in ("name", "return")}

@@ -70,6 +70,9 @@ def test_a_failing_cell_is_exit_1_with_a_report(capfd):
         (["run", "n.ipynb", "n=2024-13-45"], "n takes int"),
         (["run", "n.ipynb", f"n={'[' * 2000}"], "n takes int"),
         (["verify", "none"], "no run 'none'"),
+        (["verify", "none.html"], "none.html: no such report"),
+        (["import", "."], ".: is a folder; give a file"),
+        (["check", "nanno"], "nanno: no such model folder"),
         (["score", "none.jsonl"], "none.jsonl"),
         (["score", "rows.jsonl", "--reward", "exat"], "exat"),
         (["score", "rows.jsonl", "--version", "new"], "new"),
@@ -192,6 +195,9 @@ def test_score(capfd):
     said = capfd.readouterr()
     assert "3 seem cut" in said.out and "all rows seem cut off" in said.err and "finish_reason" in said.err
     assert said.err.count("\n") == 1
+    Path("rows.jsonl").write_text("")
+    assert main(["score", "rows.jsonl", "-o", "out.jsonl"]) == 2
+    assert "rows.jsonl: no rows in it" in capfd.readouterr().err
 
 
 def test_help_and_version(capfd):

@@ -39,7 +39,8 @@ def read_notebook(notebook: str | Path) -> nbformat.NotebookNode:
     if not notebook.is_file():
         known = sorted(str(p) for p in {*notebook.parent.glob("*.ipynb"), *Path("notebooks").glob("*.ipynb")})
         near = difflib.get_close_matches(str(notebook), known, 1, 0.3)
-        raise InputError(f"{notebook}: no such notebook" + (f"; did you mean {near[0]}?" if near else ""))
+        hint = f"did you mean {near[0]}?" if near else "paths are read from this folder: go to the workspace's first"
+        raise InputError(f"{notebook}: no such notebook; {hint}")
     try:
         node = nbformat.read(notebook, as_version=4)
         nbformat.validate(node)

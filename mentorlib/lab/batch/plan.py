@@ -76,13 +76,16 @@ def plan(path: Path) -> tuple[dict[str, Any], list[Stage]]:
     """Read and check a study file: its settings, and its stages in an order in which each follows what it needs."""
     try:
         study = load_yaml(path.read_text(encoding="utf-8"))
+    except (IsADirectoryError, PermissionError) as error:
+        raise InputError(f"{path}: {error.strerror}; give a study's .yaml file") from None
     except OSError:
         known = {name: str(file) for file in sorted(Path("studies").glob("*.yaml")) for name in (file.stem, str(file))}
         near = get_close_matches(str(path), known, 1)
         hint = f"did you mean {known[near[0]]}?" if near else f"there are {', '.join(sorted(set(known.values())))}"
         raise InputError(f"{path}: no such study file" + (f"; {hint}" if known else "")) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split()):.200}") from None
+        tabs = "; indent with spaces, not tabs" if "'\\t'" in str(error) else ""
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split()):.200}{tabs}") from None
     _check_keys(study, {"question": str, "workers": int, "stages": list}, f"{path}")
     study = {"name": check_name(path.stem), "question": "", "workers": 2, "stages": [], **study}
     if study["workers"] < 1:
@@ -103,7 +106,7 @@ def plan(path: Path) -> tuple[dict[str, Any], list[Stage]]:
             raise InputError(f"{where}: 'minutes' takes a number of minutes, not {spec['minutes']!r}")
         specs[spec["name"]] = {"parameters": {}, "grid": {}, "needs": [], "minutes": None, **spec}
     if not specs:
-        raise InputError(f"{path}: no stages")
+        raise InputError(f"{path}: no stages; list them under stages: (docs/study.md)")
 
     needs = {name: [*spec["needs"], *_references([spec["parameters"], spec["grid"]])] for name, spec in specs.items()}
     for name in specs:

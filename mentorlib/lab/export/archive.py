@@ -54,7 +54,7 @@ def load_archive(file: str | Path, root: str | Path = "runs", name: str | None =
     """
     file, root = Path(file), Path(root)
     if not file.is_file():
-        raise InputError(f"{file}: no such file")
+        raise InputError(f"{file}: {'is a folder; give a file' if file.is_dir() else 'no such file'}")
     if not hasattr(tarfile, "data_filter"):
         raise InputError("this Python cannot unpack safely: update to Python 3.11.4 or later")
     try:

@@ -169,6 +169,7 @@ def test_bad_input_in_a_stage_is_bad_input_of_the_study(quick):
     ("text", "message"),
     [
         ("[", "not YAML"),
+        ("stages:\n\t- {}", "indent with spaces, not tabs"),
         ("[]", "write keys and values"),
         ("stages: []", "no stages"),
         ("stages: [{name: a}]", "stage 1: no 'notebook'"),
@@ -274,6 +275,8 @@ def test_inputs_that_a_study_will_make_are_not_missed(quick, capfd):
 def test_no_file_and_a_folder_of_someone_else():
     with pytest.raises(InputError, match="no such study file"):
         run_study("nothing.yaml")
+    with pytest.raises(InputError, match=r"\.: Is a directory; give a study's \.yaml file"):
+        run_study(".")
     Run("small-one", seed=1)
     with pytest.raises(InputError, match="runs/small-one exists and is not of this study"):
         run_study(study(SMALL))

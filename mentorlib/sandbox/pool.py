@@ -14,8 +14,8 @@ names and sizes below the library folders can be seen, and with landlock alone t
 probed. Declared tools (``isolate=False``) share a process and are trusted with it: a call that changes a module
 retires the process, but state inside C modules (a decimal context, a random seed) lives until the process is
 replaced, and a tool written to do so could answer for the calls after it. Use ``isolate=True`` for tools that you did
-not write. The limits hold for each process: ``workers`` calls of each kind together can fill as many cores and as
-many times ``memory_mb``.
+not write; those that a data set brings along always are (data/parquet.py). The limits hold for each process:
+``workers`` calls of each kind together can fill as many cores and as many times ``memory_mb``.
 
 macOS and Windows have none of these layers: use a Linux machine, or a container there.
 

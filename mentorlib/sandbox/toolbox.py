@@ -80,10 +80,17 @@ class Toolbox:
 
     @classmethod
     def from_json(cls, text: str) -> "Toolbox":
-        """The toolbox that ``to_json`` wrote."""
+        """The toolbox that ``to_json`` wrote, isolated whatever the text says: it may come from others.
+
+        Raises:
+            InputError: not a toolbox's JSON.
+        """
         try:
-            return cls(**json.loads(text))
-        except (ValueError, TypeError) as e:
+            box = cls(**json.loads(text) | {"isolate": True})
+            if not isinstance(box.name, str) or not isinstance(box.source, str) or not isinstance(box.schemas, list):
+                raise TypeError("name and source are texts, schemas is a list")
+            return replace(box, schemas=[_checked(box.name, schema) for schema in box.schemas])
+        except (ValueError, TypeError, RecursionError) as e:
             raise InputError(f"not a toolbox's JSON: {e}") from None
 
     @classmethod

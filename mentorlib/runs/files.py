@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..core import InputError
+from .rows import wrong_key
 
 Row = dict[str, Any]
 
@@ -123,7 +124,8 @@ def read_rows(file: str | Path) -> list[Row]:
     """The rows of a JSON Lines or parquet file. A last line that a kill cut short is left out.
 
     Raises:
-        InputError: the file is missing, or a line (named by its number) is not a JSON object.
+        InputError: the file is missing, or a line (named by its number) is not a JSON object, or is a trajectory with a
+            key that holds another type than a run writes.
     """
     file = Path(file)
     if not file.is_file():
@@ -141,6 +143,8 @@ def read_rows(file: str | Path) -> list[Row]:
                 row = None
             if not isinstance(row, dict):
                 raise InputError(f"{file}, line {number}: not a JSON object; fix or remove the line")
+            if ("messages" in row or "response" in row) and (wrong := wrong_key(row)):
+                raise InputError(f"{file}, line {number}: {wrong}; fix or remove the line")
             rows.append(row)
     return rows
 

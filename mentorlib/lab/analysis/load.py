@@ -14,7 +14,7 @@ import pandas as pd
 
 from ...core import InputError
 from ...rewards.matching import canonical_json
-from ...runs.files import gc_paused, read_rows
+from ...runs.files import Row, gc_paused, read_rows
 from ...runs.run import Run
 from ...trainer.checks import WITHOUT_EFFECT
 from .outcomes import derived_columns
@@ -192,17 +192,25 @@ def _short(value: Any) -> str:
     return str(value).rstrip("/").removesuffix("/model").rsplit("/", 1)[-1].removesuffix(".parquet")
 
 
+def read_trajectories(file: Path, keys: Sequence[str] = _KEYS) -> list[Row]:
+    """The rows of a file, which must have these keys. InputError as `read_rows`, or if a row lacks one."""
+    rows = read_rows(file)
+    for number, row in enumerate(rows, 1):
+        if missing := [key for key in keys if key not in row]:
+            raise InputError(
+                f"{file}, line {number}: no key {missing[0]!r}; not a row that mentorlib wrote; remove the line"
+            )
+    return rows
+
+
 @gc_paused()
 def read(runs: Sequence[str], root: str | Path, pattern: str) -> pd.DataFrame:
     """The rows of the files that match ``pattern`` in several runs' folders; may be empty."""
     rows: list[dict[str, Any]] = []
     for run in methods(runs, root).itertuples():
         for path in sorted((Path(root) / str(run.run)).glob(pattern)):
-            for number, row in enumerate(read_rows(path), 1):
+            for number, row in enumerate(read_trajectories(path), 1):
                 where = f"{path.relative_to(root).as_posix()}:{number}"
-                missing = [key for key in _KEYS if key not in row]
-                if missing:
-                    raise InputError(f"{root}/{where}: no key {missing[0]!r}; the row is not one that mentorlib wrote")
                 added = {"run": run.run, "method": run.method, "seed": run.seed, "where": where}
                 unknown: Any = None if row["teacher_tools"] else []  # of a row that an older library wrote
                 rows.append({"teacher_calls": unknown} | row | added | derived_columns(row))

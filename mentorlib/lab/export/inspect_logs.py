@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ...core import InputError
-from ...runs.files import Row, read_rows, write_text
+from ...runs.files import Row, write_text
 from ...runs.run import Run
 from ...task import chat_prompt
+from ..analysis.load import read_trajectories
+
+KEYS = ("task_id", "question", "answer", "messages")  # what an exported row must have
 
 _STOPS = {"answered": "stop", "gave_up": "stop", "length": "max_tokens"}
 _METADATA = (
@@ -38,7 +41,7 @@ def save_inspect(run: Run, folder: str | Path) -> list[Path]:
     for file in files:
         # Inspect lists files of this form only, and an underscore separates its parts. run.json may come from others.
         parts = [re.sub(r"[^\w+-]", "-", run.info["created"]), *(x.replace("_", "-") for x in (file.stem, run.name))]
-        text = json.dumps(_log(run, file.stem, read_rows(file)))
+        text = json.dumps(_log(run, file.stem, read_trajectories(file, KEYS)))
         written.append(write_text(Path(folder) / f"{'_'.join(parts)}.json", text))
     return written
 
@@ -88,7 +91,7 @@ def _sample(row: Row, epoch: int, model: str) -> dict[str, Any]:
     replies = [m for m in messages if m["role"] == "assistant"]
     choices = [{"message": m, "stop_reason": _STOPS.get(row.get("stop", ""), "unknown")} for m in replies[-1:]]
     score = {True: "C", False: "I", None: "N"}[row.get("correct")]
-    answer = next((m["content"] or "" for m in reversed(row["messages"]) if m["role"] == "assistant"), "")
+    answer = next((m.get("content") or "" for m in reversed(row["messages"]) if m["role"] == "assistant"), "")
     return {
         "id": row["task_id"],
         "epoch": epoch,
@@ -125,7 +128,7 @@ def messages_with_call_ids(row: Row) -> Iterator[dict[str, Any]]:
     for turn, message in enumerate(row["messages"]):
         if message["role"] == "tool":
             call_id, name = pending.pop(0) if pending else (None, None)
-            yield {"role": "tool", "content": message["content"], "tool_call_id": call_id, "function": name}
+            yield {"role": "tool", "content": message.get("content") or "", "tool_call_id": call_id, "function": name}
             continue
         calls: list[dict[str, Any]] = []
         for number, call in enumerate(message.get("tool_calls") or ()):

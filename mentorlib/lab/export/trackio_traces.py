@@ -6,7 +6,8 @@ from typing import Any
 from ...core import InputError
 from ...runs.files import read_rows
 from ...runs.run import Run
-from .inspect_logs import messages_with_call_ids
+from ..analysis.load import read_trajectories
+from .inspect_logs import KEYS, messages_with_call_ids
 
 
 def save_trackio(run: Run, project: str = "mentorlib") -> int:
@@ -27,7 +28,7 @@ def save_trackio(run: Run, project: str = "mentorlib") -> int:
     after = max(metrics, default=0) + 1
     traces: dict[int, dict[str, list[Any]]] = {}
     for file in [*run.path.glob("rollouts.jsonl"), *sorted(run.path.glob("eval/*.jsonl"))]:
-        for row in read_rows(file):
+        for row in read_trajectories(file, KEYS):
             metadata = {k: v for k, v in row.items() if isinstance(v, str | int | float)}
             metadata = {k: v for k, v in metadata.items() if k not in ("response", "question")}
             trace = trackio.Trace([_openai_message(message) for message in messages_with_call_ids(row)], metadata)

@@ -258,7 +258,7 @@ def _reward(row: Mapping[str, Any]) -> str:
     """Name and total, a table of the terms, the advantage and the reason."""
     weights = row["weights"] if isinstance(row.get("weights"), Mapping) else {}
     total, advantage = row.get("total"), row.get("advantage")
-    lines = [f"{row['reward']}: " + (f"total {total:.3f}" if _is_number(total) else "not scored")]
+    lines = [f"{row.get('reward', 'reward')}: " + (f"total {total:.3f}" if _is_number(total) else "not scored")]
     lines[0] += f", advantage in its group {advantage:+.2f}" if _is_number(advantage) else ""
     if _is_number(row.get("demonstration")):
         lines[0] += f"; not in the loss: the reference took its place, with an advantage of {row['demonstration']:+.2f}"

@@ -96,7 +96,7 @@ def test_bad_run_folders_give_one_line(tmp_path: Path, root: Path) -> None:
     row = json.loads(good.splitlines()[0])
     del row["answer"]
     file.write_text(good + json.dumps(row) + "\n")
-    with pytest.raises(InputError, match=r"calculator.jsonl:3: no key 'answer'"):
+    with pytest.raises(InputError, match=r"calculator.jsonl, line 3: no key 'answer'"):
         analysis.load.evaluations(root=tmp_path)
     (tmp_path / "base/run.json").write_text("{}")
     with pytest.raises(InputError, match="no parameters"):

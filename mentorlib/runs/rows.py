@@ -82,7 +82,10 @@ _TEXTS = {
 _KINDS: dict[str, tuple[set[type], Inside, str]] = {  # types, what else must hold, in words
     **dict.fromkeys(_TEXTS, ({str}, None, "a text")),
     **dict.fromkeys(("step", "group", "sample"), (_NUMBERS, None, "a number")),
-    **dict.fromkeys(("total", "advantage", "n_tokens", "word_f1"), (_NUMBERS | _NULL, None, "a finite number or null")),
+    **dict.fromkeys(
+        ("total", "advantage", "demonstration", "n_tokens", "word_f1"),
+        (_NUMBERS | _NULL, None, "a finite number or null"),
+    ),
     **dict.fromkeys(("terms", "weights"), ({dict}, _are_numbers, "an object of finite numbers")),
     **dict.fromkeys(("teacher_tools", "teacher_results", "tools", "tokens"), ({list}, is_texts, "a list of texts")),
     "logprobs": ({list}, _are_logprobs, 'a list of numbers, null and "nan"'),

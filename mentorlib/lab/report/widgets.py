@@ -178,13 +178,12 @@ def _reader(rows: pd.DataFrame) -> tuple[w.Widget, Any]:
     chosen: list[Any] = []
 
     def show(_: Any = None) -> None:
-        empty = "<p>No trajectory fits these filters.</p>"
-        page.value = transcript_html(rows.loc[chosen[number.value - 1]]) if chosen else empty
+        page.value = transcript_html(rows.loc[chosen[number.value - 1]])
 
     def read(index: list[Any], about: str) -> None:
         chosen[:] = index
         count.value = f"of {len(index)} that fit: {visible(about)}"
-        number.max = max(1, len(index))
+        number.max = len(index)
         number.value = 1
         bar.layout.display = None
         show()
@@ -271,35 +270,6 @@ def side_by_side(rows: pd.DataFrame) -> Live:
     task.observe(show, names="value")
     list_tasks()
     return Live(w.VBox([w.Box([suite, task], layout=w.Layout(flex_flow="row wrap")), page]), page.value)
-
-
-def trajectory_browser(rows: pd.DataFrame) -> w.Widget:
-    """Read rows of ``analysis.load`` one by one, filtered by suite, method, outcome and tool called."""
-    tools = {index: {call["name"] for call in calls} for index, calls in rows["calls"].items()}
-    values = {
-        "suite": dict.fromkeys(rows["suite"]),
-        "method": dict.fromkeys(rows["method"]),
-        "outcome": [o for o in OUTCOMES if o in set(rows["outcome"])],
-        "tool": sorted(set().union(*tools.values())),
-    }
-    menus = {
-        name: w.Dropdown(options=[("all", ""), *((figures.base.plotly_text(v), v) for v in choices)], description=name)
-        for name, choices in values.items()
-    }
-    reader, read = _reader(rows)
-
-    def filter_rows(_: Any = None) -> None:
-        keep = pd.Series(True, index=rows.index)
-        for column in ("suite", "method", "outcome"):
-            if menus[column].value:
-                keep &= rows[column] == menus[column].value
-        tool = menus["tool"].value
-        read([index for index in rows.index[keep] if not tool or tool in tools[index]], f"{len(rows)} in all")
-
-    for menu in menus.values():
-        menu.observe(filter_rows, names="value")
-    filter_rows()
-    return w.VBox([w.Box([*menus.values()], layout=w.Layout(flex_flow="row wrap")), reader])
 
 
 def playground(row: Mapping[str, Any] | pd.Series, version: str = "corrected") -> Live:

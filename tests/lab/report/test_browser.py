@@ -369,20 +369,16 @@ def test_widgets_in_jupyterlab(browser: Any, lab: str, root: Path) -> None:
         "from mentorlib.lab import analysis\nfrom mentorlib.lab.report import widgets\n"
         "rows = analysis.load.evaluations()\nprint('read', len(rows))",
         "widgets.playground(rows[rows['outcome'] == 'correct'].iloc[0])",
-        "widgets.trajectory_browser(rows)",
         "counts = rows.groupby(['outcome', 'method']).size().unstack(fill_value=0)\n"
         "widgets.linked_table(counts, rows='outcome', columns='method', trajectories=rows)",
         "widgets.side_by_side(rows)",
     )
     page = opened(browser, lab, "widgets.ipynb")
-    page.wait_for_selector("text=that fit")
+    page.wait_for_selector("button[title='read: gave up, base']")
     assert not page.query_selector("[data-mime-type='application/vnd.jupyter.error']")
     page.fill("textarea", "I do not know.<|im_end|>")
     page.keyboard.press("Tab")
     page.wait_for_selector("text=no answer in a box")
-    page.select_option(".widget-dropdown select >> nth=2", label="gave up")
-    gave_up = int((analysis.load.evaluations(root=root)["outcome"] == "gave up").sum())
-    page.wait_for_selector(f"text=of {gave_up} that fit")
     page.click("button[title='read: gave up, base']")  # a number of a table
     page.wait_for_selector("text=that fit: gave up, base")
     page.wait_for_selector("article section >> nth=4")  # five methods side by side

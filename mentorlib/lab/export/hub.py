@@ -3,12 +3,11 @@
 import json
 import shlex
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ...core import InputError
 from ...runs.files import write_text
@@ -38,22 +37,6 @@ def save_hub(run: Run, folder: str | Path, beside: Sequence[str] | None = None, 
         shutil.copyfile(run.path / "results.json", folder / "results.json")
     write_text(folder / "README.md", _card(run, _runs_of_same_study(run) if beside is None else beside, license))
     return folder
-
-
-def push_to_hub(run: Run, repo: str, private: bool = True, api: HfApi | None = None, **card: Any) -> str:
-    """Upload a run's student and its card to the hub in one commit. Returns its address.
-
-    Args:
-        run, card: see `save_hub`.
-        repo: "owner/name"; created if it does not exist.
-        private: whether a repository that is created is private.
-        api: by default huggingface_hub's, with the token of `hf auth login`.
-    """
-    api = api or HfApi()
-    with tempfile.TemporaryDirectory() as folder:
-        save_hub(run, folder, **card)
-        api.create_repo(repo, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message=f"{run.name} by mentorlib"))
 
 
 def _card(run: Run, beside: Sequence[str], license: str) -> str:

@@ -15,7 +15,7 @@ from mentorlib.cli import main
 from mentorlib.core import InputError
 from mentorlib.lab.analysis.recompute import verify_run
 from mentorlib.lab.export.archive import load_archive, save_archive
-from mentorlib.lab.export.hub import push_to_hub, save_hub
+from mentorlib.lab.export.hub import save_hub
 from mentorlib.lab.export.inspect_logs import save_inspect
 from mentorlib.runs.run import Run
 
@@ -186,22 +186,6 @@ def test_the_student_and_its_card_are_exported_to_the_hub(run):
     shipped, _ = load_model()
     assert all((a == b).all() for a, b in zip(exported.parameters(), shipped.parameters(), strict=True))
     assert tokenizer.chat_template
-
-    requests: list[tuple[str, dict]] = []
-
-    class Hub:
-        """Records the calls of huggingface_hub's HfApi, in order."""
-
-        def create_repo(self, repo_id, **options):
-            requests.append((repo_id, options))
-
-        def upload_folder(self, *, repo_id, folder_path, commit_message):
-            requests.append((repo_id, content(Path(folder_path))))
-            return f"https://hub/{repo_id}"
-
-    assert push_to_hub(run, "me/mine", api=Hub(), license="apache-2.0") == "https://hub/me/mine"
-    made, uploaded = requests
-    assert made == ("me/mine", {"private": True, "exist_ok": True}) and uploaded == ("me/mine", content(Path("out")))
 
 
 def test_inspect_logs_say_what_the_rows_say(run):

@@ -82,7 +82,7 @@ def outcome_terms(
     reference: Reference,
     answer: str,
     valid_tools: Sequence[str],
-    metric: Metric = "answer",
+    metric: Metric,
     tools: Match | None = None,
     wrong_share: float = WRONG_SHARE,
 ) -> Terms:
@@ -115,7 +115,7 @@ def compare_tools(attempt: Attempt, reference: Reference) -> str:
 
 
 def progress_terms(
-    trajectory: Trajectory, reference: Reference, answer: str, valid_tools: Sequence[str], metric: Metric = "answer"
+    trajectory: Trajectory, reference: Reference, answer: str, valid_tools: Sequence[str], metric: Metric
 ) -> Terms:
     """The outcome's terms and ``progress``: 1 for a right answer, else the share of the teacher's results reached.
 
@@ -131,7 +131,7 @@ def progress_terms(
 
 
 def imitation_terms(
-    trajectory: Trajectory, reference: Reference, answer: str, valid_tools: Sequence[str], metric: Metric = "answer"
+    trajectory: Trajectory, reference: Reference, answer: str, valid_tools: Sequence[str], metric: Metric
 ) -> Terms:
     """``sequence``: ``same_beginning`` of all calls, whatever the answer. A trajectory that was cut has no term.
 
@@ -147,7 +147,7 @@ def imitation_terms(
 
 
 def noise_terms(
-    trajectory: Trajectory, reference: Reference, answer: str, valid_tools: Sequence[str], metric: Metric = "answer"
+    trajectory: Trajectory, reference: Reference, answer: str, valid_tools: Sequence[str], metric: Metric
 ) -> Terms:
     """``noise``: a hash of the response, in [0, 1), which nothing can be learnt from."""
     digest = hashlib.sha256(trajectory.response.encode("utf-8", "replace")).digest()

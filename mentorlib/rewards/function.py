@@ -29,7 +29,7 @@ def function_terms(
     reference: Reference,
     answer: str,
     valid_tools: Sequence[str],
-    metric: Metric = "answer",
+    metric: Metric,
     *,
     function: RewardFunction,
     place: str,

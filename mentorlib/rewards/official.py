@@ -22,7 +22,7 @@ def official_terms(
     reference: Reference,
     answer: str,
     valid_tools: Sequence[str],
-    metric: Metric = "answer",
+    metric: Metric,
     tools: Match | None = None,
 ) -> Terms:
     """What the release computes from the text, in the order of its early exits.

@@ -9,7 +9,7 @@ from .score import Terms
 
 
 def toolrl_terms(
-    trajectory: Trajectory, reference: Reference, answer: str, valid_tools: Sequence[str], metric: Metric = "answer"
+    trajectory: Trajectory, reference: Reference, answer: str, valid_tools: Sequence[str], metric: Metric
 ) -> Terms:
     """``format``, ``offset`` (always 1), and ``names``, ``parameters``, ``values`` over ToolRL's S_max.
 

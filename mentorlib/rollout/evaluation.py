@@ -46,7 +46,7 @@ def sample_tasks(
         if progress:
             progress(tally.done, tally.rows, tally.metrics())
 
-    with Ticker(report if progress else None):
+    with Ticker(report):
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             seed_of_batch = seed * 1_000_003 + start

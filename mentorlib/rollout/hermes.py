@@ -85,14 +85,11 @@ def turn_markers(tokenizer: PreTrainedTokenizerBase) -> Markers:
     Raises:
         InputError: the template does not write the contents of turns one after another.
     """
-    names = ("sYsTeM", "qUeStIoN", "aNsWeR", "nExT")
+    system, question, answer, following = "sYsTeM", "qUeStIoN", "aNsWeR", "nExT"
 
-    def rendered(*roles: str, opening: bool = False) -> str:
-        chat: list[Message] = []
-        for role in roles:
-            name = names[0] if role == "system" else names[2] if role == "assistant" else names[3 if chat[1:] else 1]
-            chat.append({"role": role, "content": name})
-        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=opening))
+    def rendered(*turns: tuple[str, str]) -> str:
+        chat: list[Message] = [{"role": role, "content": content} for role, content in turns]
+        return str(tokenizer.apply_chat_template(chat, tokenize=False))
 
     def after(text: str, content: str) -> str:
         """What follows the last content, without the end-of-sequence token that Phi-3 writes after the whole chat."""
@@ -102,20 +99,19 @@ def turn_markers(tokenizer: PreTrainedTokenizerBase) -> Markers:
     def between(text: str, left: str, right: str) -> str:
         return text.partition(left)[2].partition(right)[0]
 
-    system, question, answer, following = names
+    asked, answered = ("user", question), ("assistant", answer)
     try:
-        closed = rendered("user", "assistant")
-        user_close, assistant_close = after(rendered("user"), question), after(closed, answer)
+        closed = rendered(asked, answered)
+        user_close, assistant_close = after(rendered(asked), question), after(closed, answer)
         assistant_open = between(closed, question, answer).removeprefix(user_close)
         # The second user's turn: templates put a default system message or a start token before the first.
-        three = [{"role": r, "content": n} for r, n in zip(("user", "assistant", "user"), names[1:], strict=True)]
-        chat = str(tokenizer.apply_chat_template(three, tokenize=False))
+        chat = rendered(asked, answered, ("user", following))
         user_open = between(chat, answer, following).removeprefix(assistant_close)
         bos = str(tokenizer.bos_token or "")
         start = bos if bos and chat.startswith(bos) else ""
         system_open = system_close = ""
         try:
-            with_system = rendered("system", "user")
+            with_system = rendered(("system", system), asked)
         except TemplateError:  # "System role not supported"
             with_system = ""
         own_turn = with_system.partition(system)[2].partition(question)[0]

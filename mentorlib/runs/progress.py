@@ -99,7 +99,7 @@ class Ticker:
     ``report`` is printed and ends the reports, not the block.
     """
 
-    def __init__(self, report: Callable[[], Any] | None):
+    def __init__(self, report: Callable[[], Any]):
         self.report = report
         self.lock = threading.Lock()  # held during a report, for others that report
         self._ended = threading.Event()
@@ -112,19 +112,17 @@ class Ticker:
     def __enter__(self) -> "Ticker":
         self.restart()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
-        if self.report:
-            self._thread.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._ended.set()
-        if self.report:
-            self._thread.join()
+        self._thread.join()
 
     def _run(self) -> None:
         while not self._ended.wait(max(0.0, self._due - time.monotonic())):
             with self.lock:
-                if time.monotonic() >= self._due and self.report and not self._ended.is_set():
+                if time.monotonic() >= self._due and not self._ended.is_set():
                     self.report()
                     self.restart()
 

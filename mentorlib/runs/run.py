@@ -176,7 +176,6 @@ class Run:
         key: str,
         value: Any = None,
         *,
-        ci: tuple[float, float] | None = None,
         n: int | None = None,
         rows: str | None = None,
         query: str | None = None,
@@ -186,7 +185,6 @@ class Run:
         Args:
             key: the result's name, such as "accuracy/longer".
             value: the number; if left out, it and ``n`` are computed from ``rows`` and ``query``.
-            ci: its interval (low, high).
             n: the number of rows behind it.
             rows: the file it is computed from, relative to the run's folder.
             query: how it is computed, for `verify_run` to compute it again; see `query_rows`.
@@ -199,11 +197,11 @@ class Run:
         if rows is not None and query is not None and value is None:
             value, counted = query_rows(self.read_rows(rows), query)
             n = counted if n is None else n
-        self.record_many({key: {"value": value, "ci": ci, "n": n, "rows": rows, "query": query}})
+        self.record_many({key: {"value": value, "ci": None, "n": n, "rows": rows, "query": query}})
         return value
 
     def record_many(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
-        """Record several results: key -> {value, ci, n, rows, query}."""
+        """Record several results: key -> {value, ci, n, rows, query}; ci is the interval (low, high), or None."""
         self.write_json("results.json", {**self.results, **entries})
 
     def compares(self, runs: list[str]) -> None:

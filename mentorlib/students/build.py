@@ -98,17 +98,18 @@ SHORT_WORDS = [
     *(" of a list.", " of two numbers.", " in a text.", ". ", ", "),
 ]
 CHAT = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+VOCABULARY = 1536
 TAGS = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"]
 
 
-def make_tokenizer(texts: Iterable[str], vocab_size: int = 1536) -> PreTrainedTokenizerFast:
+def make_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer with Qwen3's chat template (Instruct-2507, without thinking).
 
-    Each digit is a token, and words do not include spaces.
+    It has VOCABULARY tokens, special and boilerplate ones among them. Each digit is a token, and words do not include
+    spaces.
 
     Args:
         texts: rendered chats; the boilerplate is removed before merges are learnt.
-        vocab_size: number of tokens, including special and boilerplate ones.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
@@ -122,7 +123,7 @@ def make_tokenizer(texts: Iterable[str], vocab_size: int = 1536) -> PreTrainedTo
     fixed = [*CHAT, *TAGS, *BOILERPLATE, *SHORT_WORDS]
     border = re.compile("|".join(re.escape(t) for t in sorted(fixed, key=len, reverse=True)))
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(fixed),
+        vocab_size=VOCABULARY - len(fixed),
         special_tokens=[],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

@@ -118,7 +118,7 @@ class StepLogger(TrainerCallback):
     ):
         self.run, self.progress, self.columns, self.last = run, progress, columns, time.monotonic()
         self.inside, self.at = inside, (0, 0)  # the last step and their number
-        self.ticker = Ticker(self._report_inside if progress else None)
+        self.ticker = Ticker(self._report_inside)
 
     def _report_inside(self) -> None:
         if self.progress and self.at[0] < self.at[1]:

@@ -265,11 +265,11 @@ def test_expressions_outside_the_query_language_are_refused(query):
 def test_results_are_recorded_with_their_rows_and_verified(tmp_path):
     run = Run("one", tmp_path)
     run.append_rows("eval/a.jsonl", ROWS)
-    assert run.record("accuracy", ci=(0.1, 0.9), rows="eval/a.jsonl", query="mean(correct)") == 0.5
+    assert run.record("accuracy", rows="eval/a.jsonl", query="mean(correct)") == 0.5
     run.record("seconds", 12.5)
     run.record("wrong", 0.75, rows="eval/a.jsonl", query="mean(correct)")
     assert run.results["accuracy"] == {
-        "value": 0.5, "ci": [0.1, 0.9], "n": 2, "rows": "eval/a.jsonl", "query": "mean(correct)"
+        "value": 0.5, "ci": None, "n": 2, "rows": "eval/a.jsonl", "query": "mean(correct)"
     }  # fmt: skip
     assert [(c["key"], c["ok"]) for c in verify_run(run)] == [("accuracy", True), ("seconds", None), ("wrong", False)]
     with pytest.raises(InputError, match="go together"):

@@ -123,11 +123,11 @@ def needless_call(rng: random.Random, offered: list[str], value: Any) -> list[Ex
         return []
 
 
-def _chain(tool: str, numbers: list[Any]) -> Plan:
-    """The plan ``tool(tool(n1, n2), n3)…``"""
-    plan: Plan = [(tool, {"a": numbers[0], "b": numbers[1]})]
+def _sum(numbers: list[Any]) -> Plan:
+    """The plan ``add(add(n1, n2), n3)…``"""
+    plan: Plan = [("add", {"a": numbers[0], "b": numbers[1]})]
     for i, n in enumerate(numbers[2:], start=1):
-        plan.append((tool, {"a": f"${i}", "b": n}))
+        plan.append(("add", {"a": f"${i}", "b": n}))
     return plan
 
 
@@ -199,10 +199,10 @@ def _draw_step(
         variants, numbers = [[]], (n,)
     elif kind == "sum":
         ns = [rng.randint(2, 40) for _ in range(rng.randint(3, 4))]
-        variants, numbers = [[("sum_numbers", {"numbers": list(ns)})], _chain("add", list(ns))], tuple(ns)
+        variants, numbers = [[("sum_numbers", {"numbers": list(ns)})], _sum(list(ns))], tuple(ns)
     elif kind == "product":
         n = rng.randint(2, 6)
-        variants = [[("multiply", {"a": n, "b": m})], [("sum_numbers", {"numbers": [m] * n})], _chain("add", [m] * n)]
+        variants = [[("multiply", {"a": n, "b": m})], [("sum_numbers", {"numbers": [m] * n})], _sum([m] * n)]
         numbers = (n, m)
     elif kind == "square":
         n = rng.randint(3, 15)
@@ -216,7 +216,7 @@ def _draw_step(
         variants, numbers = [[("subtract", {"a": VALUE, "b": n})]], (n,)
     elif kind == "times":
         n = rng.randint(2, 5)
-        variants, numbers = [[("multiply", {"a": VALUE, "b": n})], _chain("add", [VALUE] * n)], (n,)
+        variants, numbers = [[("multiply", {"a": VALUE, "b": n})], _sum([VALUE] * n)], (n,)
     elif kind == "share":
         divisors = [d for d in range(2, 10) if value % d == 0 and value > d]
         if not divisors:

@@ -21,8 +21,8 @@ def span(shares: Iterable[float]) -> str:
     return high if low == high else f"{low.removesuffix('%')}–{high}"
 
 
-def interval_table(frame: pd.DataFrame, columns: str = "suite") -> pd.DataFrame:
-    """A table of ``comparison.accuracy`` by method and ``columns``: strings such as "62% [55, 69]".
+def interval_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table of ``comparison.accuracy`` by method and suite: strings such as "62% [55, 69]".
 
     If the frame has a ``word_f1``, it follows: "62% [55, 69], F1 0.71".
     """
@@ -31,8 +31,8 @@ def interval_table(frame: pd.DataFrame, columns: str = "suite") -> pd.DataFrame:
         (f"{percent(v)} [{100 * a:.0f}, {100 * b:.0f}]" if v == v else "–") + (f", F1 {f1:.2f}" if f1 == f1 else "")
         for v, a, b, f1 in zip(frame["accuracy"], frame["low"], frame["high"], words, strict=True)
     ]
-    wide = frame.assign(text=texts).pivot(index="method", columns=columns, values="text").fillna("–")
-    return wide.loc[list(dict.fromkeys(frame["method"])), list(dict.fromkeys(frame[columns]))]
+    wide = frame.assign(text=texts).pivot(index="method", columns="suite", values="text").fillna("–")
+    return wide.loc[list(dict.fromkeys(frame["method"])), list(dict.fromkeys(frame["suite"]))]
 
 
 def p_value(p: float) -> str:

@@ -101,7 +101,7 @@ def jsd_differences(rows: pd.DataFrame, against: str = "base", draws: int = 500)
         for method in dict.fromkeys(group["method"]):
             sides = [group[group["method"] == name] for name in (method, against)]
             if method != against and len(sides[1]):
-                row = _jsd_difference(sides[0], sides[1], seeded_rng(0, suite, method, against), draws)
+                row = _jsd_difference(sides[0], sides[1], seeded_rng(suite, method, against), draws)
                 table.append({"suite": suite, "method": method, "against": against, **row})
     columns = ["suite", "method", "against", "difference", "low", "high", "seeds", "tasks"]
     return pd.DataFrame(table, columns=columns).dropna(subset=["difference"])

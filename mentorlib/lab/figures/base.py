@@ -127,9 +127,9 @@ def leaders(values: pd.Series, digits: int) -> str:
     return listed([str(name) for name in written.index[written == written.max()]])
 
 
-def listed(names: Sequence[str], most: int = 3) -> str:
-    """``a``, ``a and b``, ``a, b and c``; of more than ``most`` only how many."""
-    if len(names) > most:
+def listed(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``; of more than three only how many."""
+    if len(names) > 3:
         return f"{len(names)} of them"
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 

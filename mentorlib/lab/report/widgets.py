@@ -219,8 +219,8 @@ def _folded(row: Mapping[str, Any], label: str = "", opened: bool = False) -> st
     return f"{head}{transcript_html(row, headed=False)}</details>"
 
 
-def examples(rows: pd.DataFrame, each: int = 1, seed: int = 0) -> HTML:
-    """For each outcome but "correct": what it means, how often it came, and ``each`` rows drawn by seed, folded."""
+def examples(rows: pd.DataFrame, each: int = 1) -> HTML:
+    """For each outcome but "correct": what it means, how often it came, and ``each`` rows drawn at random, folded."""
     parts = []
     for outcome, meaning in OUTCOMES.items():
         group = rows[rows["outcome"] == outcome]
@@ -230,7 +230,7 @@ def examples(rows: pd.DataFrame, each: int = 1, seed: int = 0) -> HTML:
         parts.append(
             f"<p style='margin:8px 0 2px'><strong>{html.escape(outcome)}</strong> ({share}): {html.escape(meaning)}</p>"
         )
-        drawn = group.sample(min(each, len(group)), random_state=seed)
+        drawn = group.sample(min(each, len(group)), random_state=0)
         parts += [_folded(row) for row in drawn.to_dict("records")]
     return HTML("".join(parts) or "<p>Nothing failed here.</p>")
 
@@ -272,17 +272,16 @@ def side_by_side(rows: pd.DataFrame) -> Live:
     return Live(w.VBox([w.Box([suite, task], layout=w.Layout(flex_flow="row wrap")), page]), page.value)
 
 
-def playground(row: Mapping[str, Any] | pd.Series, version: str = "corrected") -> Live:
+def playground(row: Mapping[str, Any] | pd.Series) -> Live:
     """Edit a response and see at once how every reward scores it; a report has ``reward_terms`` of the stored one.
 
     A response whose calls are not in Hermes's format can be read and not edited.
 
     Args:
         row: a stored row, for its question, gold answer, teacher and tools.
-        version: of the rewards, corrected or official.
     """
     row = dict(row)
-    scored = score_response(row, version=version)
+    scored = score_response(row)
     editor = w.Textarea(value=row["response"], layout=w.Layout(width="auto", height="260px"), continuous_update=False)
     how = "Edit the response, then click elsewhere: it is read and scored again."
     read = [vars(call) for call in Trajectory.from_response(row["response"]).calls]
@@ -295,7 +294,7 @@ def playground(row: Mapping[str, Any] | pd.Series, version: str = "corrected") -
 
     def score(_: Any = None) -> None:
         edited = editor.value if editor.value != row["response"] else None
-        table.value = terms_html(score_response(row, edited, version))
+        table.value = terms_html(score_response(row, edited))
 
     editor.observe(score, names="value")
     restore.on_click(lambda _: setattr(editor, "value", row["response"]))
@@ -308,15 +307,13 @@ def playground(row: Mapping[str, Any] | pd.Series, version: str = "corrected") -
     return Live(widget, figures.reward_effects.reward_terms(scored))
 
 
-def score_response(
-    row: Mapping[str, Any] | pd.Series, response: str | None = None, version: str = "corrected"
-) -> pd.DataFrame:
+def score_response(row: Mapping[str, Any] | pd.Series, response: str | None = None) -> pd.DataFrame:
     """``reward_effects.rescore`` of one row, with ``response`` in place of the stored one if given."""
     row = dict(row)
     if response is not None:
         changed = Trajectory.from_response(response, str(row["task_id"]))
         row |= {"response": response, "messages": changed.messages, "stop": changed.stop}
-    return rescore(pd.DataFrame([row]), version)
+    return rescore(pd.DataFrame([row]))
 
 
 def terms_html(scored: pd.DataFrame) -> str:

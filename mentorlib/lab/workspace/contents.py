@@ -10,27 +10,22 @@ from ...core import InputError
 from ...runs.run import Run
 
 
-def studies(reports: str | Path = "reports", beside: str = "..") -> HTML:
+def studies(reports: str | Path = "reports") -> HTML:
     """A table of the studies' pages, newest first.
 
     Args:
         reports: the folder with a folder a study.
-        beside: the way from the page with the table to the workspace, for links.
     """
     pages = sorted(Path(reports).glob("*/index.html"), key=lambda page: page.stat().st_mtime, reverse=True)
-    rows = [
-        [_link(page, page.parent.name, beside), _link(page.with_name("trajectories.html"), "", beside)]
-        for page in pages
-    ]
+    rows = [[_link(page, page.parent.name), _link(page.with_name("trajectories.html"), "")] for page in pages]
     return _table(["study", "trajectories"], rows, "No study has been run here: make study, or mentor study FILE.")
 
 
-def runs(root: str | Path = "runs", beside: str = "..") -> HTML:
+def runs(root: str | Path = "runs") -> HTML:
     """A table of the runs, newest first: what each did, its mean accuracy over suites, and its report and notebook.
 
     Args:
         root: the folder with a folder a run.
-        beside: as in ``studies``.
     """
     found = sorted(Path(root).glob("*/run.json"), key=lambda file: file.stat().st_mtime, reverse=True)
     rows = []
@@ -47,16 +42,16 @@ def runs(root: str | Path = "runs", beside: str = "..") -> HTML:
         )
         mean = f"{sum(numbers) / len(numbers):.0%}" if numbers and "method" in parameters else ""
         names = ("report.html", "notebook.ipynb", "trajectories.html")
-        links = " ".join(_link(folder / name, name.partition(".")[0], beside) for name in names)
+        links = " ".join(_link(folder / name, name.partition(".")[0]) for name in names)
         rows.append([*map(html.escape, (run.name, method, mean, status)), links])
     return _table(
         ["run", "method", "accuracy", "status", "open"], rows, "No run is here yet: begin with 01_build_data."
     )
 
 
-def _link(file: Path, text: str, beside: str) -> str:
-    """A link to a file, or nothing if it does not exist."""
-    address = html.escape(f"{beside}/{file.as_posix()}")
+def _link(file: Path, text: str) -> str:
+    """A link from the notebooks' folder to a file, or nothing if it does not exist."""
+    address = html.escape(f"../{file.as_posix()}")
     return f'<a href="{address}">{html.escape(text or file.stem)}</a>' if file.exists() else ""
 
 

@@ -28,7 +28,7 @@ record = Run(run, seed=seed, data=data, fail=fail)
 print('working', run, seed)
 if fail: raise ValueError('asked to')
 record.append_rows('eval/a.jsonl', [{'correct': True}, {'correct': seed > 0}])
-record.record('accuracy', rows='eval/a.jsonl', query='mean(correct)', ci=(0.25, 0.75))
+record.record('accuracy', rows='eval/a.jsonl', query='mean(correct)')
 record.finish()"""
 PARAMETERS = 'run: str = "m"\nseed: int = 0\ndata: str = ""\nfail: bool = False\nrefuse: bool = False'
 GATHER = """from mentorlib.runs.run import Run

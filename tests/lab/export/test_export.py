@@ -170,7 +170,8 @@ def test_the_student_and_its_card_are_exported_to_the_hub(run):
         save_hub(run, "out")
     shutil.copytree(NANO, run.path / "model", ignore=lambda _, names: [n for n in names if n.endswith(".py")])
     base = Run("base", student="nano", method="none")
-    base.record("accuracy/calculator", 0.25, n=200, ci=(0.2, 0.3))
+    entry = {"value": 0.25, "ci": (0.2, 0.3), "n": 200, "rows": None, "query": None}
+    base.record_many({"accuracy/calculator": entry})
     Path("reports/small").mkdir(parents=True)
     Path("reports/small/stages.json").write_text(json.dumps({"base": "runs/base", "mine": "runs/mine"}))
     assert main(["export", "mine", "--to", "hub", "-o", "out", "--license", "apache-2.0"]) == 0

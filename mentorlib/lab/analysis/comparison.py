@@ -10,7 +10,17 @@ from scipy import special
 
 from ...core import InputError
 from .outcomes import without_failures
-from .stats import SEEDS, Z, by_group, effective_clusters, holm, tool_clusters, two_way_clustered, wilson
+from .stats import (
+    SEEDS,
+    Z,
+    by_group,
+    clustered_variance,
+    effective_clusters,
+    holm,
+    tool_clusters,
+    two_way_clustered,
+    wilson,
+)
 
 
 def add_domain(rows: pd.DataFrame, in_domain: Sequence[str]) -> pd.DataFrame:
@@ -58,13 +68,11 @@ def accuracy(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.
         judged = group.dropna(subset=["correct"])
         right, n = judged["correct"].astype(float), len(judged)
         p = right.mean() if n else math.nan
-        clusters = pd.Series(tool_clusters(judged["suite"], judged["teacher_tools"], judged["task_id"]), judged.index)
-        sums = (right - p).groupby(clusters, sort=False).sum()
-        variance = float((sums**2).sum()) * len(sums) / max(1, len(sums) - 1) / max(1, n) ** 2
+        clusters = tool_clusters(judged["suite"], judged["teacher_tools"], judged["task_id"])
         tasks = judged[["suite", "task_id"]].drop_duplicates()
         effective, z = float(n), Z
-        if len(sums) < n:
-            few = effective_clusters(clusters)
+        if len(set(clusters)) < n:
+            variance, few = clustered_variance(right.to_numpy(), clusters), effective_clusters(clusters)
             effective = min(float(n), max(few, p * (1 - p) / variance if variance > 0 else few))
             z = float(special.stdtrit(max(1.0, few - 1), 0.975))
         low, high = wilson(p * effective, effective, z) if n else (math.nan, math.nan)

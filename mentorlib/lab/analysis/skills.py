@@ -8,7 +8,7 @@ from scipy import special
 
 from .comparison import accuracy, comparable
 from .outcomes import with_teacher
-from .stats import by_group, effective_clusters, tool_clusters
+from .stats import by_group, clustered_variance, effective_clusters, tool_clusters
 
 
 def pass_at_k(rows: pd.DataFrame) -> pd.DataFrame:
@@ -38,9 +38,8 @@ def pass_at_k(rows: pd.DataFrame) -> pd.DataFrame:
             n, c = counts["size"].to_numpy(float), counts["sum"].to_numpy(float)
             solved = pd.Series(1 - special.binom(n - c, k) / special.binom(n, k), index=counts.index)
             task = solved.groupby(level=["suite", "task_id"]).mean()
-            sums = (task - task.mean()).groupby(clusters.reindex(task.index)).sum()
-            error = float(np.sqrt(sums.var(ddof=1) * len(sums))) / len(task) if len(sums) > 1 else np.nan
-            width = special.stdtrit(effective_clusters(labels) - 1, 0.975) * error if len(sums) > 1 else np.nan
+            error = np.sqrt(clustered_variance(task.to_numpy(), clusters.reindex(task.index)))
+            width = special.stdtrit(effective_clusters(labels) - 1, 0.975) * error
             low, high = max(0.0, task.mean() - width), min(1.0, task.mean() + width)
             table.append([k, task.mean(), low, high, len(task), group["run"].nunique()])
         return pd.DataFrame(table, columns=["k", "share", "low", "high", "tasks", "runs"])

@@ -56,9 +56,9 @@ def two_way_clustered(
     """
     seeds = seeds or min(values.shape[1], baseline.shape[1])
     middle = float((values.mean(1) - baseline.mean(1)).mean())
+    by_task = clustered_variance(values.mean(1) - baseline.mean(1), clusters)
     values, baseline = _by_cluster(values, clusters), _by_cluster(baseline, clusters)
     n, effective = len(values), effective_clusters(clusters) if len(clusters) else float(len(values))
-    by_task = float((values.mean(1) - baseline.mean(1)).var(ddof=1) / n) if n > 1 else math.nan
     by_run, residual, counts = 0.0, 0.0, []
     for array in (values, baseline):
         k = array.shape[1]
@@ -116,6 +116,12 @@ def effective_clusters(clusters: Sequence[Any]) -> float:
     """
     sizes = np.array(list(Counter(clusters).values()), float)
     return float(sizes.sum() ** 2 / (sizes**2).sum()) if len(sizes) else 0.0
+
+
+def clustered_variance(values: np.ndarray, clusters: Sequence[Any]) -> float:
+    """The variance of a mean; values with the same label are one draw, each is one with (). NaN for a single draw."""
+    sums = _by_cluster(values[:, None], clusters)[:, 0]
+    return float(sums.var(ddof=1) / len(sums)) if len(sums) > 1 else math.nan
 
 
 def _by_cluster(array: np.ndarray, clusters: Sequence[Any]) -> np.ndarray:

@@ -98,3 +98,12 @@ def test_jsd_by_hand() -> None:
     rows = pd.concat([other, same.assign(method="sft", run="sft")])
     row = analysis.tool_use.jsd_differences(rows).iloc[0]
     assert row["difference"] == -1 and np.isnan(row["low"])  # every resample is the same
+
+
+def test_values_of_one_cluster_are_one_draw() -> None:
+    values = np.array([0.0, 1, 1, 0, 1])
+    assert np.isclose(analysis.stats.clustered_variance(values, ()), values.var(ddof=1) / 5)
+    assert np.isclose(analysis.stats.clustered_variance(values, list("abcde")), values.var(ddof=1) / 5)
+    # Deviations from 0.6 add up to 0.2 in a and -0.2 in b: variance 0.08, times 2 clusters, over 5 values squared.
+    assert np.isclose(analysis.stats.clustered_variance(values, list("aabba")), 2 * 0.08 / 25)
+    assert np.isnan(analysis.stats.clustered_variance(values, ["a"] * 5))

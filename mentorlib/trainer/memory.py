@@ -1,7 +1,6 @@
 """How much memory a training needs, computed without the model: a pass over tensors that have sizes and no numbers.
 
-``python -m mentorlib.trainer.memory`` prints the table of docs/gpu.md. tests/trainer/test_memory.py holds the figures
-against the tensors of a real pass.
+docs/gpu.md has a table of it. tests/trainer/test_memory.py compares the figures with the tensors of a real pass.
 """
 
 import copy
@@ -16,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
-from transformers import AutoModelForCausalLM, PreTrainedConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 from trl.trainer.utils import add_fused_lm_head
 
 from ..rollout.attention import PackedGroups, forward, pack, packed_attention
@@ -156,73 +155,3 @@ def _give_sizes(model: torch.nn.Module) -> None:
             module._parameters[name] = None if weight is None else made[id(weight)]
         for name, buffer in module._buffers.items():
             module._buffers[name] = None if buffer is None else torch.empty(buffer.shape, dtype=buffer.dtype)
-
-
-def sampling_memory(
-    config: PreTrainedConfig, *, rows: int, prompts: int, prompt_tokens: int, completion_tokens: int
-) -> dict[str, float]:
-    """Memory of the built-in engine on a GPU, in GiB, beside the weights, their optimizer and a reference.
-
-    Args:
-        config: the model's.
-        rows, prompts: rollouts sampled at once, and their different prompts.
-        prompt_tokens, completion_tokens: of each prompt and row; tool results count as completion.
-
-    Returns:
-        ``copy`` (the weights in bfloat16), ``cache`` (keys and values, with the places that grow by doubling),
-        ``logits`` (of one token of each row, and their probabilities) and ``all``.
-    """
-    text = config.get_text_config(decoder=True)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    token = 2 * text.num_hidden_layers * heads * size * 2  # keys and values, two bytes each
-    places = 64
-    while places < completion_tokens:
-        places *= 2
-    memory = {
-        "copy": 2 * model.num_parameters() / GIB,
-        "cache": (prompts * prompt_tokens + rows * places) * token / GIB,
-        "logits": 4 * rows * text.vocab_size * 4 / GIB,
-    }
-    return {**memory, "all": sum(memory.values())}
-
-
-def table(config: PreTrainedConfig, prompt_tokens: int, completion_tokens: int) -> str:
-    """docs/gpu.md's table of training_memory, as Markdown."""
-    lines = ["| trained | micro_batch | checkpointing | weights | optimizer | gradients | saved | all |"]
-    lines.append("|---|---|---|---|---|---|---|---|")
-    for lora_rank in (0, 32):
-        for micro_batch in (2, 8):
-            for checkpointing in (False, True):
-                memory = training_memory(
-                    config,
-                    micro_batch=micro_batch,
-                    prompt_tokens=prompt_tokens,
-                    completion_tokens=completion_tokens,
-                    lora_rank=lora_rank,
-                    gradient_checkpointing=checkpointing,
-                )
-                name, on = f"LoRA {lora_rank}" if lora_rank else "all", "yes" if checkpointing else "no"
-                figures = " | ".join(f"{size:.1f}" for size in memory.values())
-                lines.append(f"| {name} | {micro_batch} | {on} | {figures} |")
-    return "\n".join(lines)
-
-
-QWEN3_1_7B = Qwen3Config(
-    vocab_size=151_936,
-    hidden_size=2048,
-    intermediate_size=6144,
-    num_hidden_layers=28,
-    num_attention_heads=16,
-    num_key_value_heads=8,
-    head_dim=128,
-    tie_word_embeddings=True,
-)
-
-if __name__ == "__main__":
-    print(table(QWEN3_1_7B, 600, 2048))
-    for rows in (32, 80):
-        sampled = sampling_memory(QWEN3_1_7B, rows=rows, prompts=8, prompt_tokens=600, completion_tokens=2048)
-        print(rows, "rows:", ", ".join(f"{part} {size:.1f}" for part, size in sampled.items()))

@@ -1,7 +1,6 @@
 """The computed memory against the tensors of real passes, and checkpointing against training without it."""
 
 import gc
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,11 +10,10 @@ from trl.trainer.utils import add_fused_lm_head
 from mentorlib.core import InputError
 from mentorlib.data.suites import generate
 from mentorlib.rollout.attention import PackedGroups, forward, pack, packed_attention
-from mentorlib.rollout.decoding import Decoding, Prefill
 from mentorlib.rollout.model import load_model
 from mentorlib.runs.run import Run
 from mentorlib.trainer.grpo import train_grpo
-from mentorlib.trainer.memory import GIB, QWEN3_1_7B, LiveBytes, sampling_memory, table, training_memory
+from mentorlib.trainer.memory import GIB, LiveBytes, training_memory
 from mentorlib.trainer.setup import check_checkpointing
 from mentorlib.trainer.sft import train_sft
 
@@ -78,32 +76,6 @@ def test_checkpointing_and_lora_need_less():
     assert checkpointed["saved"] < plain["saved"] / 4 and checkpointed["all"] < plain["all"]
     adapted = training_memory(CONFIGS["qwen3"], **PASS, lora_rank=4, gradient_checkpointing=True)
     assert adapted["gradients"] < plain["gradients"] / 4 and adapted["all"] < checkpointed["all"]
-
-
-def test_the_cache_has_the_computed_size():
-    layers, rows, prompt, tokens = 2, 5, 30, 100
-    config = LlamaConfig(**SIZES | {"num_hidden_layers": layers}, **HEADS)
-    layout = Prefill([prompt])
-    k = torch.zeros(2, prompt, 32, dtype=torch.bfloat16)
-    for layer in range(layers):
-        layout.attend(layer, torch.zeros(4, prompt, 32, dtype=torch.bfloat16), k, k, 1.0)
-    cache = Decoding(layout, torch.zeros(rows, dtype=torch.long))
-    for at in range(tokens):
-        cache.step(torch.full((rows,), at), torch.zeros(rows, dtype=torch.long))
-    kept = [x for part in (cache.prompts, cache.rows) for both in part for x in both]
-    computed = sampling_memory(config, rows=rows, prompts=1, prompt_tokens=prompt, completion_tokens=tokens)
-    assert sum(x.untyped_storage().nbytes() for x in kept) == computed["cache"] * GIB
-    weights = AutoModelForCausalLM.from_config(config).num_parameters()
-    assert computed["copy"] == 2 * weights / GIB
-
-
-@pytest.mark.slow
-def test_the_table_of_the_gpu_page_is_computed():
-    page = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text()
-    assert table(QWEN3_1_7B, 600, 2048) in page
-    for rows in (32, 80):
-        sampled = sampling_memory(QWEN3_1_7B, rows=rows, prompts=8, prompt_tokens=600, completion_tokens=2048)
-        assert f"| {rows} | " + " | ".join(f"{size:.1f}" for size in sampled.values()) + " |" in page
 
 
 PAIRS = generate("calculator", 8, seed=1)

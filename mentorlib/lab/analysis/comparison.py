@@ -17,6 +17,7 @@ from .stats import (
     clustered_variance,
     effective_clusters,
     holm,
+    pairing,
     tool_clusters,
     two_way_clustered,
     wilson,
@@ -93,9 +94,8 @@ def paired(rows: pd.DataFrame, against: str = "base", by: str = "suite", measure
     tasks, -1..1) with the intervals of ``two_way_clustered`` (tasks clustered by ``tool_clusters``), seeds, tasks,
     fixed, broke (tasks that only the one or the other solved: more than half of the task's rows are correct).
 
-    Methods with common seeds are compared seed by seed on these, because such runs draw the same tasks in the same
-    order; others as independent. ``seeds`` is the number compared, of the method that has fewer; base is not trained
-    and has none. With one seed the interval leaves the variance between seeds out, so that it supports no verdict.
+    ``stats.pairing`` decides which seeds are compared; ``seeds`` is their number, of the method that has fewer. With
+    one seed the interval leaves the variance between seeds out, so that it supports no verdict.
     ``measure`` is the column compared: "correct", or "agreement" with the teacher's tools.
 
     Raises InputError if there are rows and none is of ``against``.
@@ -133,22 +133,18 @@ def _difference(rows: pd.DataFrame, method: str, against: str, measure: str = "c
     tasks = sides[0].index.intersection(sides[1].index)
     if not len(tasks):
         return {}
-    trained = [not name.startswith("base") for name in (method, against)]
-    common = sides[0].columns.intersection(sides[1].columns)
-    if all(trained) and len(common) > 1:
-        sides = [side[common] for side in sides]
+    how = pairing((method, against), [side.columns for side in sides])
     values, baseline = (
-        side.loc[tasks].to_numpy() if learns else side.loc[tasks].mean(axis=1).to_numpy()[:, None]
-        for side, learns in zip(sides, trained, strict=True)
+        side.loc[tasks, seeds].to_numpy() if learns else side.loc[tasks].mean(axis=1).to_numpy()[:, None]
+        for side, seeds, learns in zip(sides, how.seeds, how.trained, strict=True)
     )
     tools = rows.drop_duplicates(["suite", "task_id"]).set_index(["suite", "task_id"])["teacher_tools"].loc[tasks]
     clusters = tool_clusters(tasks.get_level_values("suite"), tools, tasks.get_level_values("task_id"))
-    seeds = min([array.shape[1] for array, learns in zip((values, baseline), trained, strict=True) if learns] or [1])
     after, before = values.mean(1) > 0.5, baseline.mean(1) > 0.5
-    if all(trained) and len(common) > 1:
+    if how.by_seed:
         values, baseline = values - baseline, np.zeros((len(tasks), 1))
-    return two_way_clustered(values, baseline, clusters, seeds) | {
-        "seeds": seeds,
+    return two_way_clustered(values, baseline, clusters, how.fewer) | {
+        "seeds": how.fewer,
         "tasks": len(tasks),
         "fixed": int((~before & after).sum()),
         "broke": int((before & ~after).sum()),

@@ -9,7 +9,7 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -94,6 +94,28 @@ def two_way_clustered(
         "freedom": freedom,
         "p": p if seeds >= SEEDS else math.nan,
     }
+
+
+class Pairing(NamedTuple):
+    """How two methods are compared, of ``pairing``: all fields but the last two have an entry for each of the two."""
+
+    trained: list[bool]  # False for base, whose runs count as one
+    seeds: list[list[Any]]  # those compared
+    by_seed: bool  # whether each seed of the one is compared with the same seed of the other
+    fewer: int  # seeds of the method that has fewer; 1 if neither is trained
+
+
+def pairing(methods: Sequence[str], seeds: Sequence[Iterable[Any]]) -> Pairing:
+    """How to compare two methods, from their names and the seeds that each was evaluated with.
+
+    Two trained methods with several common seeds are compared seed by seed on these, since runs with one seed draw the
+    same tasks in the same order; others as independent. base is not trained.
+    """
+    trained = [not name.startswith("base") for name in methods]
+    common = set(seeds[0]) & set(seeds[1])
+    by_seed = all(trained) and len(common) > 1
+    kept = [sorted(common if by_seed else set(own)) for own in seeds]
+    return Pairing(trained, kept, by_seed, min([len(own) for own, t in zip(kept, trained, strict=True) if t] or [1]))
 
 
 def tool_clusters(suite: Sequence[str], tools: Sequence[Iterable[str]], task: Sequence[str]) -> list[tuple[str, ...]]:

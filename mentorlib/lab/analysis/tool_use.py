@@ -12,7 +12,7 @@ from scipy import special
 from ...core import Call
 from ...rewards.matching import call_key
 from .outcomes import call_counts, column_shares, with_teacher, without_failures
-from .stats import by_group, effective_clusters, jsd, seeded_rng, tool_clusters
+from .stats import by_group, effective_clusters, jsd, pairing, seeded_rng, tool_clusters
 
 _WAYS = ("teacher's calls", "teacher's tools otherwise", "other tools", "no call")
 PATHS = (*(f"{way}, {end}" for end in ("right", "wrong") for way in _WAYS), "infrastructure failure")
@@ -91,9 +91,9 @@ def jsd_differences(rows: pd.DataFrame, against: str = "base", draws: int = 500)
 
     In: rows of ``evaluations``. Out, as of ``comparison.paired``: suite, method, against, difference (bits; below 0 is
     nearer the teacher), low, high (95%), seeds, tasks. Tasks (clustered by tool) and seeds are resampled together, the
-    same for both methods (other seeds where they have none in common); the interval is Student's t with seeds - 1
-    degrees of freedom, as ``two_way_clustered`` counts them, on the bootstrap's standard error. With one seed it is of
-    other tasks alone; NaN where resampling changes nothing.
+    same for both methods (each its own seeds where ``stats.pairing`` compares them as independent); the interval is
+    Student's t with seeds - 1 degrees of freedom, as ``two_way_clustered`` counts them, on the bootstrap's standard
+    error. With one seed it is of other tasks alone; NaN where resampling changes nothing.
     """
     judged = with_teacher(rows).dropna(subset=["correct"])
     table = []
@@ -112,35 +112,30 @@ def _jsd_difference(
 ) -> dict[str, float]:
     """One row of ``jsd_differences``, of two methods on one suite."""
     sides = [student, other]
-    common = sorted(set(student["seed"]) & set(other["seed"]))
-    trained = [not str(side["method"].iloc[0]).startswith("base") for side in sides]
-    paired = all(trained) and len(common) > 1
-    if paired:
-        sides = [side[side["seed"].isin(common)] for side in sides]
-    seeds = [sorted(set(side["seed"])) for side in sides]
+    how = pairing([str(side["method"].iloc[0]) for side in sides], [side["seed"] for side in sides])
+    sides = [side[side["seed"].isin(seeds)] for side, seeds in zip(sides, how.seeds, strict=True)]
     complete = [  # judged under every seed of both
-        set(counts.index[counts == len(of)])
-        for counts, of in ((s.groupby("task_id")["seed"].nunique(), of) for s, of in zip(sides, seeds, strict=True))
+        set(counts.index[counts == len(seeds)])
+        for counts, seeds in zip((s.groupby("task_id")["seed"].nunique() for s in sides), how.seeds, strict=True)
     ]
     first = student[student["task_id"].isin(set.intersection(*complete))].drop_duplicates("task_id")
     places = {task: i for i, task in enumerate(first["task_id"])}
     names: dict[str, int] = {}
-    counts = []  # of each side: seeds x tasks x tools
-    for side, of in zip(sides, seeds, strict=True):
+    counts = []  # of each side: seeds (one where it is not trained) x tasks x tools
+    for side, seeds, learns in zip(sides, how.seeds, how.trained, strict=True):
         calls = [
-            (of.index(row["seed"]), places[row["task_id"]], names.setdefault(name, len(names)))
+            (seeds.index(row["seed"]) if learns else 0, places[row["task_id"]], names.setdefault(name, len(names)))
             for row in side[side["task_id"].isin(places)].to_dict("records")
             for name in _called(row)
         ]
-        counts.append((calls, (len(of), len(places))))
+        counts.append((calls, (len(seeds) if learns else 1, len(places))))
     teacher = [
         (0, places[r.task_id], names.setdefault(t, len(names))) for r in first.itertuples() for t in r.teacher_tools
     ]
     a, b, t = (_count(calls, (*shape, len(names))) for calls, shape in (*counts, (teacher, (1, len(places)))))
-    fewer = min([len(of) for of, learns in zip(seeds, trained, strict=True) if learns] or [1])
     labels = tool_clusters(first["suite"], first["teacher_tools"], first["task_id"])
     codes, clusters = pd.factorize(pd.Series(labels, dtype=object))
-    result = {"difference": math.nan, "low": math.nan, "high": math.nan, "seeds": fewer, "tasks": len(places)}
+    result = {"difference": math.nan, "low": math.nan, "high": math.nan, "seeds": how.fewer, "tasks": len(places)}
     if not len(places):
         return result
     of_tasks = rng.multinomial(len(clusters), np.full(len(clusters), 1 / len(clusters)), size=draws)[:, codes]
@@ -150,12 +145,12 @@ def _jsd_difference(
         return sum(weights[:, [k]] * (of_tasks @ array[k]) for k in range(len(array)))
 
     of_seeds = [rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=draws) for x in (a, b)]
-    if paired:
+    if how.by_seed:
         of_seeds[1] = of_seeds[0]
     target = of_tasks @ t[0]
     spread = jsd(drawn(a, of_seeds[0]), target) - jsd(drawn(b, of_seeds[1]), target)
     middle = float(jsd(a.sum((0, 1)), t.sum((0, 1))) - jsd(b.sum((0, 1)), t.sum((0, 1))))
-    units = min(fewer, len(clusters)) if fewer > 1 else len(clusters)
+    units = min(how.fewer, len(clusters)) if how.fewer > 1 else len(clusters)
     error = float(np.nanstd(spread)) if np.isfinite(spread).any() else 0.0
     if units > 1 and error > 1e-12:  # a bootstrap of k units has (k - 1) / k of their variance
         freedom = min(units, effective_clusters(labels)) - 1

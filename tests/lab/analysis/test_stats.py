@@ -107,3 +107,10 @@ def test_values_of_one_cluster_are_one_draw() -> None:
     # Deviations from 0.6 add up to 0.2 in a and -0.2 in b: variance 0.08, times 2 clusters, over 5 values squared.
     assert np.isclose(analysis.stats.clustered_variance(values, list("aabba")), 2 * 0.08 / 25)
     assert np.isnan(analysis.stats.clustered_variance(values, ["a"] * 5))
+
+
+def test_which_seeds_are_compared() -> None:
+    assert analysis.stats.pairing(("a", "b"), [[1, 2, 3], [4, 3, 2]]) == ([True, True], [[2, 3], [2, 3]], True, 2)
+    assert analysis.stats.pairing(("a", "b"), [[0, 1, 2], [2, 3]]) == ([True, True], [[0, 1, 2], [2, 3]], False, 2)
+    assert analysis.stats.pairing(("a", "base"), [[0, 1], [0, 1, 2]]) == ([True, False], [[0, 1], [0, 1, 2]], False, 2)
+    assert analysis.stats.pairing(("base", "base data=x"), [[0, 1], [0, 1]]).fewer == 1

@@ -1,4 +1,4 @@
-"""Numbers and links as people read them: percentages, tables of strings, addresses of trajectories."""
+"""Numbers, names and links as people read them: percentages, tables of strings, addresses of trajectories."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -60,82 +60,17 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({name: [write(v, str(name)) for v in table[name]] for name in table}, index=table.index)
 
 
-def ranking(domains: pd.DataFrame) -> str:
-    """Accuracy out of domain in one sentence, the highest first. In: ``comparison.accuracy`` by domain and method."""
-    outside = domains[domains["domain"] == "out of domain"].sort_values("accuracy", ascending=False, kind="stable")
-    parts = ", ".join(f"{row.method} {percent(row.accuracy)}" for row in outside.itertuples())
-    return f"Accuracy out of domain: {parts}." if parts else "No suite out of domain was evaluated."
+def leaders(values: pd.Series, digits: int) -> str:
+    """The names of a series with its highest value, as titles write it: a tie of rounded values has no winner."""
+    written = values.round(digits)
+    return listed([str(name) for name in written.index[written == written.max()]])
 
 
-def verdicts(
-    planned: pd.DataFrame,
-    checks: pd.DataFrame,
-    contrasts: Sequence[Sequence[str]] = (),
-    methods: Iterable[str] = (),
-) -> list[str]:
-    """A sentence for each planned contrast. In: ``comparison.planned`` and the ``treatment.pairs`` it was given.
-
-    ``contrasts`` are all that were planned, ``methods`` those that are here: a contrast that is not in the table is
-    said to be missing, unless all are.
-    """
-    said = []
-    for row in planned.to_dict("records"):
-        method, against = row["method"], row["against"]
-        size = f"{row['seeds']} seed{'s' if row['seeds'] > 1 else ''}, {row['tasks']} tasks"
-        points = f"{100 * row['difference']:+.1f} points [{100 * row['low']:.1f}, {100 * row['high']:.1f}], {size}"
-        verdict, _, extent = str(row["verdict"]).partition(",")
-        if verdict == "same treatment":
-            check = checks[(checks["method"] == method) & (checks["against"] == against)].iloc[0]
-            shares = {"training rollouts": check["identical"], "answers out of domain": check["answers"]}
-            alike = " and ".join(
-                f"{percent(share)} of their {what}" for what, share in shares.items() if share == share
-            )
-            ranked = check["reranked"]
-            rest = "" if ranked != ranked else f"; their rewards rank {percent(ranked)} of the groups differently"
-            said.append(
-                f"{method} and {against} were the same treatment by the planned gates ({check['beyond']}), which "
-                f"allow no verdict: {alike} are identical{rest}."
-            )
-        elif verdict.startswith("no verdict"):
-            said.append(f"{method} against {against}: {verdict} (accuracy out of domain {points}).")
-        elif verdict == "undecided":
-            found = percent(row["detectable"], 1)
-            said.append(
-                f"Whether {method} and {against} differ out of domain is undecided: {points}; a true difference of "
-                f"{found} would have been found in four of five such studies."
-            )
-        elif verdict.startswith("no difference"):
-            said.append(f"{method} and {against}: {verdict} out of domain ({points}).")
-        else:
-            p = f"p {'' if row['p_holm'] < 0.001 else '= '}{p_value(row['p_holm'])} after Holm"
-            extent = f",{extent}" if extent else ""
-            said.append(f"{method} is {verdict} than {against} out of domain{extent} ({points}, {p}).")
-    here, compared = sorted(set(methods)), set(zip(planned["method"], planned["against"], strict=True))
-    there_are = f" (there are {', '.join(here)})" if here else ""
-    if here and not contrasts:
-        return ["No contrast was planned."]
-    if not said and not any(set(contrast) <= set(here) for contrast in contrasts):
-        return [f"None of the planned contrasts has both of its methods among these runs{there_are}."]
-    for method, against in (contrast for contrast in contrasts if tuple(contrast) not in compared):
-        absent = [name for name in (method, against) if name not in here]
-        why = f"there is no method {' and no '.join(absent)}{there_are}" if absent else "they share no task"
-        said.append(f"{method} against {against} was planned and is not compared: {why}.")
-    return said
-
-
-def trained_outside(runs: pd.DataFrame, rows: pd.DataFrame, contrasts: Sequence[Sequence[str]] = ()) -> list[str]:
-    """A sentence for each suite that counts as out of domain though a method compared here was trained on it.
-
-    In: ``load.methods`` and rows of ``add_domain``. Methods of contrasts, or all if none of these is here.
-    """
-    planned = {name for contrast in contrasts for name in contrast} & set(runs["method"]) or set(runs["method"])
-    outside = set(rows.loc[rows["domain"] == "out of domain", "suite"])
-    said = {}
-    for run in runs.itertuples():
-        suite = run.parameters.get("suite")
-        if run.method in planned and run.parameters.get("method", "none") != "none" and suite in outside:
-            said[suite] = f"{run.method} was trained on {suite}, which counts as out of domain here: give in_domain."
-    return list(said.values())
+def listed(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``; of more than three only how many."""
+    if len(names) > 3:
+        return f"{len(names)} of them"
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def link(where: str = "", **filters: Any) -> str:

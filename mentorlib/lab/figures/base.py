@@ -121,19 +121,6 @@ def plotly_text(value: Any) -> str:
     return html.escape(shown, quote=False).replace("$", "&#36;")
 
 
-def leaders(values: pd.Series, digits: int) -> str:
-    """The names of a series with its highest value, as titles write it: a tie of rounded values has no winner."""
-    written = values.round(digits)
-    return listed([str(name) for name in written.index[written == written.max()]])
-
-
-def listed(names: Sequence[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``; of more than three only how many."""
-    if len(names) > 3:
-        return f"{len(names)} of them"
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-
 def panels(
     titles: Sequence[str], columns: int, tall: int, gap: int = 46, shared_y: bool = True
 ) -> tuple[go.Figure, int]:

@@ -4,23 +4,16 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..analysis.comparison import common_suites
+from ..analysis.findings import commonest_failure
 from ..analysis.text import percent
-from .base import OUTCOME_COLOURS, STOP_COLOURS, empty_figure, leaders, stacked_bars
+from .base import OUTCOME_COLOURS, STOP_COLOURS, empty_figure, stacked_bars
 
 
 def outcome_shares(table: pd.DataFrame) -> go.Figure:
     """Outcomes, stacked by suite and method, of ``outcome_shares``."""
     if table.empty:
         return empty_figure("No outcomes: there are no rows", "run notebook 02_train first")
-    common = common_suites(table)
-    where = " on the suites in common" if len(common) < len(table) else ""
-    failed = common[~common["outcome"].isin(["correct", "infrastructure failure"])]
-    counts = failed.groupby("outcome")["n"].sum().sort_values(ascending=False)
-    title = f"Nothing failed: every judged row{where} is correct"
-    if len(counts):
-        share = percent(counts.iloc[0] / counts.sum())
-        title = f"The commonest failure: {leaders(counts, 0)}, {share} of all failures{where}"
-    return stacked_bars(table, "outcome", OUTCOME_COLOURS, title)
+    return stacked_bars(table, "outcome", OUTCOME_COLOURS, commonest_failure(table))
 
 
 def stop_shares(table: pd.DataFrame) -> go.Figure:

@@ -3,13 +3,13 @@
 import textwrap
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from ...rewards.reward import CONTROLS, REWARDS
+from ..analysis.findings import largest_term, sign_flips
 from ..analysis.outcomes import OUTCOMES
-from ..analysis.text import percent
+from ..analysis.text import leaders, percent
 from .base import (
     HEATMAP,
     LINE,
@@ -17,7 +17,6 @@ from .base import (
     TERMS,
     empty_figure,
     label_lines,
-    leaders,
     method_colours,
     panels,
     place,
@@ -95,13 +94,6 @@ def counterfactual(table: pd.DataFrame) -> go.Figure:
     others = table[table["reward"] != table["trained"]]
     if others.empty:
         return empty_figure("No counterfactual advantages: no stored groups", "only GRPO runs keep rollouts.jsonl")
-    worst = others.loc[others["sign_flips"].idxmax()]
-    title = (
-        f"On {worst['method']}'s rollouts, {worst['reward']} flips the sign of {percent(worst['sign_flips'], 1)} of "
-        f"the advantages; {percent(worst['zero_variance'])} of its groups have zero variance"
-    )
-    if (others["sign_flips"].round(3) == round(worst["sign_flips"], 3)).sum() > 1:
-        title = f"Another reward flips the sign of at most {percent(worst['sign_flips'], 1)} of the advantages"
     marks = {
         "sign_flips": ("sign flips", "#D55E00", "x-thin"),
         "zeroed": ("zeroed", "#0072B2", "circle-open"),
@@ -134,7 +126,7 @@ def counterfactual(table: pd.DataFrame) -> go.Figure:
     end_x = float(table[list(marks)].max().max()) or 0.05
     axis = "share of rollouts (grey: of groups)"
     fig.update_xaxes(title_text=axis, tickformat=".0%", range=[-0.03 * end_x, 1.05 * end_x], zeroline=False, nticks=4)
-    return style_figure(fig, title, height + 100, legend=True)
+    return style_figure(fig, sign_flips(table), height + 100, legend=True)
 
 
 def decomposition(parts: pd.DataFrame) -> go.Figure:
@@ -142,14 +134,6 @@ def decomposition(parts: pd.DataFrame) -> go.Figure:
     if parts.empty:
         reason = "only GRPO runs keep rollouts.jsonl, and stored groups may have zero variance"
         return empty_figure("No advantages to decompose", reason)
-    means = parts.groupby(["method", "term"], sort=False).apply(
-        lambda g: float(np.average(g["share"], weights=g["n"])), include_groups=False
-    )
-    several = means[parts.groupby("method")["term"].nunique().reindex(means.index.get_level_values(0)).to_numpy() > 1]
-    title = "One term makes the whole advantage of each of these rewards"
-    if not several.empty:
-        method, term = several[several < 0.9999].idxmax() if (several < 0.9999).any() else several.idxmax()
-        title = f"In {method}, “{term}” makes {percent(several[method, term])} of the advantage"
     names = list(dict.fromkeys(parts["method"]))
     fig, height = panels(names, 3, 150)
     colours = method_colours(parts["term"], TERMS)
@@ -171,7 +155,7 @@ def decomposition(parts: pd.DataFrame) -> go.Figure:
     fig.update_layout(barmode="relative", bargap=0.05)
     fig.update_yaxes(tickformat=".0%")
     fig.update_xaxes(title_text="optimizer step<br>(gaps: all groups have zero variance)")
-    return style_figure(fig, title, height + 110, legend=True)
+    return style_figure(fig, largest_term(parts), height + 110, legend=True)
 
 
 def reward_terms(scored: pd.DataFrame) -> go.Figure:

@@ -3,8 +3,8 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..analysis.text import percent
-from .base import empty_figure, leaders, method_colours, panels, place, plotly_text, style_figure
+from ..analysis.text import leaders, percent
+from .base import empty_figure, method_colours, panels, place, plotly_text, style_figure
 
 FEWEST = 10  # rows behind a point: fewer say nothing of a method
 

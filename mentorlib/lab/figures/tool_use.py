@@ -3,9 +3,9 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..analysis.text import percent
+from ..analysis.text import leaders, percent
 from ..analysis.tool_use import END, NO_CALL, PATHS, START
-from .base import SHARE_HEATMAP, dot_plot, empty_figure, leaders, panels, place, plotly_text, stacked_bars, style_figure
+from .base import SHARE_HEATMAP, dot_plot, empty_figure, panels, place, plotly_text, stacked_bars, style_figure
 
 _BLUES, _ORANGES = ("#004B73", "#0072B2", "#56B4E9", "#BFE3F7"), ("#5E2C00", "#B34A00", "#E69F00", "#F7DFA6")
 _PATH_COLOURS = dict(zip(PATHS, [*_BLUES, *_ORANGES, "#000000"], strict=True))  # blue is right, orange wrong

@@ -57,8 +57,8 @@ def test_the_first_sentence_ranks_methods_out_of_domain() -> None:
     outside = synthetic.evaluated_rows({"a": [True, False] * 2, "b": [True] * 3 + [False]}, suite="longer")
     rows = analysis.comparison.add_domain(pd.concat([inside, outside], ignore_index=True), ["calculator"])
     domains = analysis.comparison.accuracy(rows, by=["domain", "method"])
-    assert analysis.text.ranking(domains) == "Accuracy out of domain: b 75%, a 50%."
-    assert analysis.text.ranking(domains.head(0)) == "No suite out of domain was evaluated."
+    assert analysis.findings.ranking(domains) == "Accuracy out of domain: b 75%, a 50%."
+    assert analysis.findings.ranking(domains.head(0)) == "No suite out of domain was evaluated."
 
 
 def test_changed_rows_are_compared_with_the_same_seed_or_with_the_one_that_base_has() -> None:

@@ -141,7 +141,7 @@ def test_a_failed_gate_is_the_verdict_and_the_family_stays(same: Path) -> None:
     gated = analysis.comparison.planned(rows, EXACT_SPARSE, 0.05, checks)
     assert plain["verdict"] != "same treatment" and gated["verdict"].item() == "same treatment"
     assert gated[["p", "p_holm", "detectable"]].isna().all(axis=None)
-    (said,) = analysis.text.verdicts(gated, checks)
+    (said,) = analysis.findings.verdicts(gated, checks)
     assert said.startswith("grpo-exact and grpo-sparse were the same treatment") and "100% of their training" in said
 
 
@@ -156,9 +156,9 @@ def test_sentences_of_the_other_verdicts() -> None:
         "no verdict: 1 of at least 4 seeds": "a against b: no verdict: 1 of at least 4 seeds (",
     }
     table = pd.DataFrame([row | {"verdict": verdict} for verdict in verdicts])
-    for said, words in zip(analysis.text.verdicts(table, pd.DataFrame()), verdicts.values(), strict=True):
+    for said, words in zip(analysis.findings.verdicts(table, pd.DataFrame()), verdicts.values(), strict=True):
         assert words in said
-    assert "None of the planned contrasts" in analysis.text.verdicts(table.iloc[:0], pd.DataFrame())[0]
+    assert "None of the planned contrasts" in analysis.findings.verdicts(table.iloc[:0], pd.DataFrame())[0]
     shown = analysis.text.readable(table.assign(p=[0.0123, 0.2, math.nan, 0.0, 1.0]))
     assert list(shown["p"]) == ["0.012", "0.200", "–", "<0.001", "1.000"] and shown["seeds"].tolist() == [8] * 5
     counts = pd.DataFrame({"n": [832.0, 42656.0, math.nan, 12.5, 1.0], "k": [9999, 10000, 3, 4, 5]})
@@ -170,22 +170,24 @@ def test_sentences_of_the_other_verdicts() -> None:
 def test_a_contrast_that_is_missing_and_a_suite_trained_on_are_said() -> None:
     row = {"method": "a", "against": "b", "difference": 0.06, "low": 0.02, "high": 0.1, "seeds": 1, "tasks": 400}
     table = pd.DataFrame([row | {"p": math.nan, "p_holm": math.nan, "verdict": "no verdict: 1 of at least 4 seeds"}])
-    said = analysis.text.verdicts(table, pd.DataFrame(), [["a", "b"], ["a", "c"], ["b", "a"]], ["a", "b", "a"])
+    said = analysis.findings.verdicts(table, pd.DataFrame(), [["a", "b"], ["a", "c"], ["b", "a"]], ["a", "b", "a"])
     assert said[1:] == [
         "a against c was planned and is not compared: there is no method c (there are a, b).",
         "b against a was planned and is not compared: they share no task.",
     ]
-    assert analysis.text.verdicts(table.iloc[:0], pd.DataFrame(), [], ["a"]) == ["No contrast was planned."]
+    assert analysis.findings.verdicts(table.iloc[:0], pd.DataFrame(), [], ["a"]) == ["No contrast was planned."]
     runs = pd.DataFrame(
         [["a", {"method": "sft", "suite": "rooms"}], ["b", {"method": "none", "suite": "rooms"}], ["z", {}]],
         columns=["method", "parameters"],
     )
     rows = pd.DataFrame({"suite": ["rooms", "longer"], "domain": "out of domain"})
-    assert analysis.text.trained_outside(runs, rows, [["a", "b"]]) == [
+    assert analysis.findings.trained_outside(runs, rows, [["a", "b"]]) == [
         "a was trained on rooms, which counts as out of domain here: give in_domain."
     ]
     inside = rows.assign(domain=["in domain", "out of domain"])
-    assert not analysis.text.trained_outside(runs, inside) and not analysis.text.trained_outside(runs.iloc[1:], rows)
+    assert not analysis.findings.trained_outside(runs, inside) and not analysis.findings.trained_outside(
+        runs.iloc[1:], rows
+    )
 
 
 PLAN = {

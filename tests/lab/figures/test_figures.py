@@ -126,8 +126,8 @@ def test_titles_compare_what_can_be_compared() -> None:
 
 def test_a_tie_has_no_winner() -> None:
     shares = pd.Series({"a": 0.9061, "b": 0.9058, "c": 0.4})
-    assert figures.base.leaders(shares, 3) == "a and b" and figures.base.leaders(shares, 4) == "a"
-    assert figures.base.listed(["a", "b", "c"]) == "a, b and c" and figures.base.listed(list("abcd")) == "4 of them"
+    assert analysis.text.leaders(shares, 3) == "a and b" and analysis.text.leaders(shares, 4) == "a"
+    assert analysis.text.listed(["a", "b", "c"]) == "a, b and c" and analysis.text.listed(list("abcd")) == "4 of them"
     curve = {"step": [0, 1], "rollouts": [8, 16], "reward": 0.5, "zero_variance": 0.1, "runs": 5}
     curves = [
         pd.DataFrame(

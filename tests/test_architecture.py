@@ -66,6 +66,10 @@ def test_rewards_and_the_sandbox_need_neither_torch_nor_trl(package):
     assert all(not {n.split(".")[0] for n in imports(m)} & {"transformers"} for m in modules if package == "rewards")
 
 
+def test_the_judge_s_libraries_are_loaded_in_its_own_process_alone():
+    assert not [module for module in FILES if "mentorlib.rewards.judge_process" in imports(module)]
+
+
 def test_tests_mirror_the_packages():
     tests = Path(__file__).parent
     for file in tests.rglob("test_*.py"):

@@ -301,7 +301,7 @@ def test_half_a_message_does_not_outlast_the_limit(monkeypatch: pytest.MonkeyPat
         "end.sendall(b'{\"correct\": ')\n"
         "time.sleep(60)\n"
     )
-    monkeypatch.setattr(grader, "__file__", str(tmp_path / "half.py"))
+    monkeypatch.setattr(grader, "_PROGRAM", tmp_path / "half.py")
     monkeypatch.setattr(grader, "helper", grader.Helper())
     started = time.monotonic()
     monkeypatch.setattr(answers, "TIME_LIMIT", 0.5)

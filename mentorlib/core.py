@@ -25,8 +25,9 @@ Group            the rollouts of one task in one GRPO step; with equal rewards i
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Literal
 
 Message = dict[str, Any]
@@ -56,6 +57,12 @@ class InputError(ValueError):
 
     def _render_traceback_(self) -> list[str]:  # IPython's hook
         return [f"{type(self).__name__}: {self}"]
+
+
+def did_you_mean(name: Any, known: Iterable[str]) -> str:
+    """``did you mean NAME? `` with the nearest of the known names, for a message about one that is not; or ``""``."""
+    near = get_close_matches(str(name), list(known), 1)
+    return f"did you mean {near[0]}? " if near else ""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Reference data sets: parquet in a run, with a card. A row is a task, its toolbox and the teacher's trajectory."""
 
 import ast
-import difflib
 import json
 import re
 from collections import Counter
@@ -13,7 +12,7 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from ..core import Call, InputError, Metric, Reference
+from ..core import Call, InputError, Metric, Reference, did_you_mean
 from ..runs.files import Row, read_parquet, whole_file
 from ..runs.run import Run
 from ..sandbox.toolbox import Toolbox
@@ -160,8 +159,7 @@ def load_tasks(
     parts = sorted({f"{row['suite']}/{row['split']}" for row in rows})
     chosen = [(i, row) for i, row in enumerate(rows) if suite in (None, row["suite"]) and split in (None, row["split"])]
     if not chosen:
-        near = difflib.get_close_matches(f"{suite}/{split}", parts, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        hint = did_you_mean(f"{suite}/{split}", parts)
         raise InputError(
             f"{path}: no rows of suite {suite!r}, split {split!r}: {hint}it holds {', '.join(parts) or 'nothing'}"
         )

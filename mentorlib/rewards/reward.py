@@ -11,11 +11,10 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from typing import Any, Literal
 
-from ..core import InputError, Metric, Reference, Trajectory
+from ..core import InputError, Metric, Reference, Trajectory, did_you_mean
 from ..runs.functions import load_function
 from .corrected import imitation_terms, noise_terms, outcome_terms, progress_terms
 from .function import FORM, function_terms
@@ -188,9 +187,7 @@ def get_reward(reward: str | Reward, version: str = "corrected") -> Reward:
         function = load_function(reward, kind="reward", form=FORM, arguments=3)
         terms = partial(function_terms, function=function, place=reward)
         return Reward(reward, {reward.rpartition(":")[2]: 1.0}, terms, math.nan)
-    near = get_close_matches(reward, known, 1)
-    meant = f"did you mean {near[0]}? " if near else ""
     raise InputError(
-        f"unknown reward {reward!r}: {meant}there is no {version} one; choose {', '.join(known)}"
+        f"unknown reward {reward!r}: {did_you_mean(reward, known)}there is no {version} one; choose {', '.join(known)}"
         + ("" if version == "official" else " or FILE.py:FUNCTION")
     )

@@ -8,13 +8,12 @@ import hashlib
 import inspect
 import sys
 import traceback
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..core import InputError
+from ..core import InputError, did_you_mean
 
 
 def function_file(text: str) -> str:
@@ -48,8 +47,7 @@ def load_function(place: str, *, kind: str, form: str, arguments: int) -> Any:
         raise InputError(f"{kind}={place}: {file} does not load: {describe_error(error, file)}") from None
     if name not in vars(module):
         functions = [key for key, value in vars(module).items() if inspect.isfunction(value)]
-        near = get_close_matches(name, functions, 1)
-        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(functions) or 'no function'}"
+        hint = did_you_mean(name, functions).strip() or f"it has {', '.join(functions) or 'no function'}"
         raise InputError(f"{kind}={place}: {file} has no function {name!r}; {hint}")
     function: Any = getattr(module, name)
     try:

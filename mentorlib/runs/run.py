@@ -14,12 +14,11 @@ import platform
 import shutil
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..core import InputError
+from ..core import InputError, did_you_mean
 from .files import Row, append_rows, dumps_json, file_hash, json_lines, jsonable, read_json, read_rows, write_text
 from .functions import function_file
 from .parameters import Planned
@@ -101,8 +100,7 @@ class Run:
         path = Path(name) if (Path(name) / "run.json").exists() else Path(root) / name
         if not (path / "run.json").exists():
             known = sorted(p.parent.name for p in Path(root).glob("*/run.json"))
-            near = get_close_matches(str(name), known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
+            hint = did_you_mean(name, known).strip() or f"there are: {', '.join(known) or 'none'}"
             raise InputError(f"no run {str(name)!r} under {root}/; {hint}")
         run = cls.__new__(cls)
         run.name, run.path, run.info = path.resolve().name, path, _read_info(path / "run.json")

@@ -5,12 +5,11 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...core import InputError
+from ...core import InputError, did_you_mean
 from ...task import Pair
 from ..check_references import RejectedRow
 from . import bfcl, gsm8k, math500, mentor, multihop, own, word_problems
@@ -38,8 +37,7 @@ def split_source(source: str) -> tuple[str, str]:
     """The name and the path in ``name:path``; InputError for an unknown name, or none but gsm8k's path."""
     name, _, path = source.partition(":")
     if name not in SOURCES:
-        near = get_close_matches(name, SOURCES, 1)
-        meant = f"did you mean {near[0]}? " if near else ""
+        meant = did_you_mean(name, SOURCES)
         raise InputError(f"source {source!r}: {meant}write name:path, with one of {', '.join(SOURCES)}")
     if not path and name != "gsm8k":
         raise InputError(f"source {source!r}: add its path: {name}:PATH")

@@ -5,17 +5,16 @@ Each module of this folder is one suite or several variants of one: it has a dic
 ``FILE.py:FUNCTION``. docs/benchmark.md lists the suites.
 """
 
-import difflib
 import importlib
 import inspect
 import pkgutil
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from ...core import Execution, InputError
+from ...core import Execution, InputError, did_you_mean
 from ...runs.functions import describe_error, function_file, load_function
 from ...task import Pair, Task
 from ..problem import SPLITS, Problem, reference_from_calls
@@ -48,7 +47,7 @@ def suite_function(suite: str) -> Callable[..., Problem]:
         return draw
     if suite not in SUITES:
         choice = f"{', '.join(SUITES)} or FILE.py:FUNCTION"
-        raise InputError(f"unknown suite {suite!r}: {_nearest(suite, SUITES)}choose one of {choice}")
+        raise InputError(f"unknown suite {suite!r}: {did_you_mean(suite, SUITES)}choose one of {choice}")
     return SUITES[suite]
 
 
@@ -69,7 +68,7 @@ def check_suite(suite: str, options: Mapping[str, Any] | None = None) -> None:
     for name, value in (options or {}).items():
         if name not in known:
             has = ", ".join(known) or "none"
-            raise InputError(f"suite {suite!r} has no option {name!r}: {_nearest(name, known)}it has {has}")
+            raise InputError(f"suite {suite!r} has no option {name!r}: {did_you_mean(name, known)}it has {has}")
         try:
             fitting = TypeAdapter(types.get(name, Any)).validate_python(value)
         except ValidationError as error:
@@ -77,11 +76,6 @@ def check_suite(suite: str, options: Mapping[str, Any] | None = None) -> None:
             raise InputError(f"suite {suite!r}, option {name}={value!r}: {reason}") from None
         if isinstance(fitting, tuple) and not 1 <= fitting[0] <= fitting[-1]:
             raise InputError(f"suite {suite!r}, option {name}={value!r}: give the fewest and the most, from 1 up")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f"did you mean {near[0]}? " if near else ""
 
 
 def generate(suite: str, n: int, seed: int = 0, split: str = "train", **options: Any) -> list[Pair]:

@@ -11,14 +11,16 @@ from mentorlib.data.suites import SUITES, generate
 from mentorlib.data.suites.calculator import CALCULATOR, WORDING
 from mentorlib.data.suites.retrieval import RETRIEVAL, TOWNS
 from mentorlib.data.suites.unseen import UNSEEN
+from mentorlib.lab import analysis
 from mentorlib.rollout.chat import encode_chat
 from mentorlib.rollout.engine import TorchEngine
 from mentorlib.rollout.evaluation import evaluate
 from mentorlib.rollout.model import load_model
-from mentorlib.students.build import encode_example
+from mentorlib.runs.run import Run
+from mentorlib.students.build import CHAT, encode_example
 from mentorlib.students.corpus import pretraining_examples
 from mentorlib.students.corpus.word_problems import MORE_WORDING, draw_word_problem, solve
-from mentorlib.students.gates import measure_gates
+from mentorlib.students.gates import measure_choices
 from mentorlib.task import chat_prompt
 
 
@@ -100,20 +102,20 @@ def test_accuracy_on_each_rung_can_rise_and_fall(nano, sandbox, suite):
     assert 0.08 <= sum(r["correct"] for r in rows) / len(rows) <= 0.78
 
 
-def test_gates_leave_out_what_could_not_be_judged_and_compare_tools_with_a_teacher_s_alone():
+def test_choices_leave_out_what_could_not_be_judged():
     call = {"name": "add", "arguments": {}}
-    row = {"task_id": "a", "calls": [call], "teacher_calls": [call], "correct": True, "tokens": [], "logprobs": []}
-    gates = measure_gates(
-        [row, row | {"correct": None}, row | {"task_id": "b", "correct": False, "teacher_calls": None}]
-    )
-    assert (gates["accuracy"], gates["all_right"], gates["all_wrong"], gates["match_right"]) == (0.5, 0.5, 0.5, 1.0)
-    assert gates["match_wrong"] != gates["match_wrong"]  # nobody's tools to compare with
+    row = {"calls": [call], "correct": True, "tokens": ["add", CHAT[2]], "logprobs": [-0.5, -0.25]}
+    choices = measure_choices([row, row | {"calls": [], "correct": None, "logprobs": [-9.0, -9.0]}])
+    assert choices == {"no_calls": 0, "entropy": 0.375, "choice_entropy": 0.5}
 
 
-def test_rewards_can_differ_on_its_rollouts(nano, sandbox):
+def test_rewards_can_differ_on_its_rollouts(nano, sandbox, tmp_path):
     """The goals are 0.4 of groups all wrong, matches of 0.3 where wrong and 0.75 where right, accuracy 0.1 to 0.4."""
-    pairs = generate("calculator", 40, calls=(2, 4))
-    gates = measure_gates(evaluate(TorchEngine(*nano), pairs, sandbox, samples=8, temperature=1.0))
-    assert gates["all_wrong"] >= 0.3 and 0.07 <= gates["accuracy"] <= 0.45
-    assert gates["match_wrong"] >= 0.25 and gates["match_right"] <= 0.8
-    assert gates["choice_entropy"] > 0.12
+    pairs, run = generate("calculator", 40, calls=(2, 4)), Run("nano", tmp_path, method="none")
+    groups = evaluate(TorchEngine(*nano), pairs, sandbox, run=run, name="groups", samples=8, temperature=1.0)
+    rows = analysis.load.evaluations(root=tmp_path)
+    rows = rows.assign(step=0, group=rows["task_id"])
+    arm = analysis.treatment.arms(rows, analysis.load.metrics(root=tmp_path)).iloc[0]
+    assert arm["all_wrong"] >= 0.3 and 0.07 <= arm["right"] <= 0.45
+    assert arm["match_wrong"] >= 0.25 and arm["match_right"] <= 0.8
+    assert measure_choices(groups)["choice_entropy"] > 0.12

@@ -270,7 +270,7 @@ def raw_calls(text: str) -> list[str]:
 
 
 def thought_spans(text: str) -> list[tuple[int, int]]:
-    """Where a turn thinks, tags included: from ``<think>`` to the next ``</think>``, or to the end if there is none.
+    """The spans of a turn's thoughts, tags included: from ``<think>`` to the next ``</think>``, or to the end.
 
     Where ``</think>`` comes first, the thought was opened in the prompt, by the chat template: it begins with the turn.
     Tags in the arguments of a well-formed call are text.
@@ -298,7 +298,7 @@ def thought_spans(text: str) -> list[tuple[int, int]]:
 
 
 def split_thoughts(text: str) -> tuple[str, str]:
-    """What a turn says, without its thoughts, and what it thinks, without the tags (see thought_spans)."""
+    """Split a turn into its text without thoughts, and its thoughts without tags (see thought_spans)."""
     said, thoughts, at = [], [], 0
     for start, end in thought_spans(text):
         said.append(text[at:start])

@@ -32,7 +32,7 @@ class Problem:
     def metric(self) -> Metric:
         """What answers are compared as, by the type of this one: numbers, texts to the letter, or what it looks like.
 
-        To leave "plum jar" as it stands is not to write it in capitals, backwards or twice.
+        Text answers compare case-sensitively, since tasks ask for upper-casing, reversing or repeating.
         """
         if isinstance(self.answer, str):
             return "text"

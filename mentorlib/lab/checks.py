@@ -1,4 +1,4 @@
-"""What notebook 05 refuses before a study trains anything, or loads any rows."""
+"""Check notebook 05's parameters before a study trains anything or rows are loaded."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches

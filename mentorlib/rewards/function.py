@@ -53,7 +53,7 @@ def function_terms(
         shown = " ".join(repr(value).split())
     except (Exception, SystemExit) as error:
         said = describe_error(error, function_file(place))
-        raise InputError(f"reward={place} failed{task}: {said}: mend the function, then run it again") from None
+        raise InputError(f"reward={place} failed{task}: {said}: fix the function, then run it again") from None
     try:
         number = float(value) if isinstance(value, Real) else math.nan
     except Exception:  # of a very large integer, or a type of the user's

@@ -76,7 +76,7 @@ class Reward:
         return [Score.weigh(weights, Terms(score.terms, score.reason, score.judged)) for score in scores]
 
     def missing(self, reference: Reference) -> str:
-        """What a reference has instead of what this reward needs, as in "no teacher"; "" if it has all that."""
+        """Why a reference is not enough for this reward, such as "no teacher"; "" if it is enough."""
         if not self.needs or (reference.messages and not reference.calls):  # the teacher used no tool
             return ""
         if not reference.calls:

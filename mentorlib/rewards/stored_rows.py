@@ -161,7 +161,7 @@ def stored_trajectory(row: Mapping[str, Any]) -> Trajectory:
 
 
 def _ended(row: Mapping[str, Any]) -> bool | None:
-    """Whether a row's response ended by itself, by the keys that say so or by its end token; None if nothing does."""
+    """Whether a row's response ended by itself, by its keys or its end token; None if neither tells."""
     for key in ("stop", "finish_reason"):
         if row.get(key) in ("length", "max_tokens"):
             return False

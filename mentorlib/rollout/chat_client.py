@@ -48,7 +48,7 @@ class ContextFull(Exception):
 
 
 class ServerGone(Exception):
-    """A server that was reached before answers no request any more; the text is its last error."""
+    """A server that answered before has stopped answering; the text is its last error."""
 
 
 class ChatClient:

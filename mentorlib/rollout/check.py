@@ -32,7 +32,7 @@ _checked: WeakSet[PreTrainedModel] = WeakSet()
 
 
 def check_model(model: PreTrainedModel, name: str = "") -> None:
-    """Check once a model (seconds for billions of parameters on a CPU) that packed and cached logits are its own.
+    """Check a model once: packed and cached logits equal its own (seconds for billions of parameters on a CPU).
 
     Args:
         model: with its weights.
@@ -49,7 +49,7 @@ def check_model(model: PreTrainedModel, name: str = "") -> None:
     model.eval()
     try:
         with torch.no_grad():
-            reason = _unlike_itself(model)
+            reason = _packing_error(model)
     except torch.OutOfMemoryError:
         raise
     except Exception as e:  # whatever a model's code does with arguments that it does not know
@@ -63,7 +63,7 @@ def check_model(model: PreTrainedModel, name: str = "") -> None:
 
 
 def context_length(model: PreTrainedModel) -> int:
-    """Most tokens of prompt and completion: the model's positions, and no more than its rotary embedding leaves alone.
+    """Maximum of prompt and completion tokens: the model's positions, or where its rotary embedding starts to rescale.
 
     Some kinds of it (dynamic, longrope) change every position's embedding once a sequence is longer than in
     pretraining, also those of keys that are already in the cache.
@@ -79,7 +79,7 @@ def context_length(model: PreTrainedModel) -> int:
     return context
 
 
-def _unlike_itself(model: PreTrainedModel) -> str:
+def _packing_error(model: PreTrainedModel) -> str:
     """Why packed sequences do not compute this model; "" if they do."""
     if not getattr(model, "_supports_attention_backend", False):
         return "its attention cannot be replaced"
@@ -105,7 +105,7 @@ def _unlike_itself(model: PreTrainedModel) -> str:
 
 
 def _unread_attention(model: PreTrainedModel, ids: list[int]) -> str:
-    """What packed attention leaves out of this model's, seen in a plain pass; "" if nothing."""
+    """What packed attention ignores of this model's attention, found in a plain pass; "" if nothing."""
     limit = min(context_length(model), 1 << 17)
     made: dict[int | None, list[Tensor]] = {}  # by window, the masks that transformers built
     passed: dict[int, int | None] = {}  # each layer's window

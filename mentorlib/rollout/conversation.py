@@ -76,7 +76,7 @@ class Conversation:
 
         Args:
             response: the text after the prompt.
-            tokens: token ids and what belongs to them (see Trajectory).
+            tokens: prompt_ids, token_ids, mask, logprobs, tokens.
         """
         return Trajectory(
             self.task.id, self.messages, response, self.stop or "infrastructure", failure=self.failure, **tokens

@@ -21,7 +21,7 @@ def keep_rows(x: Tensor, kept: Tensor) -> Tensor:
 
 
 def _additive_mask(hidden: Tensor) -> Tensor:
-    """A large negative number where hidden, to be added to scores; finite, since a query may see none of some keys."""
+    """An additive mask: a large negative number where hidden; finite, since all keys may be hidden from a query."""
     return torch.zeros(hidden.shape, device=hidden.device).masked_fill(hidden, -1e30)
 
 

@@ -145,10 +145,10 @@ class Endpoint:
         if gone:
             left = sum(served.conversation.stop is None for served in conversations)
             slow = f"give it a longer timeout= than {self.client.timeout:g} seconds, or a lower concurrency="
-            mends = {"timeout": slow, "connection": "start it"}
+            remedies = {"timeout": slow, "connection": "start it"}
             raise InputError(
                 f"{self.url} stopped answering ({gone}) with {left} of {len(tasks)} conversations open; its "
-                f"replies are kept: {mends.get(gone, 'mend what it says')}, then run the same again"
+                f"replies are kept: {remedies.get(gone, 'fix what it says')}, then run the same again"
             )
         return [served.trajectory() for served in conversations]
 

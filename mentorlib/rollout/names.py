@@ -1,4 +1,4 @@
-"""What a model may be called, checked before one is loaded or asked. It imports neither torch nor transformers."""
+"""Validate a model name or server URL before loading. This file imports neither torch nor transformers."""
 
 import importlib.util
 import re

@@ -97,7 +97,7 @@ _claimed: dict[str, IO[str]] = {}  # the runs that this process writes, by path
 
 
 def claim_run(folder: Path) -> None:
-    """Make this process the one that writes a run's folder, until `release_run` or its end; again is fine.
+    """Make this process the one that writes a run's folder, until `release_run` or its end. Idempotent.
 
     The processes that a training launches, and Run.open, take no claim: they belong to the process that has it.
 

@@ -1,4 +1,4 @@
-"""What is said on a terminal: progress as one line at a time, and texts that others wrote."""
+"""Terminal output: progress, one line at a time, and text from others made safe to print."""
 
 import math
 import shutil
@@ -32,21 +32,16 @@ def visible(text: str) -> str:
 
 @dataclass
 class Sampling:
-    """How far sampling is. Engines count in plain numbers; a thread reads them when a line is due (see Ticker).
+    """How far sampling is. Engines count in plain numbers; a thread reads them when a line is due (see Ticker)."""
 
-    rows, done: to be sampled and at their end, in all batches; before: done when the batch at hand began; batch, going:
-    rows of the batch, and those not at their end; tokens: sampled so far; length, limit: of the batch, the tokens that
-    its longest row has, and the most that a row may have.
-    """
-
-    rows: int
-    done: int = 0
-    before: int = 0
-    batch: int = 0
-    going: int = 0
-    tokens: int = 0
-    length: int = 0
-    limit: int = 0
+    rows: int  # to sample, in all batches
+    done: int = 0  # of them finished
+    before: int = 0  # finished when the current batch began
+    batch: int = 0  # rows of the current batch
+    going: int = 0  # of them not finished
+    tokens: int = 0  # sampled so far
+    length: int = 0  # tokens of the longest row of the batch
+    limit: int = 0  # the most tokens that a row may have
     started: float = field(default_factory=time.monotonic)
     batch_started: float = 0.0
     prompts_done: float = 0.0  # when the batch had its first tokens

@@ -1,4 +1,4 @@
-"""Evaluation along training: what the student does on held-out tasks after every so many steps."""
+"""Evaluate the student on held-out tasks every few steps of training."""
 
 from typing import Any
 

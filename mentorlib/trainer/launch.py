@@ -101,7 +101,7 @@ def train(
 
 
 def _is_trained(run: Run) -> bool:
-    """Whether an attempt that did not end had trained by these parameters; what training by others left is removed."""
+    """Whether an unfinished attempt trained with these parameters; files of training with others are removed."""
     functions: dict[str, Callable[..., Any]] = {"grpo": train_grpo, "sft": train_sft, "gkd": train_sft}
     method = run.params.get("method", "none")
     names = {
@@ -220,7 +220,7 @@ def _launch(run: Run, progress: ProgressCallback | None) -> PreTrainedModel:
 
 
 def main(folder: str) -> None:
-    """What one launched process does: train as the run says, and save the model into the run's folder."""
+    """Entry point of a launched process: train by the run's parameters, and save the model into its folder."""
     disable_progress_bar()  # this process's output is shown in the notebook
     if torch.cuda.is_available():  # before a model is loaded: each process has its own GPU
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

@@ -1,4 +1,4 @@
-"""What a model must show before it is trained or evaluated, on one page: ``python -m mentorlib check MODEL``."""
+"""Checks of a model before training or evaluation, on one page: ``python -m mentorlib check MODEL``."""
 
 import statistics
 import time

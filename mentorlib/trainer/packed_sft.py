@@ -51,7 +51,7 @@ def packed_batch(rows: list[Row]) -> dict[str, Any]:
 
 
 def prompt(row: Row) -> list[int]:
-    """What may be shared of a row: everything before the token that predicts its first label."""
+    """The part of a row that may be shared: all before the token that predicts its first label."""
     first = next((i for i, label in enumerate(row["labels"]) if label != -100), len(row["labels"]))
     return row["input_ids"][: max(first - 1, 0)]
 

@@ -36,8 +36,9 @@ warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprec
 def task_order(tasks: int, a_step: int, steps: int, seed: int) -> list[list[int]]:
     """Which of ``tasks`` each step of a whole training takes: ``steps`` lists of ``a_step`` indices.
 
-    Each task comes once, in random order, before any comes again; a step's are different ones if there are enough. The
-    order follows from the arguments alone, so that a resumed training goes on with it and every method has the same.
+    Each task comes once, in random order, before any comes again. No task repeats within a step unless there are fewer
+    tasks than slots. The order follows from the arguments alone, so that a resumed training goes on with it and every
+    method has the same.
     """
     generator = torch.Generator().manual_seed(seed)
     order: list[int] = []
@@ -49,13 +50,13 @@ def task_order(tasks: int, a_step: int, steps: int, seed: int) -> list[list[int]
 
 
 def check_checkpointing(model: PreTrainedModel, gradient_checkpointing: bool) -> None:
-    """Raises InputError where gradient checkpointing is asked for and the model's layers do not have it."""
+    """Raise InputError if gradient checkpointing is on and the model does not support it."""
     if gradient_checkpointing and not model.supports_gradient_checkpointing:
         raise InputError(f"gradient_checkpointing: {type(model).__name__} does not support it; leave it out")
 
 
 def check_thoughts(tokenizer: PreTrainedTokenizerBase, pairs: list[Pair]) -> None:
-    """Raises InputError where references without thoughts would teach a student that thinks to write empty ones."""
+    """Raise InputError if references without thoughts would teach a thinking student to write empty ones."""
     if adds_empty_thought(tokenizer) and not any("reasoning_content" in m for _, r in pairs for m in r.messages):
         raise InputError(
             "the references hold no thoughts, but the student's chat template lets it think: they would teach empty "
@@ -67,7 +68,7 @@ def check_thoughts(tokenizer: PreTrainedTokenizerBase, pairs: list[Pair]) -> Non
 def trl_settings(
     run: Run, steps: int, learning_rate: float, seed: int, report_to: str, gradient_checkpointing: bool, bf16: bool
 ) -> dict[str, Any]:
-    """Settings of every TRL trainer; on a GPU, or with ``bf16``, float32 weights are computed with in bfloat16.
+    """Settings of every TRL trainer: float32 weights; computation in bfloat16 on a GPU or with ``bf16``.
 
     One schedule for all methods: the learning rate is constant from the first step to the last, so that its mean over
     the steps is ``learning_rate`` and methods of equal steps and rates are equal in both (verl's default, too).

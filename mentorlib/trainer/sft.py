@@ -148,7 +148,7 @@ def train_sft(
 
 
 def _fitting(run: Run, pairs: list[Pair], lengths: list[int], max_length: int, model: PreTrainedModel) -> list[int]:
-    """Indices of the references that fit; the others are named and counted in the run, and told in a line."""
+    """Indices of the references that fit; the others are listed and counted in the run, and reported in one line."""
     context = context_length(model)
     most = min(max_length, context)
     limit = f"max_length={max_length}" if max_length <= context else f"the student's context of {context:,}"

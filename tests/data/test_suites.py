@@ -399,7 +399,7 @@ def test_a_suite_in_a_file_takes_options_and_is_read_again_when_it_changes(tmp_p
         ("def f(", r"does not load: SyntaxError"),
         ("def g(rng): 1", r"has no function 'f'; did you mean g\?|it has g"),
         ("def f(): 1", r"f takes other arguments: write it as def f\(rng, ...\), returning a Problem"),
-        ("def f(rng):\n    1 / 0", r"suite=mine.py:f failed: ZeroDivisionError: division by zero \(line 2\): mend it"),
+        ("def f(rng):\n    1 / 0", r"suite=mine.py:f failed: ZeroDivisionError: division by zero \(line 2\): fix it"),
         ("def f(rng): return 'x'", r"suite=mine.py:f returned 'x', which is no Problem: write it as def f"),
         (
             "from mentorlib.data.problem import Problem\ndef f(rng): return Problem('?', [], 1, None, {1, 2})",

@@ -70,7 +70,7 @@ def test_numbers_up_to_a_million_are_rewards(body, value):
         ("pass", "returned None on task t-1"),
         ("return '1'", "returned '1' on task t-1"),
         ("return {'a': 1}", "returned {'a': 1}"),
-        ("return 1 / 0", r"failed on task t-1: ZeroDivisionError: division by zero \(line 2\): mend the function"),
+        ("return 1 / 0", r"failed on task t-1: ZeroDivisionError: division by zero \(line 2\): fix the function"),
         ("return terms['right']", "KeyError: 'right'"),
         ("raise ValueError('two\\n    lines')", "ValueError: two lines"),
         ("raise SystemExit", "failed on task t-1: SystemExit"),

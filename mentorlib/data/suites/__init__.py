@@ -52,7 +52,7 @@ def suite_function(suite: str) -> Callable[..., Problem]:
 
 
 def suite_name(suite: str) -> str:
-    """What the tasks of a suite are called by: its name, or that of its function."""
+    """The suite's name in its tasks: as given, or its function's."""
     return suite.rpartition(":")[2] if function_file(suite) else suite
 
 
@@ -121,7 +121,7 @@ def generate(suite: str, n: int, seed: int = 0, split: str = "train", **options:
 def _draw(
     draw: Callable[..., Problem], place: str, rng: random.Random, options: Mapping[str, Any]
 ) -> tuple[Problem, str]:
-    """A problem and its split; what goes wrong in a function of the user's is one line."""
+    """A problem and its split; an error in a user's function becomes one line."""
     try:
         problem = draw(rng, **options)
         if isinstance(problem, Problem):
@@ -133,7 +133,7 @@ def _draw(
             raise InputError(
                 f"suite {place!r} draws no task with {dict(options)}: {describe_error(error, '')}; give other options"
             ) from None
-        raise InputError(f"suite={place} failed: {describe_error(error, file)}: mend it, then run it again") from None
+        raise InputError(f"suite={place} failed: {describe_error(error, file)}: fix it, then run it again") from None
     shown = " ".join(repr(problem).split())
     raise InputError(
         f"suite={place} returned {shown:.60}, which is no Problem: {_FORM.format(name=place.rpartition(':')[2])}"

@@ -45,7 +45,7 @@ def comparable(rows: pd.DataFrame) -> pd.DataFrame:
 def common_suites(table: pd.DataFrame) -> pd.DataFrame:
     """The part of a table (with suite and method) in which every method has the same suites.
 
-    Kept are the methods that have the commonest suite, and the suites that all of these methods have.
+    Keep the methods evaluated on the most widely evaluated suite, and the suites they all share.
     """
     if table.empty:
         return table

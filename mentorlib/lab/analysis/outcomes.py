@@ -60,7 +60,7 @@ def classify_outcome(row: Mapping[str, Any]) -> str:
 
 
 def has_teacher(row: Mapping[str, Any]) -> bool:
-    """Whether a teacher did the row's task; one that used no tool did."""
+    """Whether a teacher did the row's task, with or without tools."""
     return row.get("teacher_calls", []) is not None or bool(row["teacher_tools"])
 
 

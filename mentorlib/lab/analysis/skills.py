@@ -1,4 +1,4 @@
-"""What a student can do beside being right once: pass@k, longer chains, mending a failed call, leaving tools alone."""
+"""pass@k, longer chains, recovering from a failed call, and answering without tools."""
 
 from typing import Any
 

@@ -38,9 +38,9 @@ def two_way_clustered(
 
     Tasks and runs are crossed, so their variances add up, minus the residual that both contain, and never below either
     alone (Cameron, Gelbach and Miller 2011, J. Bus. Econ. Stat. 29(2)). Student's t has ``seeds`` - 1 degrees of
-    freedom, or ``effective_clusters`` - 1 if these are fewer: the variance of the fewer is the least known part. Where
-    all tasks agree, or there is only one, the variance says nothing: the interval is then the Clopper-Pearson bound of
-    0 in n, and p that of a sign test.
+    freedom, or ``effective_clusters`` - 1 if these are fewer: the smaller sample limits the degrees of freedom. With
+    zero variance (all tasks agree) or a single task, the interval is the Clopper-Pearson bound of 0 in n, and p that of
+    a sign test.
     ``tests/lab/analysis/test_coverage.py`` simulates coverage and type I error.
 
     Args:

@@ -61,7 +61,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def leaders(values: pd.Series, digits: int) -> str:
-    """The names of a series with its highest value, as titles write it: a tie of rounded values has no winner."""
+    """The names with the highest value of a series after rounding; all of them in a tie."""
     written = values.round(digits)
     return listed([str(name) for name in written.index[written == written.max()]])
 

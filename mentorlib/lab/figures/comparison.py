@@ -26,7 +26,7 @@ def accuracy(table: pd.DataFrame, by: str = "suite") -> go.Figure:
 
 
 def _leader(table: pd.DataFrame, by: str) -> str:
-    """Which method leads: its interval lies above all others'. Ties and near misses lead nowhere."""
+    """Which method leads: its interval lies above all others'. Overlapping intervals: no leader."""
     methods = list(table["method"].unique())
     seeds = table.loc[~table["method"].str.startswith("base"), "runs"].min()
     if len(methods) > 1 and seeds < SEEDS:

@@ -1,4 +1,4 @@
-"""Reports that lie in one folder: what they share is there once, and each leads to the others."""
+"""Reports in one folder: scripts and styles are stored once, and the pages link to each other."""
 
 import hashlib
 import html

@@ -28,7 +28,7 @@ def notebook_title(node: nbformat.NotebookNode) -> str:
 
 
 def report_title(facts: Mapping[str, Any]) -> str:
-    """What an execution was, from ``metadata.mentorlib``: its run, and method, reward and suite or the runs it read."""
+    """Facts of an execution from ``metadata.mentorlib``: its run, and method, reward and suite or the runs it read."""
     given = facts.get("parameters", {})
     run = str(given.get("run") or Path(str(facts.get("notebook", "report"))).stem)
     method, runs = given.get("method"), given.get("runs")
@@ -46,7 +46,7 @@ def to_html(node: nbformat.NotebookNode) -> str:
     """One HTML page of an executed notebook: code folded, figures live, nothing loaded from elsewhere.
 
     nbconvert's lab template with plotly inlined once, if there is a figure. Widget outputs are left out: they need a
-    kernel; one with a static form (see ``widgets.Live``) has that. ``node.metadata.mentorlib`` (see
+    kernel; one with a static form (see ``widgets.WithStatic``) has that. ``node.metadata.mentorlib`` (see
     ``run_notebook``) gives the facts at the top.
     """
     from nbconvert import HTMLExporter

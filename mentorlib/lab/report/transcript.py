@@ -90,7 +90,7 @@ def transcript_text(row: Mapping[str, Any]) -> str:
 
 
 def headline(row: Mapping[str, Any]) -> str:
-    """What a reader looks for first, as plain text: "sample 2 · base · wrong tool · wrong"; nothing of sample 0."""
+    """The headline of a row as plain text: "sample 2 · base · wrong tool · wrong"; sample 0 is left out."""
     facts = _facts(row)
     sample = f"sample {row['sample']:g}" if _is_number(row.get("sample")) and row["sample"] else ""
     method = row["method"] if isinstance(row.get("method"), str) else ""
@@ -166,7 +166,7 @@ def _raw(row: Mapping[str, Any], parts: Sequence[Part]) -> str:
 
 
 def escape(text: str) -> str:
-    """Model output as HTML that only shows it."""
+    """Escape model output for HTML; control characters are spelled out."""
     return html.escape(visible(text))
 
 

@@ -57,7 +57,10 @@ _ONE_HEAD = """function (data) {
 
 
 def follow_theme() -> None:
-    """Figures follow a dark theme: enough where no table is sorted, and a report a megabyte smaller."""
+    """Use instead of init_notebook when no sortable table is shown; saves 1 MB a report.
+
+    Figures follow a dark theme.
+    """
     display(HTML(_STYLE))
 
 
@@ -85,12 +88,12 @@ def sentences(said: Sequence[str]) -> HTML:
 
 
 def glossary(meanings: Mapping[str, str], about: str) -> HTML:
-    """What names mean, folded behind a line that says what they are."""
+    """A folded list of names with their meanings; ``about`` is the visible line."""
     lines = "".join(f"<li><em>{escape(name)}</em>: {escape(meaning)}</li>" for name, meaning in meanings.items())
     return HTML(f"<details><summary>{escape(about)}</summary><ul>{lines}</ul></details>")
 
 
-class Live:
+class WithStatic:
     """A widget, and the figure or HTML that takes its place where no kernel runs: in a report.
 
     Notebooks display it as one output of both kinds; JupyterLab shows the widget.
@@ -108,7 +111,7 @@ class Live:
 
 def linked_table(
     table: pd.DataFrame, *, rows: str, columns: str, trajectories: pd.DataFrame | None = None, **filters: str
-) -> "HTML | Live":
+) -> "HTML | WithStatic":
     """A table of numbers, each of which opens the trajectories behind it.
 
     In a report a number is a link to ``trajectories.html``. In JupyterLab it is a button that shows them below the
@@ -146,7 +149,7 @@ def linked_table(
             grid.append(_number_button(_cell(value), f"{name}, {column}", read, found))
     width = f"max-content repeat({len(table.columns)}, max-content)"
     shown = w.GridBox(grid, layout=w.Layout(grid_template_columns=width, grid_gap="0 12px", overflow="auto"))
-    return Live(w.VBox([shown, reader]), static)
+    return WithStatic(w.VBox([shown, reader]), static)
 
 
 def _cell(value: Any) -> str:
@@ -235,7 +238,7 @@ def examples(rows: pd.DataFrame, each: int = 1) -> HTML:
     return HTML("".join(parts) or "<p>Nothing failed here.</p>")
 
 
-def side_by_side(rows: pd.DataFrame) -> Live:
+def side_by_side(rows: pd.DataFrame) -> WithStatic:
     """One task under all methods, a column each. In JupyterLab, menus choose the task; a report shows the first.
 
     Tasks on which the methods differ come first. Of a method's runs the first that has the task stands for it.
@@ -250,7 +253,7 @@ def side_by_side(rows: pd.DataFrame) -> Live:
         differ = {task: firsts.loc[index, "correct"].nunique() > 1 for task, index in by_task.items()}
         tasks[str(suite)] = {task: by_task[task] for task in sorted(by_task, key=lambda task: not differ[task])}
     if not tasks:
-        return Live(w.HTML(), "<p>No such trajectory here.</p>")
+        return WithStatic(w.HTML(), "<p>No such trajectory here.</p>")
     suite = w.Dropdown(options=[(figures.base.plotly_text(name), name) for name in tasks], description="suite")
     task, page = w.Dropdown(description="task", layout=w.Layout(width="420px")), w.HTML()
 
@@ -269,10 +272,10 @@ def side_by_side(rows: pd.DataFrame) -> Live:
     suite.observe(list_tasks, names="value")
     task.observe(show, names="value")
     list_tasks()
-    return Live(w.VBox([w.Box([suite, task], layout=w.Layout(flex_flow="row wrap")), page]), page.value)
+    return WithStatic(w.VBox([w.Box([suite, task], layout=w.Layout(flex_flow="row wrap")), page]), page.value)
 
 
-def playground(row: Mapping[str, Any] | pd.Series) -> Live:
+def playground(row: Mapping[str, Any] | pd.Series) -> WithStatic:
     """Edit a response and see at once how every reward scores it; a report has ``reward_terms`` of the stored one.
 
     A response whose calls are not in Hermes's format can be read and not edited.
@@ -304,7 +307,7 @@ def playground(row: Mapping[str, Any] | pd.Series) -> Live:
     # Side by side where there is room, so that an edit and its result are on one screen.
     sides = [w.VBox([editor, w.HBox([restore, hint])], layout=w.Layout(flex="1 1 340px")), table]
     widget = w.VBox([task, w.Box(sides, layout=w.Layout(flex_flow="row wrap", grid_gap="0 16px"))])
-    return Live(widget, figures.reward_effects.reward_terms(scored))
+    return WithStatic(widget, figures.reward_effects.reward_terms(scored))
 
 
 def score_response(row: Mapping[str, Any] | pd.Series, response: str | None = None) -> pd.DataFrame:

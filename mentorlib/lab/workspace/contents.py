@@ -1,4 +1,4 @@
-"""What a workspace has run so far: its studies and runs, with the way to each report (notebooks/index.ipynb)."""
+"""Tables of a workspace's studies and runs, with links to their reports (notebooks/index.ipynb)."""
 
 import html
 from collections.abc import Sequence

@@ -105,8 +105,8 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
 
     The method is ``base``, ``sft`` or ``grpo-<reward>``; a run that started from a model that another run trained is
     ``sft+grpo-<reward>`` and so on. Runs of one method that differ in more than their seed get the differing parameters
-    in their label, so that they are never pooled as seeds; data sets that differ in ``seed`` alone are one. Raises
-    InputError if there is no such run.
+    in their label (``learning_rate=0.001``; of a switch that is on, its name), so that they are never pooled as seeds;
+    data sets that differ in ``seed`` alone are one. Raises InputError if there is no such run.
     """
     root = Path(root)
     names = list(runs) or sorted(
@@ -135,8 +135,12 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
                 break
             shown: dict[str, str] = {}  # a value that is written in several ways, 1 and 1.0, is shown in the first
             written = [shown.setdefault(canonical_json(p.get(key)), _short(p.get(key))) for p in settings]
+            if shown.keys() <= {"true", "false", "null"}:  # a switch: its name where it is on
+                written = ["" if text != "True" else f" {key}" for text in written]
+            else:
+                written = [f" {key}={text}" for text in written]
             if len(shown) > 1:
-                frame.loc[group.index, "method"] += [f" {key}={text}" for text in written]
+                frame.loc[group.index, "method"] += written
     return frame
 
 

@@ -59,6 +59,15 @@ def test_what_changes_no_result_and_other_ways_to_write_a_number_split_no_method
     assert result == ["grpo-exact temperature=1"] * 3 + ["grpo-exact temperature=0.7"]
 
 
+def test_a_switch_that_is_on_is_named(tmp_path: Path) -> None:
+    for name, extra in (("old", {}), ("off", {"demonstrations": False}), ("on", {"demonstrations": True})):
+        (tmp_path / name).mkdir()
+        parameters = {"method": "grpo", "reward": "exact", "seed": 0, **extra}
+        (tmp_path / name / "run.json").write_text(json.dumps({"parameters": parameters}))
+    result = list(analysis.load.methods(["old", "off", "on"], tmp_path)["method"])
+    assert result == ["grpo-exact", "grpo-exact", "grpo-exact demonstrations"]
+
+
 def test_a_run_that_continues_another_is_labelled_so(tmp_path: Path) -> None:
     for seed in (0, 1):
         for name, extra in (("half", {"method": "sft"}), ("whole", {"method": "grpo", "steps": 12}), ("plain", {})):

@@ -19,7 +19,7 @@ from ..runs.run import check_reopen
 from ..task import Pair
 
 NOT_OF_A_RUN = ("concurrency", "per_minute", "timeout")  # with another number of requests at a time, a run may go on
-WITHOUT_EFFECT = ("micro_batch", "save_steps", "report_to")  # parameters that change nothing of what is trained
+WITHOUT_EFFECT = ("micro_batch", "gradient_checkpointing", "save_steps", "report_to")  # on what is trained
 METHODS = ("none", "sft", "gkd", "grpo")
 # The least value of each parameter that is a whole number, and of each that may have a fraction.
 _WHOLE = {

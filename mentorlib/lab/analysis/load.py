@@ -24,7 +24,7 @@ _ADDED = (
     *("run", "method", "seed", "where", "outcome"),
     *("n_calls", "n_invented", "precision", "recall", "f1", "agreement"),
 )
-_NOT_TRAINING = (  # may differ within a method
+NOT_TRAINING = (  # parameters that may differ within a method
     *("run", "root", "seed", "eval_suites", "n_eval"),
     *("eval_steps", "eval_samples", "eval_part"),
     *("launcher", "processes", "accelerate_config", *WITHOUT_EFFECT),
@@ -127,7 +127,7 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
         order = frame["method"].map({"base": "0", "sft": "1"}).fillna(frame["method"])
         frame = frame.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
     for _, group in frame.groupby("method"):
-        settings = [{k: v for k, v in p.items() if k not in _NOT_TRAINING} for p in group["parameters"]]
+        settings = [{k: v for k, v in p.items() if k not in NOT_TRAINING} for p in group["parameters"]]
         keys = sorted({k for p in settings for k in p}, key=lambda k: (k not in ("suite", "data", "student"), k))
         for key in keys:  # until runs with the same label have the same settings
             labels = frame.loc[group.index, "method"]
@@ -153,7 +153,7 @@ def _describe_run(name: str, root: Path) -> dict[str, Any]:
     if before := earlier_run(parameters, root):  # compare its settings too
         method = f"{_method(before.params)}+{method}"
         parameters["student"] = before.params.get("student")
-        parameters |= {f"before_{k}": v for k, v in before.params.items() if k not in _NOT_TRAINING}
+        parameters |= {f"before_{k}": v for k, v in before.params.items() if k not in NOT_TRAINING}
         inputs |= before.info.get("inputs") or {}
     seconds = (ended - started).total_seconds()
     described = {"run": name, "method": method, "seed": parameters.get("seed", 0), "parameters": parameters}

@@ -9,14 +9,13 @@ from typing import Any
 import pandas as pd
 
 from ...runs.run import Run
-from ...trainer.checks import WITHOUT_EFFECT
-from ..analysis.load import earlier_run
+from ..analysis.load import NOT_TRAINING, earlier_run
 
 # Parameters that have a column of their own, or that change neither the method nor its training.
 _NOT_COMPARED = {
-    *("run", "root", "data", "student", "served", "vllm", "method", "reward", "seed"),
-    *WITHOUT_EFFECT,
-    *("eval_suites", "n_eval", "eval_split", "steps", "groups", "group_size", "learning_rate"),
+    *NOT_TRAINING,
+    *("data", "student", "served", "vllm", "method", "reward", "eval_split"),
+    *("steps", "groups", "group_size", "learning_rate"),
 }
 _EMPTY = ("", "[]", "{}", "None", "False", "0")  # values that say that something is not used
 

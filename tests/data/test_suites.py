@@ -379,6 +379,30 @@ def test_the_example_is_a_suite_in_one_file(tmp_path, monkeypatch, sandbox):
         generate("mine.py:parcels", 1)
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ("3, [], 1, BOX, 0", "question is not a text"),
+        ("['?'], [], 1, BOX, 0", "question is not a text"),
+        ("'?', [], 1, None, 0", "toolbox is not a Toolbox"),
+        ("'?', 3, 1, BOX, 0", "calls is not a list of (name, arguments as a dict, result)"),
+        ("'?', [('add', {})], 1, BOX, 0", "calls is not a list of (name, arguments as a dict, result)"),
+        ("'?', [(3, {}, 1)], 1, BOX, 0", "calls is not a list of (name, arguments as a dict, result)"),
+        ("'?', [('add', [1], 1)], 1, BOX, 0", "calls is not a list of (name, arguments as a dict, result)"),
+        ("'?', [('add', {}, {1})], 1, BOX, 0", "a call's result cannot be written as text (TypeError"),
+        ("'?', [], {1}, BOX, 0", "answer cannot be written as text (TypeError"),
+    ],
+)
+def test_wrong_fields_are_named_with_the_function_s_file(fields, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    head = (
+        "from mentorlib.data.problem import Problem\nfrom mentorlib.data.suites.calculator import CALCULATOR as BOX\n"
+    )
+    Path("mine.py").write_text(f"{head}def f(rng): return Problem({fields})")
+    with pytest.raises(InputError, match=re.escape(f"suite=mine.py:f returned a Problem with a wrong field: {words}")):
+        generate("mine.py:f", 1)
+
+
 def test_a_suite_in_a_file_takes_options_and_is_read_again_when_it_changes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(example())

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...core import Execution, InputError, did_you_mean
 from ...runs.functions import describe_error, function_file, load_function
+from ...sandbox.toolbox import Toolbox
 from ...task import Pair, Task
 from ..problem import SPLITS, Problem, reference_from_calls
 
@@ -118,6 +119,26 @@ def generate(suite: str, n: int, seed: int = 0, split: str = "train", **options:
     return pairs
 
 
+def _wrong_field(problem: Problem) -> str:
+    """The first field that a task could not be made of, and what it must be; "" if there is none."""
+    if not isinstance(problem.question, str) or not problem.question.strip():
+        return "question is not a text"
+    if not isinstance(problem.toolbox, Toolbox):
+        return "toolbox is not a Toolbox"
+    is_sequence = isinstance(problem.calls, list | tuple)
+    for call in problem.calls if is_sequence else [None]:
+        if not (isinstance(call, list | tuple) and len(call) == 3 and isinstance(call[0], str)) or not isinstance(
+            call[1], dict
+        ):
+            return "calls is not a list of (name, arguments as a dict, result)"
+    for name, value in [("answer", problem.answer), *(("a call's result", call[2]) for call in problem.calls)]:
+        try:
+            Execution(value=value).text  # noqa: B018
+        except Exception as error:
+            return f"{name} cannot be written as text ({describe_error(error, '')})"
+    return ""
+
+
 def _draw(
     draw: Callable[..., Problem], place: str, rng: random.Random, options: Mapping[str, Any]
 ) -> tuple[Problem, str]:
@@ -125,7 +146,9 @@ def _draw(
     try:
         problem = draw(rng, **options)
         if isinstance(problem, Problem):
-            return problem, problem.split
+            bucket = problem.split
+            if not (wrong := _wrong_field(problem)):
+                return problem, bucket
     except (Exception, SystemExit) as error:
         if isinstance(error, InputError):
             raise
@@ -134,6 +157,8 @@ def _draw(
                 f"suite {place!r} draws no task with {dict(options)}: {describe_error(error, '')}; give other options"
             ) from None
         raise InputError(f"suite={place} failed: {describe_error(error, file)}: fix it, then run it again") from None
+    if isinstance(problem, Problem):
+        raise InputError(f"suite={place} returned a Problem with a wrong field: {wrong}: fix it, then run it again")
     shown = " ".join(repr(problem).split())
     raise InputError(
         f"suite={place} returned {shown:.60}, which is no Problem: {_FORM.format(name=place.rpartition(':')[2])}"

@@ -84,8 +84,8 @@ def score_file(
             counts["rows"] += 1
             try:
                 row, scores = _score_row(line, chosen, bool(rewards), version, offered)
-                scored.write(json.dumps(row, allow_nan=False).encode() + b"\n")
-            except ValueError as error:  # an InputError, or a number that JSON does not have
+                scored.write(_to_json(row) + b"\n")
+            except ValueError as error:  # an InputError among them
                 counts["rejected"] += 1
                 text = line.decode("utf-8", "replace").rstrip("\r\n")
                 if is_stream(target):  # which has no place beside it
@@ -136,6 +136,21 @@ def _score_row(
         for name, score in scores.items()
     }
     return row, list(scores.values())
+
+
+def _to_json(row: Mapping[str, Any]) -> bytes:
+    """The row as JSON. InputError names the key that cannot be written."""
+    try:
+        return json.dumps(row, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        for key, value in row.items():
+            try:
+                json.dumps(value, allow_nan=False)
+            except ValueError:
+                raise InputError(f"{key}: holds NaN or an infinity, which JSON has not; give null instead") from None
+            except RecursionError:
+                raise InputError(f"{key}: nested too deeply; leave it out") from None
+        raise
 
 
 def stored_trajectory(row: Mapping[str, Any]) -> Trajectory:

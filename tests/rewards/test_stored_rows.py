@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import stat
 import threading
@@ -258,3 +259,16 @@ def test_rows_from_a_pipe_and_scores_into_one(tmp_path, capfd):
     (tmp_path / "same.jsonl").hardlink_to(file)
     with pytest.raises(InputError, match="would overwrite the rows it is made from"):
         score_file(file, tmp_path / "same.jsonl")
+
+
+def test_what_json_cannot_write_is_named_by_its_key(tmp_path):
+    row = {"response": "\\boxed{1}<|im_end|>", "answer": "1", "teacher_tools": []}
+    deep = "[" * 3000 + "]" * 3000
+    lines = [json.dumps(row | {"mine": {"a": [value]}}) for value in (math.nan, -math.inf)]
+    lines.append(json.dumps(row)[:-1] + f', "mine": {deep}}}')
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    score_file(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", ["exact"])
+    rejected = [json.loads(line) for line in (tmp_path / "out.jsonl.rejected.jsonl").read_text().splitlines()]
+    reasons = {row["line"]: row["reason"] for row in rejected}
+    assert reasons[1] == reasons[2] == "mine: holds NaN or an infinity, which JSON has not; give null instead"
+    assert 3 not in reasons or reasons[3].startswith(("mine: nested too deeply", "not a JSON object"))

@@ -1,11 +1,13 @@
 """One row as HTML and as text: shown whole, in order, and escaped."""
 
 import re
+from pathlib import Path
 from random import Random
 
 import pytest
 import synthetic
 
+from mentorlib.lab.report import transcript
 from mentorlib.lab.report.transcript import (
     side_by_side_html,
     transcript_html,
@@ -14,6 +16,7 @@ from mentorlib.lab.report.transcript import (
     verdict_html,
 )
 
+REPORT = Path(transcript.__file__).parent
 SPANS = ("details", "summary", "span", "strong", "br", "hr")
 
 
@@ -127,3 +130,10 @@ def test_a_rollout_whose_place_the_reference_took_says_so() -> None:
         row | {"advantage": None, "demonstration": 2.474}
     )
     assert "not in the loss" not in transcript_text(row | {"advantage": 0.5})
+
+
+@pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "-1+cmd|' /C calc'!A0", "+2-3+HYPERLINK(A1)", "-A1", "+cmd"])
+def test_formulas_are_quoted_for_a_spreadsheet_and_numbers_are_not(text):
+    (pattern,) = re.findall(r"const safe = text => /(.*)/[.]test", (REPORT / "report.template").read_text())
+    assert re.search(pattern, text)
+    assert not any(re.search(pattern, number) for number in ("-0.1", "+3.5 %", "-0.1 to 0.2", "-1,234", "-", "a=b"))

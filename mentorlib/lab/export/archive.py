@@ -75,7 +75,7 @@ def load_archive(file: str | Path, root: str | Path = "runs", name: str | None =
         raise
     except tarfile.FilterError as error:
         raise InputError(f"{file}: unsafe, do not use it: {error}") from None
-    except (OSError, tarfile.TarError, EOFError, zlib.error, ValueError, AttributeError) as error:
+    except (OSError, tarfile.TarError, EOFError, zlib.error, ValueError, AttributeError, RecursionError) as error:
         if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT):
             raise InputError(describe_os_error(error)) from None
         why = str(error).partition("\n")[0]

@@ -130,6 +130,7 @@ INFO = json.dumps({"name": "x", "parameters": {}, "status": "done", "data": {}})
         ({"x/run.json": b"\xff"}, "no archive of a run, or a damaged one"),
         ({".x/run.json": INFO}, "run name '.x'"),
         ({"x/run.json": INFO, "x/a": b"1", "x/a/b": b"1"}, "no archive of a run, or a damaged one"),
+        ({"x/run.json": INFO, f"x/{'d/' * 1500}f": b"1"}, "no archive of a run, or a damaged one"),
     ],
 )
 def test_a_hostile_archive_leaves_nothing(members, message, tmp_path):

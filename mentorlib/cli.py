@@ -21,7 +21,7 @@ import typer
 from typer import Argument, Option
 
 from .core import InputError
-from .runs.files import describe_os_error, is_stream, read_json
+from .runs.files import describe_os_error, is_stream
 from .runs.progress import visible
 from .runs.run import Run
 
@@ -289,16 +289,14 @@ def _verify(
 ) -> int:
     """Compute recorded results again from their rows."""
     from .lab.analysis.recompute import verify_run
+    from .runs.run import read_stages
 
     if target.endswith(".html") and not Path(target).is_file():
         raise InputError(f"{target}: no such report")
     folder = Path(target).parent if target.endswith(".html") else Path(target)
     stages = folder / "stages.json"
     checked: list[dict[str, Any]] = []
-    folders = read_json(stages) if stages.exists() else {"": folder}
-    if not isinstance(folders, dict):
-        raise InputError(f"{stages}: not a study's list of runs; run the study again")
-    for path in folders.values():
+    for path in read_stages(stages) if stages.exists() else [folder]:
         run = Run.open(path)
         results = verify_run(run)
         checked += results

@@ -127,6 +127,7 @@ def test_what_others_wrote_never_steers_the_terminal(run, capfd):
         ("runs/r/run.json", "[" * 100_000, "not JSON"),
         ("reports/s/stages.json", "[1]", "not a study's list of runs"),
         ("reports/s/stages.json", "{", "not JSON"),
+        ("reports/s/stages.json", '{"one": 3}', "not a study's list of runs"),
     ],
 )
 def test_damaged_files_of_a_run_are_one_line(run, file, text, message, capfd):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..core import InputError
-from .rows import wrong_key
+from .rows import wrong_key, wrong_metric
 
 Row = dict[str, Any]
 
@@ -124,8 +124,8 @@ def read_rows(file: str | Path) -> list[Row]:
     """The rows of a JSON Lines or parquet file. A last line that a kill cut short is left out.
 
     Raises:
-        InputError: the file is missing, or a line (named by its number) is not a JSON object, or is a trajectory with a
-            key that holds another type than a run writes.
+        InputError: the file is missing, or a line (named by its number) is not a JSON object, or is a trajectory or a
+            line of metrics.jsonl with a key that holds another type than a run writes.
     """
     file = Path(file)
     if not file.is_file():
@@ -143,7 +143,12 @@ def read_rows(file: str | Path) -> list[Row]:
                 row = None
             if not isinstance(row, dict):
                 raise InputError(f"{file}, line {number}: not a JSON object; fix or remove the line")
-            if ("messages" in row or "response" in row) and (wrong := wrong_key(row)):
+            is_trajectory = "messages" in row or "response" in row
+            check = wrong_key if is_trajectory else wrong_metric if file.name == "metrics.jsonl" else None
+            wrong = check(row) if check else ""
+            if is_trajectory and not wrong and (b"\\ud" in line or b"\\uD" in line) and not _is_unicode(row):
+                wrong = "half a surrogate pair, which is not text"
+            if wrong:
                 raise InputError(f"{file}, line {number}: {wrong}; fix or remove the line")
             rows.append(row)
     return rows
@@ -260,6 +265,14 @@ def _repair_last_line(handle: BinaryIO) -> None:
             handle.write(b"\n")
         except ValueError:
             handle.truncate(size - len(tail))
+
+
+def _is_unicode(row: Row) -> bool:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _encode(text: str) -> bytes:

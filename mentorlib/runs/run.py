@@ -25,6 +25,7 @@ from .parameters import Planned
 from .processes import claim_run, release_run
 from .provenance import git_revision, versions
 from .query import query_rows
+from .rows import is_texts, wrong_info, wrong_result
 
 API_KEY_VARIABLE = "OPENAI_API_KEY"  # the environment variable with an endpoint's key, which no file stores
 MAX_NAME = 200  # bytes of a run's name; file systems take 255, and files named after a run need more
@@ -210,9 +211,13 @@ class Run:
 
     @property
     def results(self) -> dict[str, dict[str, Any]]:
-        """results.json: key -> {value, ci, n, rows, query}; empty when nothing was recorded."""
+        """results.json: key -> {value, ci, n, rows, query}; empty when nothing was recorded.
+
+        Raises:
+            InputError: the file holds something else.
+        """
         file = self.path / "results.json"
-        return read_json(file) if file.exists() else {}
+        return read_results(file) if file.exists() else {}
 
     def _claim(self) -> None:
         if self._writes:  # a cell that is executed again after the notebook has finished its run
@@ -247,7 +252,28 @@ def _read_info(file: Path) -> dict[str, Any]:
     info = read_json(file)
     if not isinstance(info, dict) or not isinstance(info.get("parameters"), dict):
         raise InputError(f"{file}: not a run's, it has no parameters; fix the file or remove the run's folder")
+    if wrong := wrong_info(info):
+        raise InputError(f"{file}: {wrong}; fix the file or remove the run's folder")
     return info
+
+
+def read_stages(file: Path) -> list[Path]:
+    """The runs' folders in a study's stages.json. InputError if it holds something else."""
+    stages = read_json(file)
+    if not isinstance(stages, dict) or not is_texts([*stages.values()]):
+        raise InputError(f"{file}: not a study's list of runs; run the study again")
+    return [Path(folder) for folder in stages.values()]
+
+
+def read_results(file: Path) -> dict[str, dict[str, Any]]:
+    """The content of a results.json. InputError names the result and the key that hold something else."""
+    results = read_json(file)
+    if not isinstance(results, dict):
+        raise InputError(f"{file}: not an object of results; remove it, and run the notebook again")
+    for key, entry in results.items():
+        if wrong := wrong_result(entry):
+            raise InputError(f"{file}: result {key!r}: {wrong}; fix or remove that result")
+    return results
 
 
 def _files(params: Mapping[str, Any]) -> dict[str, str]:

@@ -81,9 +81,10 @@ def test_the_index_leads_to_studies_and_runs(tmp_path, monkeypatch):
     assert "No study" in contents.studies().data and "No run is here" in contents.runs().data
     for name, reward in (("plain", "<b>"), ("fine", "f1")):
         run = Run(name, method="grpo", reward=reward)
-        run.record_many({"accuracy/a": {"value": 0.5, "rows": None}, "accuracy/b": {"value": None, "rows": None}})
+        run.record("accuracy/a", 0.5)
+        run.record("accuracy/b")
         run.finish()
-    Run("later", runs=[]).record_many({"accuracy/a/base": {"value": 0.5, "rows": None}})
+    Run("later", runs=[]).record("accuracy/a/base", 0.5)
     Path("runs/fine/report.html").touch()
     Path("runs/broken").mkdir()
     Path("runs/broken/run.json").write_text("[]")

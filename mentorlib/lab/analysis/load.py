@@ -5,6 +5,7 @@ row (see ``mentorlib.runs``): ``run``, ``method`` (base, sft, grpo-<reward>), ``
 row), and those of ``outcomes.derived_columns``.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pandas as pd
 from ...core import InputError
 from ...rewards.matching import canonical_json
 from ...runs.files import Row, gc_paused, read_rows
+from ...runs.rows import wrong_parameter
 from ...runs.run import Run
 from ...trainer.checks import WITHOUT_EFFECT
 from .outcomes import derived_columns
@@ -68,7 +70,7 @@ def metrics(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
     The columns step, kl and entropy are there even if no run has them.
     """
     rows = [
-        {"run": run.run, "method": run.method, "seed": run.seed, **row}
+        row | {"run": run.run, "method": run.method, "seed": run.seed}
         for run in methods(runs, root).itertuples()
         if (file := Path(root) / str(run.run) / "metrics.jsonl").exists()
         for row in read_rows(file)
@@ -145,8 +147,10 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
 
 
 def _describe_run(name: str, root: Path) -> dict[str, Any]:
-    info = Run.open(name, root).info
-    parameters = info["parameters"]
+    run = Run.open(name, root)
+    info, parameters = run.info, run.params
+    if wrong := wrong_parameter(parameters):
+        raise InputError(f"{run.path / 'run.json'}: parameter {wrong}; give other runs, or remove its folder")
     attempts = [info.get("created"), *(again.get("time") for again in info.get("reopened", []))]
     started, ended = (pd.Timestamp(time) if time else pd.NaT for time in (attempts[-1], info.get("finished")))
     method, parameters, inputs = _method(parameters), dict(parameters), dict(info.get("inputs") or {})
@@ -167,8 +171,8 @@ def earlier_run(parameters: Mapping[str, Any], root: Path) -> Run | None:
     Its folder is where the parameters say or, if the runs were moved, under ``root``.
     """
     student = Path(str(parameters.get("student")))
-    folder = student.parent if student.parent.exists() else root / student.parent.name
-    if student.name != "model" or not (folder / "run.json").exists():
+    folder = student.parent if os.path.exists(student.parent) else root / student.parent.name
+    if student.name != "model" or not os.path.exists(folder / "run.json"):
         return None
     run = Run.open(folder.name, folder.parent)
     return run if run.params.get("method", "none") != "none" else None
@@ -179,8 +183,8 @@ def _data_settings(data: str, root: Path, inputs: Mapping[str, Any]) -> str:
 
     From the run that it is, or else from what the runs that use it recorded of it (``inputs`` of run.json).
     """
-    folder = Path(data) if Path(data).exists() else root / Path(data).name
-    if (folder / "run.json").exists():
+    folder = Path(data) if os.path.exists(data) else root / Path(data).name  # False of too long a name, too
+    if os.path.exists(folder / "run.json"):
         parameters = Run.open(folder).info.get("parameters") or {}
     else:
         parameters = inputs.get(str(Path(data))) or {}

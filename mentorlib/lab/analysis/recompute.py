@@ -80,7 +80,7 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {
 
 def _named(rewards: Sequence[str]) -> Sequence[str]:
     """Rewards that a query names, unless one is a file's function: results may come from others, with their runs."""
-    for name in rewards:
+    for name in map(str, rewards):
         if function_file(name):
             raise InputError(f"a result names the reward {name}; files are not executed to verify results")
     return rewards
@@ -173,7 +173,7 @@ def _table(call: str, runs: ComparedRuns) -> list[dict[str, Any]]:
                 return TABLES[name](runs, **arguments).to_dict("records")
     except InputError:
         raise
-    except (SyntaxError, TypeError, ValueError, KeyError) as error:
+    except (SyntaxError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, MemoryError) as error:
         raise InputError(f"query {call!r}: {error}") from None
     raise InputError(f"query {call!r}: no such table; there are {', '.join(TABLES)}")
 

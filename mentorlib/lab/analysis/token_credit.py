@@ -97,7 +97,7 @@ def advantage_by_token_kind(rows: pd.DataFrame, scored: pd.DataFrame) -> pd.Data
         tokens = token_kinds(rows.loc[index].to_dict())
         n = max(1, len(tokens))
         parts[index] = {f"tokens {k}": sum(kind == k for _, kind, _ in tokens) / n for k in KINDS} | {
-            f"gradient {k}": sum(1 - math.exp(p) for _, kind, p in tokens if kind == k) / n for k in KINDS
+            f"gradient {k}": sum(1 - math.exp(min(p, 0.0)) for _, kind, p in tokens if kind == k) / n for k in KINDS
         }
     weighed = varied.join(pd.DataFrame.from_dict(parts, orient="index"), on="row")
     table = []

@@ -83,12 +83,18 @@ def _seeds(seeds: Iterable[Any]) -> str:
     return f"{len(known)} ({f'{known[0]} to {known[-1]}' if whole else ', '.join(map(str, known))})"
 
 
-def _budget(run: str, root: Path) -> str:
-    """Optimizer steps x trajectories a step; where training went on from another run's model, that run's first."""
+def _budget(run: str, root: Path, after: Sequence[Path] = ()) -> str:
+    """Optimizer steps x trajectories a step; where training went on from another run's model, that run's first.
+
+    Runs of others may say that each went on from the other: none is told twice (``after``: those told).
+    """
     parameters = Run.open(run, root).params
     size = f"{parameters.get('steps')} × {parameters.get('groups', 0) * parameters.get('group_size', 0)}"
     before = earlier_run(parameters, root)
-    return f"{_budget(before.name, before.path.parent)}, then {size}" if before and "groups" in before.params else size
+    told = [*after, (root / run).resolve()]
+    if not before or "groups" not in before.params or before.path.resolve() in told:
+        return size
+    return f"{_budget(before.name, before.path.parent, told)}, then {size}"
 
 
 def _data(trained: pd.DataFrame) -> list[dict[str, Any]]:

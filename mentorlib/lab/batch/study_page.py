@@ -25,6 +25,7 @@ from ...core import InputError
 from ...runs.files import file_hash, write_text
 from ...runs.progress import format_duration
 from ...runs.provenance import git_revision, versions
+from ...runs.run import read_results
 from ..analysis.load import evaluations, methods, rollouts
 from ..analysis.text import link
 from ..report.folder import add_links, share_scripts
@@ -121,7 +122,7 @@ def _stage_row(status: StageStatus) -> dict[str, Any]:
         "older": status.older,
         "link": f"{stage.name}.html" if linked else None,
         "seconds": status.seconds,
-        "results": json.loads(results.read_text()) if results.exists() and status.state == "done" else {},
+        "results": read_results(results) if results.exists() and status.state == "done" else {},
     }
 
 

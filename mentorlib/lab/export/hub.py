@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ...core import InputError
 from ...runs.files import write_text
-from ...runs.run import Run
+from ...runs.run import Run, read_stages
 from ..analysis.stats import wilson
 
 _TEMPLATE = Path(__file__).with_name("model_card.template")
@@ -74,7 +74,7 @@ def _card(run: Run, beside: Sequence[str], license: str) -> str:
 
 def _runs_of_same_study(run: Run) -> list[str]:
     for file in Path("reports").glob("*/stages.json"):
-        runs = [Path(folder) for folder in json.loads(file.read_text()).values()]
+        runs = read_stages(file)
         if run.path.resolve() in [path.resolve() for path in runs]:
             return [p.name for p in runs if p.name != run.name and (p / "run.json").exists()]
     return []
@@ -84,10 +84,14 @@ def _accuracies(run: Run) -> dict[str, dict[str, Any]]:
     """The recorded accuracies by suite, each with its interval or else Wilson's."""
     accuracies = {}
     for key, entry in run.results.items():
-        if key.startswith("accuracy/") and entry["value"] is not None and entry["n"]:
+        if key.startswith("accuracy/") and _is_share(entry["value"]) and entry["n"]:
             interval = entry["ci"] or wilson(entry["value"] * entry["n"], entry["n"])
             accuracies[key.removeprefix("accuracy/")] = entry | {"ci": interval}
     return accuracies
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def _command(run: Run) -> str:

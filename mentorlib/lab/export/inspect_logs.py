@@ -40,10 +40,14 @@ def save_inspect(run: Run, folder: str | Path) -> list[Path]:
     written = []
     for file in files:
         # Inspect lists files of this form only, and an underscore separates its parts. run.json may come from others.
-        parts = [re.sub(r"[^\w+-]", "-", run.info["created"]), *(x.replace("_", "-") for x in (file.stem, run.name))]
+        parts = [re.sub(r"[^\w+-]", "-", _created(run)), *(x.replace("_", "-") for x in (file.stem, run.name))]
         text = json.dumps(_log(run, file.stem, read_trajectories(file, KEYS)))
         written.append(write_text(Path(folder) / f"{'_'.join(parts)}.json", text))
     return written
+
+
+def _created(run: Run) -> str:
+    return run.info.get("created") or "1970-01-01T00:00:00+00:00"  # Inspect wants a time
 
 
 def _log(run: Run, suite: str, rows: list[Row]) -> dict[str, Any]:
@@ -52,13 +56,14 @@ def _log(run: Run, suite: str, rows: list[Row]) -> dict[str, Any]:
     share = sum(judged) / len(judged) if judged else 0.0
     error = math.sqrt(share * (1 - share) / len(judged)) if judged else 0.0
     metrics = {name: {"name": name, "value": value} for name, value in {"accuracy": share, "stderr": error}.items()}
-    created, finished = run.info["created"], run.info["finished"] or run.info["created"]
+    created = _created(run)
+    finished = run.info.get("finished") or created
     counts: Counter[str] = Counter()
     samples = []
     for row in rows:
         counts[row["task_id"]] += 1
         samples.append(_sample(row, counts[row["task_id"]], model))
-    packages = {"mentorlib": run.info["git"] or "unknown", **run.info["versions"]}
+    packages = {"mentorlib": run.info.get("git") or "unknown", **run.info.get("versions", {})}
     return {
         "version": 2,
         "status": "success",

@@ -293,7 +293,7 @@ def _box(part: Part) -> str:
 
 def _coloured(tokens: list[tuple[str, float]]) -> str:
     spans = [
-        f"<span style='background:rgba(213,94,0,{0.75 * (1 - math.exp(p)):.2f})'>{escape(token)}</span>"
+        f"<span style='background:rgba(213,94,0,{0.75 * (1 - math.exp(min(p, 0.0))):.2f})'>{escape(token)}</span>"
         for token, p in tokens
     ]
     return f"<pre style='{_PRE}'>{''.join(spans)}</pre>"

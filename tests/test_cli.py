@@ -106,6 +106,8 @@ def test_verify(run, capfd):
     run.append_rows("eval/a.jsonl", [{**ROWS[1]}])
     Path("reports/s").mkdir(parents=True)
     Path("reports/s/stages.json").write_text(json.dumps({"one": "runs/r"}))
+    for page in ("runs/r/report.html", "reports/s/index.html"):
+        Path(page).write_text("")
     for target in ("runs/r/report.html", "reports/s", "reports/s/index.html"):
         assert main(["verify", target]) == 1
         assert "accuracy says 0.5, its rows give 0.333" in capfd.readouterr().out
@@ -267,7 +269,7 @@ def test_the_file_system_s_errors_are_one_line_and_exit_2(run, capfd):
         (["study", f"{long}.yaml"], "no such study file"),
         (["export", "r", "-o", "/dev/full"], "/dev/full: No space left on device: free some space"),
         (["export", "r", "-o", "/proc/x/y.tar.gz"], "/proc/x/y.tar.gz: "),
-        (["import", "/proc"], "/proc: no such file"),
+        (["import", "/proc"], "/proc: is a folder; give a file"),
     ]:
         assert main(arguments) == 2, arguments
         error = capfd.readouterr().err

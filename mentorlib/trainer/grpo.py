@@ -260,12 +260,16 @@ class RolloutFunction:
         trajectories = run_rollouts(
             engine, tasks, self.sandbox, seed=seed, first=first, tally=self.tally, **self.limits
         )
-        in_loss = list(trajectories)
-        if self.demonstrations:
-            for end in range(group_size, len(pairs) + 1, group_size):
-                if all_wrong(tasks[end - 1], trajectories[end - group_size : end]):
-                    in_loss[end - 1] = self.demonstration(pairs[end - 1], trajectories[end - 1], engine.context)
         scores = score_groups(self.reward, trajectories, references, tasks, groups)
+        in_loss, scores_in_loss = list(trajectories), list(scores)
+        for end in range(group_size, len(pairs) + 1, group_size) if self.demonstrations else ():
+            start, last = end - group_size, end - 1
+            if not all_wrong(tasks[last], trajectories[start:end]):
+                continue
+            in_loss[last] = self.demonstration(pairs[last], trajectories[last], engine.context)
+            if in_loss[last] is not trajectories[last]:
+                shown = score_groups(self.reward, [in_loss[last]], [references[last]], [tasks[last]], [0])
+                scores_in_loss[start:end] = self.reward.in_group([*scores[start:last], *shown])
         return {
             "prompt_ids": [t.prompt_ids for t in in_loss],
             "completion_ids": [t.token_ids for t in in_loss],
@@ -278,7 +282,7 @@ class RolloutFunction:
             "sample": [(first + i) % group_size for i in range(len(pairs))],
             "score": scores,
             "demonstration": [a is not b for a, b in zip(in_loss, trajectories, strict=True)],
-            "score_in_loss": score_groups(self.reward, in_loss, references, tasks, groups),
+            "score_in_loss": scores_in_loss,
         }
 
     def demonstration(self, pair: Pair, rollout: Trajectory, context: int) -> Trajectory:

@@ -17,6 +17,7 @@ from trl.generation.vllm_generation import VLLMGeneration
 
 from mentorlib.core import InputError
 from mentorlib.data.suites.calculator import CALCULATOR
+from mentorlib.rewards.reward import get_reward
 from mentorlib.rollout import engine
 from mentorlib.rollout.attention import common_prefix
 from mentorlib.rollout.chat import encode_chat, prompt_ids
@@ -67,7 +68,12 @@ def test_the_reference_takes_part_in_groups_that_are_all_wrong(tmp_path, pairs, 
     )
     run, (model, tokenizer) = Run("grpo", root=tmp_path), load_model("nano")
     settings = {"steps": 2, "groups": 4, "group_size": 4, "max_tokens": 256, "micro_batch": micro_batch}
-    train_grpo(run, model, tokenizer, pairs, sandbox, learning_rate=1e-4, demonstrations=True, **settings)
+    scored = []
+    exact = get_reward("exact")
+    counted = replace(exact, terms=lambda *given: scored.append(1) or exact.terms(*given))
+    train_grpo(
+        run, model, tokenizer, pairs, sandbox, reward=counted, learning_rate=1e-4, demonstrations=True, **settings
+    )
     plain = Run("plain", root=tmp_path)
     train_grpo(plain, load_model("nano")[0], tokenizer, pairs, sandbox, learning_rate=1e-4, **settings)
     rows, references = run.read_rows("rollouts.jsonl"), {task.id: (task, r) for task, r in pairs}
@@ -84,6 +90,7 @@ def test_the_reference_takes_part_in_groups_that_are_all_wrong(tmp_path, pairs, 
             assert last["advantage"] is None and last["demonstration"] > max(r["advantage"] for r in others)
             assert last["demonstration"] + sum(r["advantage"] for r in others) == pytest.approx(0, abs=1e-3)
     assert 0 < shown < 8
+    assert len(scored) == len(rows) + shown  # each once
     assert sum(m["demonstrations"] for m in run.read_rows("metrics.jsonl")) * 4 == shown
     # In the loss are the reference's own tokens, of which the assistant's count.
     passes = [

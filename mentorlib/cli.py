@@ -12,7 +12,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -20,7 +19,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import typer
 from typer import Argument, Option
 
-from .core import InputError
+from .core import InputError, did_you_mean
 from .runs.files import describe_os_error, is_stream
 from .runs.progress import visible
 from .runs.run import Run
@@ -366,8 +365,7 @@ def _check(
     given = {}
     for key, text in key_values(settings).items():
         if key not in types:
-            near = get_close_matches(key, types, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(types)}"
+            hint = did_you_mean(key, types).strip() or f"there are {', '.join(types)}"
             raise InputError(f"{key!r} is no setting of check; {hint}")
         values = fitting_values(text, TypeAdapter(types[key], config=ConfigDict(strict=True)), text=True)
         if not values:

@@ -59,9 +59,12 @@ class InputError(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
-def did_you_mean(name: Any, known: Iterable[str]) -> str:
-    """``did you mean NAME? `` with the nearest of the known names, for a message about one that is not; or ``""``."""
-    near = get_close_matches(str(name), list(known), 1)
+def did_you_mean(name: Any, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """``did you mean NAME? `` with the nearest of the known names, for a message about one that is not; or ``""``.
+
+    ``cutoff`` is the least similarity, as of difflib's get_close_matches.
+    """
+    near = get_close_matches(str(name), list(known), 1, cutoff)
     return f"did you mean {near[0]}? " if near else ""
 
 

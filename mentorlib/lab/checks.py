@@ -1,10 +1,9 @@
 """Check notebook 05's parameters before a study trains anything or rows are loaded."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
-from ..core import InputError
+from ..core import InputError, did_you_mean
 from ..runs.parameters import Planned
 
 
@@ -32,8 +31,8 @@ def check_comparison(
     known = {kinds.get(p.get("method", "none"), f"grpo-{p.get('reward')}") for p in planned}
     for name in (name for contrast in contrasts for name in contrast):
         kind = name.partition(" ")[0].rpartition("+")[2]  # without what else differs, and what came before it
-        if kind not in known and (near := get_close_matches(kind, known, 1, 0.8)):
-            raise InputError(f"contrasts: {name!r} is no method of these runs: did you mean {near[0]}?")
+        if kind not in known and (hint := did_you_mean(kind, known, 0.8)):
+            raise InputError(f"contrasts: {name!r} is no method of these runs: {hint.strip()}")
     if not 0 < margin < 1:
         raise InputError(f"margin={margin!r}: a share between 0 and 1, such as 0.05 for 5 points")
     gates = {"identical_max": identical_max, "answers_max": answers_max, "reranked_min": reranked_min}

@@ -13,6 +13,7 @@ from typing import Any, get_args
 from ..core import Call, InputError, Metric, Reference, Stop, Trajectory, end_response, tool_messages, without_end
 from ..runs.files import is_stream, whole_file
 from ..runs.progress import visible
+from ..runs.rows import is_known_calls, is_texts
 from .official import CALCULATOR_TOOLS
 from .reward import OFFICIAL, REWARDS, Reward, get_reward
 from .score import Score
@@ -189,18 +190,6 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
-
-
-def _is_calls(value: Any) -> bool:
-    return value is None or (
-        isinstance(value, list)
-        and all(isinstance(call, dict) and _is_text(call.get("name")) for call in value)
-        and all(isinstance(call.get("arguments"), dict) for call in value)
-    )
-
-
 def _is_turns(value: Any) -> bool:
     """Whether these are assistant and tool messages as a run stores them: calls as objects, contents as texts."""
 
@@ -210,7 +199,7 @@ def _is_turns(value: Any) -> bool:
         calls = message.get("tool_calls") or []
         if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
             return False
-        return _is_text(message.get("content")) and _is_calls([call.get("function") for call in calls])
+        return _is_text(message.get("content")) and is_known_calls([call.get("function") for call in calls])
 
     return isinstance(value, list) and bool(value) and all(map(is_turn, value))
 
@@ -219,10 +208,10 @@ _REQUIRED = ("response", "answer", "teacher_tools")
 _CHECKS = {  # key: (check, what it must be); jsonschema takes a millisecond a row, more than the rewards do
     "response": (_is_text, "a string"),
     "answer": (_is_text, "a string"),
-    "teacher_tools": (_is_texts, "a list of strings"),
-    "teacher_calls": (_is_calls, 'a list of {"name", "arguments"}'),
-    "teacher_results": (_is_texts, "a list of strings"),
-    "tools": (_is_texts, "a list of strings"),
+    "teacher_tools": (is_texts, "a list of strings"),
+    "teacher_calls": (is_known_calls, 'a list of {"name", "arguments"}'),
+    "teacher_results": (is_texts, "a list of strings"),
+    "tools": (is_texts, "a list of strings"),
     "metric": (lambda value: value in get_args(Metric), f"one of {', '.join(get_args(Metric))}"),
     "prompt": (lambda value: isinstance(value, str | list), "a string"),  # a chat is not read
 }

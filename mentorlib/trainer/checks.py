@@ -4,12 +4,11 @@ import importlib.util
 import math
 import os
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from ..core import InputError
+from ..core import InputError, did_you_mean
 from ..data.parquet import check_ids, load_tasks
 from ..data.suites import suite_name
 from ..rewards.reward import Reward, get_reward
@@ -69,8 +68,8 @@ def _check_planned_suites(suites: Iterable[str], building: Mapping[str, Any]) ->
     known = [suite_name(suite) for suite in building.get("suites", [])]
     known += [Path(path).name if name == "own" else name for name, _, path in sources]
     for suite in suites:
-        if suite not in known and (near := get_close_matches(suite, known, 1, 0.8)):
-            raise InputError(f"suite {suite!r} is not in the data set: did you mean {near[0]}?")
+        if suite not in known and (hint := did_you_mean(suite, known, 0.8)):
+            raise InputError(f"suite {suite!r} is not in the data set: {hint.strip()}")
 
 
 def check_settings(
@@ -93,9 +92,7 @@ def check_settings(
             its range, sizes that do not divide, a model behind a server to train, or gkd without a teacher.
     """
     if method not in METHODS:
-        near = get_close_matches(method, METHODS, 1)
-        meant = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"unknown method {method!r}: {meant}choose none, sft, gkd or grpo")
+        raise InputError(f"unknown method {method!r}: {did_you_mean(method, METHODS)}choose none, sft, gkd or grpo")
     if "://" in student and method != "none":
         raise InputError(
             f"student={student}: a model behind a server can be evaluated (method=none) but not trained: "

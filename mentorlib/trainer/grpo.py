@@ -15,7 +15,6 @@ import math
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,22 +27,20 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import add_fused_lm_head
 
-from ..core import InputError, Stop, Trajectory
-from ..rewards.reward import Reward, get_reward, score_groups
+from ..core import InputError, Stop
+from ..rewards.reward import Reward, get_reward
 from ..rewards.score import Score
 from ..rollout.attention import is_packed, packed_attention
-from ..rollout.chat import encode_chat
-from ..rollout.check import check_model, context_length
-from ..rollout.engine import Engine, TorchEngine, TurnEngine, end_ids
-from ..rollout.grading import grade
-from ..rollout.loop import run_rollouts
+from ..rollout.check import check_model
+from ..rollout.engine import end_ids
 from ..rollout.record import trajectory_row
-from ..runs.progress import ProgressCallback, Sampling, format_duration, progress_line
+from ..runs.progress import ProgressCallback
 from ..runs.run import Run
 from ..sandbox.pool import Sandbox
-from ..task import SYSTEM, Pair, Task
+from ..task import SYSTEM, Pair
 from .checks import batch_sizes, check_settings, check_tasks
 from .packed_logps import packed_logps
+from .rollout_function import RolloutFunction
 from .setup import (
     StepLogger,
     check_checkpointing,
@@ -210,105 +207,6 @@ def train_grpo(
     with packed_attention(*(m for m in (trainer.model, trainer.ref_model) if m is not None)), logger.ticker:
         trainer.train(resume_from_checkpoint=bool(last) or None)
     return trained_model(trainer, run)
-
-
-@dataclass
-class RolloutFunction:
-    """TRL's ``rollout_func``: prompts in; token ids, and for each rollout its trajectory, group and score, out."""
-
-    tokenizer: PreTrainedTokenizerBase
-    pairs: dict[str, Pair]  # by task id
-    sandbox: Sandbox
-    reward: Reward
-    limits: dict[str, Any]
-    seed: int
-    demonstrations: bool = False
-    tally: Sampling = field(default_factory=lambda: Sampling(0))  # of the step at hand, in this process
-    __name__ = "mentorlib_rollout"
-
-    def engine(self, trainer: GRPOTrainer) -> Engine:
-        """The student itself, or vLLM with its weights, which TRL keeps up to date."""
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        if not trainer.use_vllm:
-            if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-                raise InputError("FSDP and DeepSpeed shard the weights, so that sampling needs vllm=colocate or server")
-            return TorchEngine(model, self.tokenizer, bf16=trainer.args.bf16)
-
-        def complete(prompts: list[list[int]]) -> tuple[list[list[int]], list[list[float]]]:
-            _, ids, logprobs, _ = trainer.vllm_generation.generate(prompts=prompts, images=None, num_generations=1)
-            # vLLM's NaNs come as None; TRL gives a token whose probability is NaN the ratio 1.
-            return ids, [[math.nan if best[0] is None else best[0] for best in row] for row in logprobs]
-
-        return TurnEngine(complete, self.tokenizer, end_ids(model, self.tokenizer), context_length(model))
-
-    def inside(self, seconds: float) -> str:
-        """Where the step at hand is, for a line of progress."""
-        done, rows = self.tally.done, self.tally.rows
-        if done < rows:
-            return progress_line("rollouts", done, rows, self.tally.metrics(), seconds)
-        return f"rollouts {done}/{rows}, rewards and loss, {format_duration(seconds)} so far"
-
-    def __call__(self, prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
-        pairs = [self.pairs[prompt[-1]["task_id"]] for prompt in prompts]
-        tasks, references = [task for task, _ in pairs], [reference for _, reference in pairs]
-        first = trainer.accelerator.process_index * len(pairs)  # this process's part of the step's rollouts
-        group_size = int(trainer.num_generations or 1)
-        groups = [(first + i) // group_size for i in range(len(pairs))]
-        seed = self.seed * 1_000_003 + trainer.state.global_step
-        self.tally = Sampling(len(tasks))
-        engine = self.engine(trainer)
-        trajectories = run_rollouts(
-            engine, tasks, self.sandbox, seed=seed, first=first, tally=self.tally, **self.limits
-        )
-        scores = score_groups(self.reward, trajectories, references, tasks, groups)
-        in_loss, scores_in_loss = list(trajectories), list(scores)
-        for end in range(group_size, len(pairs) + 1, group_size) if self.demonstrations else ():
-            start, last = end - group_size, end - 1
-            if not all_wrong(tasks[last], trajectories[start:end]):
-                continue
-            in_loss[last] = self.demonstration(pairs[last], trajectories[last], engine.context)
-            if in_loss[last] is not trajectories[last]:
-                shown = score_groups(self.reward, [in_loss[last]], [references[last]], [tasks[last]], [0])
-                scores_in_loss[start:end] = self.reward.in_group([*scores[start:last], *shown])
-        return {
-            "prompt_ids": [t.prompt_ids for t in in_loss],
-            "completion_ids": [t.token_ids for t in in_loss],
-            "logprobs": [t.logprobs for t in in_loss],
-            "env_mask": [t.mask for t in in_loss],
-            "trajectory": trajectories,
-            "task": tasks,
-            "reference": references,
-            "group": groups,
-            "sample": [(first + i) % group_size for i in range(len(pairs))],
-            "score": scores,
-            "demonstration": [a is not b for a, b in zip(in_loss, trajectories, strict=True)],
-            "score_in_loss": scores_in_loss,
-        }
-
-    def demonstration(self, pair: Pair, rollout: Trajectory, context: int) -> Trajectory:
-        """The reference as if the student had sampled it after the rollout's prompt; the rollout if it is too long."""
-        task, reference = pair
-        schemas = list(task.toolbox.schemas)
-        ids, mask = encode_chat(self.tokenizer, task.prompt(self.limits["system"]), reference.messages, schemas)
-        start = len(rollout.prompt_ids)
-        if not 0 < len(ids) - start <= min(self.limits["max_tokens"], context - start):
-            return rollout
-        return Trajectory(
-            task.id,
-            reference.messages,
-            str(self.tokenizer.decode(ids[start:])),
-            "answered",
-            prompt_ids=rollout.prompt_ids,
-            token_ids=ids[start:],
-            mask=mask[start:],
-            logprobs=[math.nan if sampled else 0.0 for sampled in mask[start:]],
-        )
-
-
-def all_wrong(task: Task, trajectories: Sequence[Trajectory]) -> bool:
-    """Whether no rollout of a group is right, and at least one could be judged."""
-    correct = [grade(task, trajectory)["correct"] for trajectory in trajectories]
-    return False in correct and True not in correct
 
 
 class CarriedReward:

@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import difflib
 import io
 import json
 import re
@@ -17,7 +16,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
-from ...core import InputError
+from ...core import InputError, did_you_mean
 from ...runs.run import reject_credentials
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict, "Any": Any}
@@ -38,8 +37,8 @@ def read_notebook(notebook: str | Path) -> nbformat.NotebookNode:
     notebook = Path(notebook)
     if not notebook.is_file():
         known = sorted(str(p) for p in {*notebook.parent.glob("*.ipynb"), *Path("notebooks").glob("*.ipynb")})
-        near = difflib.get_close_matches(str(notebook), known, 1, 0.3)
-        hint = f"did you mean {near[0]}?" if near else "paths are read from this folder: go to the workspace's first"
+        otherwise = "paths are read from this folder: go to the workspace's first"
+        hint = did_you_mean(notebook, known, 0.3).strip() or otherwise
         raise InputError(f"{notebook}: no such notebook; {hint}")
     try:
         node = nbformat.read(notebook, as_version=4)
@@ -99,8 +98,7 @@ def check_parameters(notebook: str | Path, given: Mapping[str, Any], text: bool 
     checked = {}
     for name, value in given.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known) or 'none'}"
+            hint = did_you_mean(name, known).strip() or f"it takes {', '.join(known) or 'none'}"
             raise InputError(f"{notebook}: no parameter {name!r}; {hint}")
         parameter = known[name]
         fitting = fitting_values(value, _adapter(parameter), text)

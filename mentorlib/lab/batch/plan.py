@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from ...core import InputError
+from ...core import InputError, did_you_mean
 from ...data.sources import SOURCES
 from ...runs.files import file_hash
 from ...runs.functions import function_file
@@ -274,8 +274,7 @@ def _check_keys(value: Any, types: Mapping[str, Any], where: str) -> None:
 
 
 def _hint(name: Any, known: Iterable[str], otherwise: str) -> str:
-    near = get_close_matches(str(name), known, 1)
-    return f"did you mean {near[0]}?" if near else f"{otherwise} {', '.join(known)}"
+    return did_you_mean(name, known).strip() or f"{otherwise} {', '.join(known)}"
 
 
 def _content(text: str, own: set[Path]) -> str | None:

@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 
 from mentorlib import REWARDS, Run, Sandbox, Trajectory, load_model
 from mentorlib.task import Pair
-from mentorlib.trainer import grpo
+from mentorlib.trainer import grpo, rollout_function
 
 STEPS = 4  # a turn; the first warms up
 LEARNING_RATE = 1e-4
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help=f"turns of {STEPS} steps that each makes")
     rounds = parser.parse_args().rounds
     pairs = problems(200, split="train")
-    grpo.run_rollouts = timed(grpo.run_rollouts)  # type: ignore[attr-defined]
+    rollout_function.run_rollouts = timed(rollout_function.run_rollouts)  # type: ignore[attr-defined]
     whole: dict[str, list[float]] = {"mentorlib": [], "stock": []}
     training: dict[str, list[float]] = {"mentorlib": [], "stock": []}
     print(f"{'round':>5} {'':>6} {'step s':>7} {'rollout s':>10} {'the rest s':>11}")

@@ -11,7 +11,7 @@ from mentorlib.rewards import reward as rewards
 from mentorlib.rollout.conversation import Conversation
 from mentorlib.rollout.model import NANO, load_model
 from mentorlib.runs.run import Run
-from mentorlib.trainer import grpo
+from mentorlib.trainer import grpo, rollout_function
 from mentorlib.trainer.grpo import train_grpo
 from mentorlib.trainer.setup import save_model
 from mentorlib.trainer.sft import train_sft
@@ -91,7 +91,7 @@ def unjudged(monkeypatch, which):
             object.__setattr__(one, "judged", not which(i))
         return scores
 
-    monkeypatch.setattr(grpo, "score_groups", score)
+    monkeypatch.setattr(rollout_function, "score_groups", score)
 
 
 @pytest.mark.parametrize("micro_batch", [0, 4])

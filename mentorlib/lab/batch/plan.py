@@ -1,7 +1,5 @@
-"""A study file as stages: read, checked, expanded over its grids, and keyed by what each depends on."""
+"""A study file as stages: read, checked, expanded over its grids."""
 
-import ast
-import hashlib
 import itertools
 import json
 import math
@@ -10,28 +8,18 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ...core import InputError, did_you_mean
-from ...data.sources import SOURCES
-from ...runs.files import file_hash
-from ...runs.functions import function_file
 from ...runs.parameters import Planned
-from ...runs.provenance import versions
 from ...runs.run import check_name
 from .parameters import check_parameters, load_yaml, parameters_of, read_notebook, run_check_cell
 
 RUNS, REPORTS = Path("runs"), Path("reports")
-# Files and folders of the library that no stage's results depend on: stage keys leave them out.
-FILES_WITHOUT_EFFECT = (
-    *("lab/batch/plan.py", "lab/batch/study.py", "lab/batch/setting.py"),
-    *("lab/batch/study_page.py", "lab/batch/study_page.template"),
-    *("lab/export", "lab/workspace", "runs/processes.py", "cli.py", "__main__.py"),
-)
 MOST_STAGES = 1_000  # of a grid: each is a process, and minutes
 _STAGE_KEYS = {
     **{"name": str, "notebook": str, "parameters": dict, "grid": dict, "needs": list},
@@ -64,7 +52,7 @@ class StageStatus:
     """How far a stage has come."""
 
     stage: Stage
-    key: str = ""  # see `stage_keys`
+    key: str = ""  # see `keys.stage_keys`
     state: str = "waiting"  # waiting, running, done, failed or skipped
     exit_code: int = 0
     error: str = ""  # the last line of a stage that failed
@@ -128,34 +116,6 @@ def plan(path: Path) -> tuple[dict[str, Any], list[Stage]]:
     return study, stages
 
 
-def stage_keys(stages: Iterable[Stage]) -> tuple[dict[str, str], dict[str, str]]:
-    """The key of each stage by its name, and the same without the library in it; stages come after those they need.
-
-    Of the notebook, its code and the values that the parameters have in this stage count. Text, comments, blanks, and
-    defaults that the stage overrides do not: JupyterLab saves every edit, and most change no result.
-    """
-    stages = list(stages)
-    own = {stage.folder for stage in stages}
-    content = cache(partial(_content, own=own))  # a model's weights are read once, however many stages name them
-    cells = cache(_code_cells)
-    code, packages = _folder_hash(Path(__file__).parents[2], skip=FILES_WITHOUT_EFFECT), versions()
-    keys: dict[str, str] = {}
-    plain: dict[str, str] = {}
-    for stage in stages:
-        contents = {text: content(text) for text in _strings(stage.values)}
-        for known, library in ((keys, code), (plain, "")):
-            parts = [
-                cells(stage.notebook),
-                stage.values,
-                contents,
-                [known[need] for need in stage.needs],
-                library,
-                packages,
-            ]
-            known[stage.name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return keys, plain
-
-
 def check_stages(path: Path, stages: Iterable[Stage]) -> None:
     """Execute the check cell of each stage's notebook, once for stages that differ in nothing but run and seed.
 
@@ -175,24 +135,6 @@ def check_stages(path: Path, stages: Iterable[Stage]) -> None:
             run_check_cell(read(stage.notebook), stage.parameters | {"run": Planned(stage.run)})
         except InputError as error:
             raise InputError(f"{path}, stage {stage.name!r}: {error}") from None
-
-
-def _code_cells(notebook: Path) -> list[str]:
-    """The code of a notebook without its parameters."""
-    cells = read_notebook(notebook).cells
-    return [
-        _code(cell.source)
-        for cell in cells
-        if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", ())
-    ]
-
-
-def _code(source: str) -> str:
-    """A cell's code without comments and blanks; as it is if it is not plain Python, such as a magic."""
-    try:
-        return ast.unparse(ast.parse(source))
-    except SyntaxError:
-        return source.strip()
 
 
 def _expand(study: str, spec: Mapping[str, Any], expanded: Mapping[str, list[Stage]]) -> list[Stage]:
@@ -227,7 +169,7 @@ _REFERENCE = re.compile(r"\$([A-Za-z0-9_-]+)(/.*)?")
 
 
 def _references(value: Any) -> list[str]:
-    return [match[1] for text in _strings(value) if (match := _REFERENCE.fullmatch(text))]
+    return [match[1] for text in strings_in(value) if (match := _REFERENCE.fullmatch(text))]
 
 
 def _fill(value: Any, expanded: Mapping[str, list[Stage]], place: Mapping[str, Any], used: list[str]) -> Any:
@@ -252,14 +194,15 @@ def _fill(value: Any, expanded: Mapping[str, list[Stage]], place: Mapping[str, A
     return runs[0] if len(runs) == 1 else runs
 
 
-def _strings(value: Any) -> list[str]:
+def strings_in(value: Any) -> list[str]:
+    """The texts in a parameter's value, however deep."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, Mapping):
         value = value.values()
     elif not isinstance(value, list | tuple):
         return []
-    return [text for item in value for text in _strings(item)]
+    return [text for item in value for text in strings_in(item)]
 
 
 def _check_keys(value: Any, types: Mapping[str, Any], where: str) -> None:
@@ -275,36 +218,3 @@ def _check_keys(value: Any, types: Mapping[str, Any], where: str) -> None:
 
 def _hint(name: Any, known: Iterable[str], otherwise: str) -> str:
     return did_you_mean(name, known).strip() or f"{otherwise} {', '.join(known)}"
-
-
-def _content(text: str, own: set[Path]) -> str | None:
-    """The hash of the file or folder that a parameter names; None if it names none.
-
-    Also as 01's ``source:path``, and of a reward's ``FILE.py:FUNCTION``.
-
-    Of another study's run, by folder or name, it is that of run.json, which every execution changes; a folder under
-    runs/ without one, such as a model's, is read as any other. The study's own runs (``own``) are left to the keys of
-    their stages.
-    """
-    source, _, place = text.partition(":")
-    path = Path(place if place and source in SOURCES else function_file(text) or text)
-    try:
-        if len(path.parts) == 1 and (RUNS / path / "run.json").is_file():
-            path = RUNS / path
-        if not text or any(path == folder or folder in path.parents for folder in own):
-            return None
-        if path == RUNS:  # as the notebooks' ``root``
-            return None
-        if path.parts[:1] == (str(RUNS),) and (info := Path(*path.parts[:2], "run.json")).is_file():
-            path = info
-        return file_hash(path) if path.is_file() else _folder_hash(path) if path.is_dir() and path.name else None
-    except OSError:
-        return None
-
-
-def _folder_hash(folder: Path, skip: tuple[str, ...] = ()) -> str:
-    left_out = {folder / name for name in skip}
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
-    files = [p for p in files if not left_out.intersection([p, *p.parents])]
-    lines = "".join(f"{p.relative_to(folder)} {file_hash(p)}\n" for p in files)
-    return hashlib.sha256(lines.encode()).hexdigest()

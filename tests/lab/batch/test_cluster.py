@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from tiny import notebook
 
-from mentorlib.lab.batch.study import StudyFailed, Submits, _command, run_study
+from mentorlib.lab.batch.schedule import Submits, _command
+from mentorlib.lab.batch.study import StudyFailed, run_study
 from mentorlib.runs.processes import lock_folder
 
 PARAMETERS = 'run: str = "m"\nseed: int = 0\ndata: str = ""\nruns: list[str] = []\nfail: bool = False'
@@ -63,7 +64,7 @@ def prepare(folder, monkeypatch):
     Path("stage.py").write_text(SCRIPT)
     Path("small.yaml").write_text(STUDY)
     monkeypatch.setattr(
-        "mentorlib.lab.batch.study._command",
+        "mentorlib.lab.batch.schedule._command",
         lambda stage: [sys.executable, str(Path("stage.py")), str(stage.folder), json.dumps(stage.parameters)],
     )
 
@@ -186,7 +187,7 @@ def test_an_interrupted_study_takes_its_stages_back(monkeypatch):
     def interrupt(_: float) -> None:  # not by a signal: a shell's background jobs ignore it
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mentorlib.lab.batch.study.time.sleep", interrupt)
+    monkeypatch.setattr("mentorlib.lab.batch.schedule.time.sleep", interrupt)
     executor = Never()
     with pytest.raises(KeyboardInterrupt):
         run_study("small.yaml", executor=executor)
@@ -207,7 +208,7 @@ def test_two_processes_do_not_fill_one_folder(tmp_path, capfd):
 @pytest.mark.slow
 def test_notebooks_on_dask_leave_what_they_leave_here(dask, monkeypatch):
     """The real stages: data, and GRPO on them with its evaluation; weights and rows are equal byte by byte."""
-    monkeypatch.setattr("mentorlib.lab.batch.study._command", _command)
+    monkeypatch.setattr("mentorlib.lab.batch.schedule._command", _command)
     notebooks = Path(__file__).parents[3] / "notebooks"
     drawn = "sources: [], suites: [calculator], n_train: 8, n_eval: 4"
     Path("real.yaml").write_text(f"""

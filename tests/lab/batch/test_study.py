@@ -16,8 +16,9 @@ from tiny import notebook
 
 from mentorlib.core import InputError
 from mentorlib.lab.analysis.load import methods
+from mentorlib.lab.batch.keys import FILES_WITHOUT_EFFECT, stage_keys
 from mentorlib.lab.batch.notebook import run_notebook
-from mentorlib.lab.batch.plan import FILES_WITHOUT_EFFECT, Stage, StageStatus, plan, stage_keys
+from mentorlib.lab.batch.plan import Stage, StageStatus, plan
 from mentorlib.lab.batch.setting import study_setting
 from mentorlib.lab.batch.study import StudyFailed, run_study
 from mentorlib.lab.batch.study_page import _rows_link, write_study_page
@@ -63,7 +64,7 @@ for name, text in {"report.html": "ok", "results.json": "{}"}.items():
     open(f"{folder}/{name}", "w").write(text)
 """)
     monkeypatch.setattr(
-        "mentorlib.lab.batch.study._command",
+        "mentorlib.lab.batch.schedule._command",
         lambda stage: [sys.executable, "-S", str(script), str(stage.folder), json.dumps(stage.parameters)],
     )
 
@@ -330,7 +331,7 @@ stages:
 def test_another_library_begins_anew_unless_any_is_accepted(quick, capfd, monkeypatch):
     file = study("stages: [{name: a, notebook: make.ipynb}, {name: b, notebook: make.ipynb, parameters: {data: $a/}}]")
     run_study(file)
-    monkeypatch.setattr("mentorlib.lab.batch.plan._folder_hash", lambda *_, **__: "another")
+    monkeypatch.setattr("mentorlib.lab.batch.keys._folder_hash", lambda *_, **__: "another")
     capfd.readouterr()
     report = run_study(file, any_library=True)
     assert "working" not in capfd.readouterr().out
@@ -600,7 +601,7 @@ def test_a_stage_on_a_model_folder_among_the_runs_is_done_again_when_its_weights
 def test_a_file_is_read_once_for_all_keys_of_a_study(monkeypatch):
     Path("weights").write_text("one")
     read = []
-    monkeypatch.setattr("mentorlib.lab.batch.plan.file_hash", lambda file: read.append(Path(file).name) or "hash")
+    monkeypatch.setattr("mentorlib.lab.batch.keys.file_hash", lambda file: read.append(Path(file).name) or "hash")
     text = "stages: [{name: a, notebook: make.ipynb, parameters: {data: weights}, grid: {seed: [0, 1]}}]"
     keys, plain = stage_keys(plan(study(text))[1])
     assert read.count("weights") == 1 and len(set(keys.values()) | set(plain.values())) == 4

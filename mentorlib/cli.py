@@ -22,7 +22,7 @@ from typer import Argument, Option
 from .core import InputError, did_you_mean
 from .runs.files import describe_os_error, is_stream
 from .runs.progress import visible
-from .runs.run import Run
+from .runs.run import Run, trajectory_files
 
 app = typer.Typer(
     help="Distil tool use into small models; see what rewards do. Begin with: mentor run notebooks/00_tour.ipynb",
@@ -206,7 +206,7 @@ def _score(
     output: Annotated[str, _output("default: scored/ beside FILE; bad rows go to OUT.rejected.jsonl")] = "",
 ) -> int:
     """Score stored rows under rewards, without training."""
-    from .rewards.stored_rows import score_file
+    from .rewards.score_file import score_file
 
     tools = None if valid_tools is None else [name.strip() for name in valid_tools.split(",") if name.strip()]
     counts = score_file(file, output or None, [*(reward or ()), *(rewards or ())], version, tools)
@@ -236,8 +236,7 @@ def _view(
 ) -> None:
     """Read a run's trajectories in a web browser, or here with --text."""
     opened = Run.open(run)
-    found = [*opened.path.glob("eval/*.jsonl"), *opened.path.glob("rollouts.jsonl")]
-    files = sorted(str(path.relative_to(opened.path)) for path in found)
+    files = [str(path.relative_to(opened.path)) for path in trajectory_files(opened.path)]
     if not rows and not files:
         raise InputError(f"{opened.path}: no trajectories in it (eval/*.jsonl, rollouts.jsonl)")
     if rows and (Path(rows).is_absolute() or not (opened.path / rows).is_file()):

@@ -257,6 +257,11 @@ def _read_info(file: Path) -> dict[str, Any]:
     return info
 
 
+def trajectory_files(folder: Path) -> list[Path]:
+    """A run's rows of trajectories: ``eval/<suite>.jsonl`` in order, and GRPO's ``rollouts.jsonl``; may be empty."""
+    return [*sorted(folder.glob("eval/*.jsonl")), *folder.glob("rollouts.jsonl")]
+
+
 def read_stages(file: Path) -> list[Path]:
     """The runs' folders in a study's stages.json. InputError if it holds something else."""
     stages = read_json(file)

@@ -11,7 +11,7 @@ from mentorlib.core import Call, InputError, Reference, Trajectory
 from mentorlib.lab.analysis.reward_effects import advantages, counterfactual, rescore
 from mentorlib.rewards.function import TERMS
 from mentorlib.rewards.reward import REWARDS, get_reward
-from mentorlib.rewards.stored_rows import score_file
+from mentorlib.rewards.score_file import score_file
 from mentorlib.rewards.trl import as_trl
 from mentorlib.runs.functions import function_file
 

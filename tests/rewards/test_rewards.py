@@ -24,7 +24,7 @@ from mentorlib.rewards.corrected import outcome_terms
 from mentorlib.rewards.matching import tool_names
 from mentorlib.rewards.reward import CONTROLS, OFFICIAL, REWARDS, Reward, get_reward, score_groups
 from mentorlib.rewards.score import Score
-from mentorlib.rewards.stored_rows import score_file
+from mentorlib.rewards.score_file import score_file
 from mentorlib.rewards.trl import as_trl
 from mentorlib.task import Task
 

@@ -16,7 +16,7 @@ from mentorlib.data.suites import generate
 from mentorlib.lab import analysis
 from mentorlib.rewards.official import CALCULATOR_TOOLS
 from mentorlib.rewards.reward import REWARDS
-from mentorlib.rewards.stored_rows import score_file
+from mentorlib.rewards.score_file import score_file
 from mentorlib.rollout.record import trajectory_row
 
 

@@ -17,7 +17,7 @@ from ...core import InputError
 from ...rewards.matching import canonical_json
 from ...runs.files import Row, gc_paused, read_rows
 from ...runs.rows import wrong_parameter
-from ...runs.run import Run
+from ...runs.run import Run, trajectory_files
 from ...trainer.checks import WITHOUT_EFFECT
 from .outcomes import derived_columns
 
@@ -111,11 +111,7 @@ def methods(runs: Sequence[str] = (), root: str | Path = "runs") -> pd.DataFrame
     data sets that differ in ``seed`` alone are one. Raises InputError if there is no such run.
     """
     root = Path(root)
-    names = list(runs) or sorted(
-        p.parent.name
-        for p in root.glob("*/run.json")
-        if list(p.parent.glob("eval/*.jsonl")) or (p.parent / "rollouts.jsonl").exists()
-    )
+    names = list(runs) or sorted(p.parent.name for p in root.glob("*/run.json") if trajectory_files(p.parent))
     if not names:
         hint = "run `make study`, or 01_build_data and 02_train, or give others"
         raise InputError(f"{root}: no run folder with rows here: {hint}")

@@ -25,7 +25,7 @@ from ...core import InputError
 from ...runs.files import file_hash, write_text
 from ...runs.progress import format_duration
 from ...runs.provenance import git_revision, versions
-from ...runs.run import read_results
+from ...runs.run import read_results, trajectory_files
 from ..analysis.load import evaluations, methods, rollouts
 from ..analysis.text import link
 from ..report.folder import add_links, share_scripts
@@ -140,20 +140,16 @@ def _write_reports(study: str, rows: Sequence[Mapping[str, Any]], folder: Path, 
 
 def _write_trajectories(study: str, stages: Sequence[Stage], folder: Path) -> bool:
     """Write the page of the trajectories of all runs that the stages filled or read; False if there are none."""
-
-    def has_rows(folder: Path) -> bool:
-        return any(folder.glob("eval/*.jsonl")) or (folder / "rollouts.jsonl").exists()
-
     views = {}  # what the report of each stage calls the method of each of its runs that have rows
     for stage in stages:
-        runs = stage.parameters.get("runs", [stage.run])
+        runs, root = stage.parameters.get("runs", [stage.run]), stage.folder.parent
         if runs and isinstance(runs, list):
             with contextlib.suppress(InputError):  # some have not begun
-                frame = methods(runs, stage.folder.parent)
+                frame = methods(runs, root)
                 named = dict(zip(frame["run"], frame["method"], strict=True))
-                views[stage.name] = {run: name for run, name in named.items() if has_rows(stage.folder.parent / run)}
+                views[stage.name] = {run: name for run, name in named.items() if trajectory_files(root / run)}
     views = {name: view for name, view in views.items() if view}
-    filled = [stage for stage in stages if has_rows(stage.folder)]
+    filled = [stage for stage in stages if trajectory_files(stage.folder)]
     if not filled:
         return False
     runs = list(dict.fromkeys([*(s.run for s in filled), *(run for view in views.values() for run in view)]))

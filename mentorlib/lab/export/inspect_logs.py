@@ -10,7 +10,7 @@ from typing import Any
 
 from ...core import InputError
 from ...runs.files import Row, write_text
-from ...runs.run import Run
+from ...runs.run import Run, trajectory_files
 from ...task import chat_prompt
 from ..analysis.load import read_trajectories
 
@@ -34,7 +34,7 @@ def save_inspect(run: Run, folder: str | Path) -> list[Path]:
     Raises:
         InputError: the run has no rows.
     """
-    files = [*sorted(run.path.glob("eval/*.jsonl")), *run.path.glob("rollouts.jsonl")]
+    files = trajectory_files(run.path)
     if not files:
         raise InputError(f"{run.path}: no eval/*.jsonl and no rollouts.jsonl: nothing was evaluated or sampled")
     written = []

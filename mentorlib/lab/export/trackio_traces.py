@@ -5,7 +5,7 @@ from typing import Any
 
 from ...core import InputError
 from ...runs.files import read_rows
-from ...runs.run import Run
+from ...runs.run import Run, trajectory_files
 from ..analysis.load import read_trajectories
 from .inspect_logs import KEYS, messages_with_call_ids
 
@@ -27,7 +27,7 @@ def save_trackio(run: Run, project: str = "mentorlib") -> int:
     metrics = {row["step"]: row for row in (read_rows(file) if file.exists() else ())}
     after = max(metrics, default=0) + 1
     traces: dict[int, dict[str, list[Any]]] = {}
-    for file in [*run.path.glob("rollouts.jsonl"), *sorted(run.path.glob("eval/*.jsonl"))]:
+    for file in trajectory_files(run.path):
         for row in read_trajectories(file, KEYS):
             metadata = {k: v for k, v in row.items() if isinstance(v, str | int | float)}
             metadata = {k: v for k, v in metadata.items() if k not in ("response", "question")}

@@ -21,7 +21,7 @@ from mentorlib.lab.export.inspect_logs import KEYS, save_inspect
 from mentorlib.lab.report.transcript import transcript_html, transcript_text
 from mentorlib.lab.report.viewer import write_trajectories
 from mentorlib.lab.workspace.contents import runs as list_runs
-from mentorlib.rewards.stored_rows import score_file
+from mentorlib.rewards.score_file import score_file
 from mentorlib.runs.query import query_rows
 from mentorlib.runs.run import Run
 

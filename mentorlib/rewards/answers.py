@@ -202,12 +202,23 @@ def judge(prediction: str, gold: str, metric: Metric = "answer", *, official: bo
         return Verdict(None, str(error))
 
 
+_unjudged: set[tuple[str, str, bool]] = set()  # what the helper was asked once, and gave up on
+
+
 @lru_cache(maxsize=10_000)
 def _slow(prediction: str, gold: str, official: bool) -> Verdict:
-    """The helper's verdict. An exception is raised past the cache."""
+    """The helper's verdict. An exception is raised past the cache.
+
+    An answer that could not be judged is tried once more when it comes again, since the machine may have been busy.
+    """
+    asked = (prediction, gold, official)
     if official:
         inner = boxed(gold) if "\\boxed{" in gold else None
         gold = gold if inner is None else inner
     else:
         prediction, gold = formula(prediction), formula(gold)
-    return Verdict(*grader.helper.ask(prediction, gold, official, TIME_LIMIT))
+    correct, how = grader.helper.ask(prediction, gold, official, TIME_LIMIT)
+    if correct is None and asked not in _unjudged:
+        _unjudged.add(asked)
+        raise grader.HelperFailed(how)
+    return Verdict(correct, how)

@@ -7,20 +7,28 @@ family, whichever gives back the calls that were rendered.
 
 import json
 import re
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 from trl import chat_template_utils
 
 from ..core import Call, InputError, Message, parse_call, read_turn, split_thoughts
-from .chat import opened_thought, render
+from .chat import opened_thought, render, turn_end, turn_ends
 
+_LLAMA: dict[str, Any] = chat_template_utils.llama3_template
+_LLAMA_CALL = {  # models also write {"type": "function", "name": …
+    "open_pattern": r'\{(?:"type":\s*"function",\s*)?"name":\s*"(?P<name>[^"]+)",\s*"parameters":\s*'
+}
 RESPONSE_TEMPLATES: dict[str, dict[str, Any]] = {
     "Qwen 3.5": chat_template_utils.qwen3_5_template,
     "Nemotron 3": chat_template_utils.nemotron_3_template,
     "GLM 4": chat_template_utils.glm4moe_template,
-    "Llama 3": chat_template_utils.llama3_template,
+    "Llama 3": {
+        **_LLAMA,
+        "fields": {**_LLAMA["fields"], "tool_calls": {**_LLAMA["fields"]["tool_calls"], **_LLAMA_CALL}},
+    },
     "gpt-oss": chat_template_utils.gptoss_template,
     "LFM2": chat_template_utils.lfm2_2_5_template,
     "Gemma 4": chat_template_utils.gemma4_template,
@@ -71,6 +79,8 @@ class CallFormat:
     opening: what the prompt ends with: a response template reads a turn from there.
     thought: the ``<think>`` that the opening ends with, or "".
     marker: what a call begins with; where it stands and no call is read, the turn is malformed.
+    ends, end: ids of the tokens that the chat template closes turns with, and as text the one of a turn with calls;
+        empty if it closes turns without any.
     """
 
     name: str
@@ -78,19 +88,26 @@ class CallFormat:
     opening: str
     thought: str
     marker: str
+    ends: frozenset[int] = frozenset()
+    end: str = ""
 
     def turn_text(self, tokenizer: PreTrainedTokenizerBase, ids: list[int], cut: bool = False) -> str:
-        """A sampled turn as ``read_turn`` takes it, from its token ids; ``cut`` ones have no end token."""
-        if self.response_template is not None:
+        """A sampled turn as ``read_turn`` takes it, from its token ids; ``cut`` ones have no end token.
+
+        A response template knows the chat template's own end only: any other, such as Llama's <|eom_id|>, becomes that.
+        """
+        if self.response_template is None:
+            return self.thought + str(tokenizer.decode(ids if cut else ids[:-1]))
+        if cut or ids[-1] in self.ends:
             return str(tokenizer.decode(ids))
-        return self.thought + str(tokenizer.decode(ids if cut else ids[:-1]))
+        return str(tokenizer.decode(ids[:-1])) + self.end
 
     def read_turn(self, tokenizer: PreTrainedTokenizerBase, schemas: list[Any], text: str) -> tuple[Message, list[str]]:
         """Read one assistant turn.
 
         Args:
             tokenizer: of the model.
-            schemas: of the tools offered; some formats do not tell 7 from "7".
+            schemas: of the tools offered; formats whose arguments are not JSON do not tell 7 from "7".
             text: see ``turn_text``.
 
         Returns:
@@ -98,8 +115,12 @@ class CallFormat:
         """
         if self.response_template is None:
             return read_turn(text)
+        # JSON has types. With the schemas, the parser would mend wrong ones, in these families only.
+        typed = self.response_template["fields"]["tool_calls"].get("content") == "json"
         try:
-            parsed = tokenizer.parse_response(text, self.response_template, prefix=self.opening, tools=schemas)
+            parsed = tokenizer.parse_response(
+                text, self.response_template, prefix=self.opening, tools=None if typed else schemas
+            )
             found = [call["function"] for call in parsed.get("tool_calls") or ()]
             if found and not self._is_closed(text):
                 raise ValueError("the last call was not closed")
@@ -156,5 +177,8 @@ def find_call_format(tokenizer: PreTrainedTokenizerBase) -> CallFormat:
             format = CallFormat(name, template, opening, opened_thought(tokenizer), marker)
             read, _ = format.read_turn(tokenizer, PROBE_SCHEMAS, turn)
             if marker and read.get("tool_calls") == message["tool_calls"]:
+                with suppress(InputError):  # template_problem tells
+                    ends = frozenset(turn_ends(tokenizer))
+                    return replace(format, ends=ends, end=turn_end(tokenizer, turn))
                 return format
     raise InputError("its chat template writes tool calls in no format that is known here")

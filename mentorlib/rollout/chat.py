@@ -18,12 +18,15 @@ from ..core import Call, InputError, Message
 Schemas = list[Any]  # JSON schemas as dicts; transformers would also take functions
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], schemas: Schemas, opening: bool) -> str:
+def render(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], schemas: Schemas, opening: bool, first: int = 1
+) -> str:
     """The chat as text by the model's own template; ``opening`` adds the start of an assistant turn.
 
-    Calls and results are numbered, since some templates (Mistral's) refuse calls without an id of nine characters.
+    Calls and results are numbered from ``first``, since some templates (Mistral's) refuse calls without an id of nine
+    characters.
     """
-    numbers, results, chat = itertools.count(1), itertools.count(1), []
+    numbers, results, chat = itertools.count(first), itertools.count(first), []
     for message in messages:
         if message.get("tool_calls"):
             calls = [{**call, "id": f"call{next(numbers):05d}"} for call in message["tool_calls"]]
@@ -76,7 +79,7 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return {vocabulary[end] for end in ends}
 
 
-def tool_turn(tokenizer: PreTrainedTokenizerBase, results: list[str], names: Sequence[str] = ()) -> str:
+def tool_turn(tokenizer: PreTrainedTokenizerBase, results: list[str], names: Sequence[str] = (), first: int = 1) -> str:
     """The text between an assistant turn's end token and the next assistant turn, holding tool results.
 
     It is what the template adds to a dummy chat, which is correct for every prefix-preserving template.
@@ -85,6 +88,7 @@ def tool_turn(tokenizer: PreTrainedTokenizerBase, results: list[str], names: Seq
         tokenizer: with the chat template.
         results: of the turn's calls.
         names: the tools called, which some templates (gpt-oss, Gemma) write beside the results.
+        first: the number of the first of these calls in its conversation, which some templates (Mistral's) write.
 
     Raises:
         InputError: the chat template changes earlier turns when a tool result follows.
@@ -98,8 +102,8 @@ def tool_turn(tokenizer: PreTrainedTokenizerBase, results: list[str], names: Seq
             {"role": "assistant", "content": "", "tool_calls": made},
         ]
         with contextlib.suppress(TemplateError):  # Llama's refuses several calls a turn
-            before = render(tokenizer, chat, [], opening=False).rstrip("\n")
-            after = render(tokenizer, [*chat, *answers], [], opening=True)
+            before = render(tokenizer, chat, [], opening=False, first=first).rstrip("\n")
+            after = render(tokenizer, [*chat, *answers], [], opening=True, first=first)
             break
     else:
         raise InputError("its chat template does not render tool calls and results")

@@ -108,7 +108,7 @@ def turn_markers(tokenizer: PreTrainedTokenizerBase) -> Markers:
         chat = rendered(asked, answered, ("user", following))
         user_open = between(chat, answer, following).removeprefix(assistant_close)
         bos = str(tokenizer.bos_token or "")
-        start = bos if bos and chat.startswith(bos) else ""
+        start = bos if bos and chat.startswith(bos) and not user_open.startswith(bos) else ""  # SmolLM2's opens turns
         system_open = system_close = ""
         try:
             with_system = rendered(("system", system), asked)

@@ -56,6 +56,7 @@ def run_rollouts(
         for task in tasks
     ]
     in_turns = [0] * len(tasks)  # sampled tokens in each row's closed turns
+    calls_made = [0] * len(tasks)
     # A prompt that fills the context leaves no room to sample. TRL's trainer needs at least one token a row: an end
     # token that counts as not sampled.
     sampled = [Sampled([int(tokenizer.eos_token_id)], [0], [0.0], cut=True) for _ in tasks]
@@ -63,14 +64,16 @@ def run_rollouts(
 
     def on_turns(closed: list[tuple[int, list[int]]]) -> list[list[int] | None]:
         pending = []
-        for i, ids in closed:
-            in_turns[fits[i]] += len(ids)
-            conversation = conversations[fits[i]]
-            pending.append((conversation, conversation.add_turn(format.turn_text(tokenizer, ids))))
+        rows = [fits[i] for i, _ in closed]
+        for row, (_, ids) in zip(rows, closed, strict=True):
+            in_turns[row] += len(ids)
+            pending.append((conversations[row], conversations[row].add_turn(format.turn_text(tokenizer, ids))))
         following: list[list[int] | None] = []
-        for (_, calls), texts in zip(pending, run_calls(pending, sandbox), strict=True):
+        for row, (_, calls), texts in zip(rows, pending, run_calls(pending, sandbox), strict=True):
             names = [call.name if (call := parse_call(raw)) else "unknown" for raw in calls]
-            following.append(encode(tokenizer, tool_turn(tokenizer, texts, names)) if texts else None)
+            turn = tool_turn(tokenizer, texts, names, first=calls_made[row] + 1) if texts else ""
+            following.append(encode(tokenizer, turn) if texts else None)
+            calls_made[row] += len(texts)
         return following
 
     completions = engine.run(

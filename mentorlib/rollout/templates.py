@@ -1,6 +1,7 @@
 """The chat template that a model is trained and sampled with: its own where it can be used, else one that can."""
 
 import re
+from datetime import datetime
 from typing import Any
 
 from jinja2 import TemplateError
@@ -19,7 +20,8 @@ def choose_template(
     """Give the tokenizer a chat template that shows tools, writes calls that can be read, and keeps earlier turns.
 
     Its own if that does; else TRL's training variant of it; else one in Hermes's format with the model's own markers of
-    turns (hermes.py), which is said in a line. The tokenizer is saved with it, so that a trained student keeps it.
+    turns (hermes.py), which is said in a line. Today's date in it becomes a fixed one (see fix_dates). The tokenizer is
+    saved with it, so that a trained student keeps it.
 
     Args:
         tokenizer: changed in place.
@@ -33,7 +35,7 @@ def choose_template(
     from trl.chat_template_utils import get_training_chat_template
 
     if template:
-        tokenizer.chat_template = read_template(template)
+        tokenizer.chat_template = fix_dates(read_template(template))
         if problem := template_problem(tokenizer, arguments):
             raise InputError(f"template={template}: {problem} (docs/model.md)")
         return
@@ -45,6 +47,7 @@ def choose_template(
         raise InputError(f"model {name!r} has no chat template: give an instruct model, or template=FILE")
     problem = template_problem(tokenizer, arguments)
     if not problem:
+        tokenizer.chat_template = fix_dates(tokenizer.chat_template)
         return
     tokenizer.chat_template = own  # TRL knows it by its text, without fixed arguments
     try:
@@ -52,10 +55,10 @@ def choose_template(
     except ValueError:  # TRL has none
         variant = None
     if variant:
-        tokenizer.chat_template = variant
+        tokenizer.chat_template = fix_dates(variant)
         if not template_problem(tokenizer, arguments):
             return
-        tokenizer.chat_template = own
+    tokenizer.chat_template = own = fix_dates(own)
     if "reasoning_content" in own:  # ours would take its thinking away
         raise InputError(
             f"model {name!r}: {problem}, and so does what TRL has for it: set template_arguments (such as "
@@ -72,6 +75,16 @@ def choose_template(
         "(template=FILE takes another)",
         flush=True,
     )
+
+
+def fix_dates(template: str) -> str:
+    """A chat template that writes one date, whatever day it is: Llama 3.2's and gpt-oss's show the model today's.
+
+    Every method, checkpoint and evaluation then has the same prompts. The date is the one that Llama 3.2's writes where
+    it cannot ask for today's.
+    """
+    day = datetime(2024, 7, 26)
+    return re.sub(r"""strftime_now\((["'])([^"']*)\1\)""", lambda call: repr(day.strftime(call[2])), template)
 
 
 def template_problem(tokenizer: PreTrainedTokenizerBase, arguments: dict[str, Any] | None = None) -> str:

@@ -137,8 +137,8 @@ def check_tasks(
     """Check that the training tasks have what a method and its reward need.
 
     Raises:
-        InputError: no tasks, two of one id or fewer than the ``groups`` of a GRPO step, or a reference without what the
-            reward compares or SFT imitates.
+        InputError: no tasks, two of one id or fewer than the ``groups`` of a GRPO step, a reference without what the
+            reward compares or SFT imitates, or a reward of answers for tasks graded by their calls.
     """
     if not pairs:
         raise InputError("no training tasks: build some with 01_build_data")
@@ -157,6 +157,11 @@ def check_tasks(
         )
     reward = get_reward(reward)
     for task, reference in pairs:
+        if task.metric == "calls" and "correct" in reward.weights:
+            raise InputError(
+                f"reward={reward.name}: suite {task.suite!r} is graded by its calls, not by an answer: use toolrl, "
+                "imitate or a function of your own"
+            )
         if missing := reward.missing(reference):
             fix = "use sparse or none, or have a teacher do its tasks (docs/teacher.md)"
             raise InputError(f"reward={reward.name}: suite {task.suite!r} has {missing}: {fix}")

@@ -45,6 +45,7 @@ from .setup import (
     StepLogger,
     check_checkpointing,
     check_thoughts,
+    encode_references,
     lora_config,
     prepare_resume,
     task_order,
@@ -114,7 +115,8 @@ def train_grpo(
             fraction of the memory for about a third more time (docs/gpu.md), and the same gradients.
         bf16: compute in bfloat16 on a CPU, too, as on a GPU (faster where the CPU has AMX: docs/model.md). Weights and
             optimizer state stay float32.
-        save_steps: checkpoint every so many steps (0: never); an interrupted run, called again, resumes from the last.
+        save_steps: checkpoint every so many steps (0: never), of which the last is kept: 12 bytes a parameter. An
+            interrupted run, called again, resumes from it.
         vllm: "colocate" or "server" samples with vLLM through TRL (needs a GPU; not run by our tests); "" samples with
             the student in this process.
         report_to: "tensorboard" (into the run's tensorboard/), "trackio" or "wandb": where TRL logs every step too.
@@ -148,10 +150,13 @@ def train_grpo(
         seed=seed,
     )
     check_tasks(pairs, "grpo", reward, groups, demonstrations)
-    if demonstrations:
-        check_thoughts(tokenizer, pairs)
     check_model(model)
     check_checkpointing(model, gradient_checkpointing)
+    encoded: dict[str, tuple[list[int], list[int]]] = {}
+    if demonstrations:
+        check_thoughts(tokenizer, pairs)
+        ids = (task.id for task, _ in pairs)
+        encoded = dict(zip(ids, encode_references(tokenizer, pairs, system), strict=True))
     data = Dataset.from_list(
         [{"prompt": [*t.prompt(system)[:-1], {**t.prompt(system)[-1], "task_id": t.id}]} for t, _ in pairs]
     )
@@ -160,7 +165,7 @@ def train_grpo(
     reference = copy.deepcopy(model) if full_kl else None
     settings = trl_settings(run, steps, learning_rate, seed, report_to, gradient_checkpointing, bf16)
     if save_steps:
-        settings |= {"save_strategy": "steps", "save_steps": save_steps}
+        settings |= {"save_strategy": "steps", "save_steps": save_steps, "save_total_limit": 1}
     arguments = GRPOConfig(
         **batch_sizes(groups * group_size, micro_batch, group_size),
         num_generations=group_size,
@@ -176,7 +181,7 @@ def train_grpo(
     )
     limits = {"max_turns": max_turns, "max_tokens": max_tokens, "temperature": temperature, "system": system}
     by_id = {t.id: (t, r) for t, r in pairs}
-    rollouts = RolloutFunction(tokenizer, by_id, sandbox, reward, limits, seed, demonstrations)
+    rollouts = RolloutFunction(tokenizer, by_id, sandbox, reward, limits, seed, encoded)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*rollout_func.*")  # TRL: experimental; the pinned version has it
         trainer = MentorTrainer(

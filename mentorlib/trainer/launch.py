@@ -15,7 +15,9 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from accelerate import PartialState
@@ -47,6 +49,7 @@ sys.argv.append(str(os.getpid()))
 runpy.run_module("accelerate.commands.launch", run_name="__main__", alter_sys=True)
 """
 _WRITTEN = ("rollouts.jsonl", "metrics.jsonl", ALONG, TOO_LONG)  # by training
+_trained: WeakKeyDictionary[torch.nn.Module, Path] = WeakKeyDictionary()  # models, and the runs that changed them here
 STOP = "stop"  # a file of this name in the run's folder ends launched training after the current step
 
 
@@ -69,7 +72,8 @@ def train(
 
     A run that failed after its training, such as in its evaluation, keeps it: the saved model is loaded. So does one
     that was killed after the last step of training. Before that, it goes on from its last checkpoint. With other
-    parameters of training it begins anew.
+    parameters of training it begins anew. A student that this process trained in this run before, as where a notebook's
+    cell is executed again, is loaded again first.
 
     Args:
         run: with these parameters; those of other kinds are ignored.
@@ -156,6 +160,10 @@ def _train_here(
     method = run.params.get("method", "none")
     if method == "none":
         return model
+    if _trained.get(model) == run.path:
+        print(f"{run.path}: the student was trained in this run before and is loaded again", flush=True)
+        model, _ = _load_student(run.params)
+    _trained[model] = run.path
     callbacks = [EvaluateAlong(run, tokenizer, sandbox)] if run.params.get("eval_steps") else []
     if method == "grpo":
         settings = _arguments(train_grpo, run.params) | {"progress": progress, "callbacks": callbacks}
@@ -169,7 +177,18 @@ def _train_here(
             raise InputError(
                 f"teacher={run.params['teacher']}: its tokenizer is not the student's, and gkd compares token by token"
             )
+        its_size, size = (m.config.get_text_config(decoder=True).vocab_size for m in (settings["teacher"], model))
+        if its_size != size:  # padded otherwise, as between Qwen2.5's smaller and larger models
+            raise InputError(
+                f"teacher={run.params['teacher']}: it has logits for {its_size:,} tokens, the student for {size:,}, "
+                "and gkd compares them one by one: take a teacher with as many"
+            )
     return train_sft(run, model, tokenizer, pairs, **settings)
+
+
+def _load_student(params: dict[str, Any]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    template, arguments = params.get("template", ""), params.get("template_arguments")
+    return load_model(params["student"], template=template, template_arguments=arguments)
 
 
 def _arguments(function: Callable[..., Any], params: dict[str, Any]) -> dict[str, Any]:
@@ -226,11 +245,7 @@ def main(folder: str) -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     run = Run.open(folder)
     pairs = load_tasks(run.params["data"], suite=run.params["suite"], split="train")
-    model, tokenizer = load_model(
-        run.params["student"],
-        template=run.params.get("template", ""),
-        template_arguments=run.params.get("template_arguments"),
-    )
+    model, tokenizer = _load_student(run.params)
 
     def progress(step: int, steps: int, metrics: dict[str, Any]) -> bool:
         print(_STEP + json.dumps([step, steps, metrics]), flush=True)

@@ -13,7 +13,6 @@ from trl import GRPOTrainer
 
 from ..core import InputError, Trajectory
 from ..rewards.reward import Reward, score_groups
-from ..rollout.chat import encode_chat
 from ..rollout.check import context_length
 from ..rollout.engine import Engine, TorchEngine, TurnEngine, end_ids
 from ..rollout.grading import grade
@@ -33,7 +32,7 @@ class RolloutFunction:
     reward: Reward
     limits: dict[str, Any]
     seed: int
-    demonstrations: bool = False
+    demonstrations: dict[str, tuple[list[int], list[int]]] = field(default_factory=dict)  # by task id
     tally: Sampling = field(default_factory=lambda: Sampling(0))  # of the step at hand, in this process
     __name__ = "mentorlib_rollout"
 
@@ -99,8 +98,7 @@ class RolloutFunction:
     def demonstration(self, pair: Pair, rollout: Trajectory, context: int) -> Trajectory:
         """The reference as if the student had sampled it after the rollout's prompt; the rollout if it is too long."""
         task, reference = pair
-        schemas = list(task.toolbox.schemas)
-        ids, mask = encode_chat(self.tokenizer, task.prompt(self.limits["system"]), reference.messages, schemas)
+        ids, mask = self.demonstrations[task.id]
         start = len(rollout.prompt_ids)
         if not 0 < len(ids) - start <= min(self.limits["max_tokens"], context - start):
             return rollout

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list
 from huggingface_hub import constants
+from jinja2 import TemplateError
 from peft import LoraConfig, PeftModel
 from transformers import (
     AutoModelForCausalLM,
@@ -21,7 +22,8 @@ from transformers import (
 )
 
 from ..core import InputError
-from ..rollout.chat import adds_empty_thought
+from ..rollout.chat import adds_empty_thought, encode_chat
+from ..rollout.engine import end_ids
 from ..runs.progress import ProgressCallback, Ticker, format_duration
 from ..runs.run import Run
 from ..task import Pair
@@ -56,13 +58,36 @@ def check_checkpointing(model: PreTrainedModel, gradient_checkpointing: bool) ->
 
 
 def check_thoughts(tokenizer: PreTrainedTokenizerBase, pairs: list[Pair]) -> None:
-    """Raise InputError if references without thoughts would teach a thinking student to write empty ones."""
-    if adds_empty_thought(tokenizer) and not any("reasoning_content" in m for _, r in pairs for m in r.messages):
+    """Raise InputError if references mostly without thoughts would teach a thinking student to write empty ones."""
+    turns = [m for _, reference in pairs for m in reference.messages if m["role"] == "assistant"]
+    without = sum("reasoning_content" not in turn for turn in turns)
+    if 2 * without > len(turns) and adds_empty_thought(tokenizer):
         raise InputError(
-            "the references hold no thoughts, but the student's chat template lets it think: they would teach empty "
-            'thoughts, unlike its own samples: give template_arguments={"enable_thinking": false} to all methods, '
-            "or have a teacher that thinks do the tasks (docs/model.md)"
+            f"{without:,} of the references' {len(turns):,} turns hold no thought, but the student's chat template "
+            "lets it think: they would teach empty thoughts, unlike its own samples: give "
+            'template_arguments={"enable_thinking": false} to all methods, or have a teacher that thinks do the tasks '
+            "(docs/model.md)"
         )
+
+
+def encode_references(
+    tokenizer: PreTrainedTokenizerBase, pairs: list[Pair], system: str
+) -> list[tuple[list[int], list[int]]]:
+    """Token ids and mask of each task's prompt and reference (see encode_chat).
+
+    Raises:
+        InputError: the student's chat template cannot render one.
+    """
+    encoded = []
+    for task, reference in pairs:
+        try:
+            encoded.append(encode_chat(tokenizer, task.prompt(system), reference.messages, list(task.toolbox.schemas)))
+        except (TemplateError, TypeError, ValueError) as error:  # such as Llama's, of two calls in one turn
+            raise InputError(
+                f"the reference of task {task.id} cannot be written by the student's chat template: {error}; leave the "
+                "task out, or give template=FILE (docs/model.md)"
+            ) from None
+    return encoded
 
 
 def trl_settings(
@@ -191,12 +216,17 @@ def trained_model(trainer: Trainer, run: Run) -> PreTrainedModel:
 
 
 def save_model(model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
-    """Write a model folder, whole or not at all. Does nothing for a model behind a server (None)."""
+    """Write a model folder, whole or not at all. Does nothing for a model behind a server (None).
+
+    Its generation config gets the tokens that ended turns here, so that other programs end them there, too.
+    """
     if model is None or tokenizer is None:
         return
     folder = folder.resolve()  # a link, to a disk with more room, stays
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
+    ends = sorted(end_ids(model, tokenizer))  # a base model's own are not those of its new chat template
+    model.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     shutil.rmtree(folder, ignore_errors=True)

@@ -12,14 +12,22 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from ..core import InputError
 from ..rollout.attention import packed_attention
-from ..rollout.chat import encode_chat
 from ..rollout.check import check_model, context_length
 from ..runs.progress import ProgressCallback
 from ..runs.run import Run
 from ..task import SYSTEM, Pair
 from .checks import batch_sizes, check_settings, check_tasks, world_size
 from .packed_sft import packed_batch
-from .setup import StepLogger, check_checkpointing, check_thoughts, lora_config, task_order, trained_model, trl_settings
+from .setup import (
+    StepLogger,
+    check_checkpointing,
+    check_thoughts,
+    encode_references,
+    lora_config,
+    task_order,
+    trained_model,
+    trl_settings,
+)
 
 with warnings.catch_warnings():  # TRL warns that this module may change; the pinned version does not
     warnings.simplefilter("ignore")
@@ -85,8 +93,9 @@ def train_sft(
         callbacks: see train_grpo.
 
     Raises:
-        InputError: no reference is short enough, a reference without turns, references without the thoughts that the
-            template would add, a number out of its range, or sizes that do not divide.
+        InputError: no reference is short enough, a reference without turns or one that the template cannot render,
+            references without the thoughts that the template would add, a number out of its range, or sizes that do
+            not divide.
     """
     check_settings(
         "sft",
@@ -103,7 +112,7 @@ def train_sft(
     check_model(model)
     check_checkpointing(model, gradient_checkpointing)
     check_thoughts(tokenizer, pairs)
-    encoded = [encode_chat(tokenizer, t.prompt(system), r.messages, list(t.toolbox.schemas)) for t, r in pairs]
+    encoded = encode_references(tokenizer, pairs, system)
     fitting = _fitting(run, pairs, [len(ids) for ids, _ in encoded], max_length, model)
     encoded = [encoded[i] for i in fitting]
     data = Dataset.from_dict(

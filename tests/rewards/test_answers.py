@@ -370,6 +370,16 @@ def test_time_limit_and_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
     assert judge("$2x$", "x+x", "math").correct is True
 
 
+def test_an_answer_that_timed_out_is_asked_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine may have been busy; an answer that is hopeless does not cost its time for ever."""
+    asked: list[str] = []
+    outcomes: list[tuple[bool | None, str]] = [(None, "timeout"), (True, "verify"), *[(None, "timeout")] * 2]
+    monkeypatch.setattr(grader.helper, "ask", lambda prediction, *_: asked.append(prediction) or outcomes.pop(0))
+    assert [judge("$x+x+5$", "2x+5", "math").correct for _ in range(3)] == [None, True, True]
+    assert [judge("$x+x+6$", "2x+6", "math").how for _ in range(3)] == ["timeout"] * 3
+    assert asked == ["x+x+5"] * 2 + ["x+x+6"] * 2
+
+
 def test_threads() -> None:
     """math-verify itself raises off the main thread; here eight threads at once get the right verdicts."""
     pairs = [(f"${n}x+{n}$", f"{n}(x+1)") for n in range(2, 18)] + [(f"${n}y$", f"{n + 1}y") for n in range(2, 18)]

@@ -15,10 +15,10 @@ from trl.chat_template_utils import get_training_chat_template
 
 from mentorlib.core import Call, InputError
 from mentorlib.rollout.call_format import PROBE_SCHEMAS, PROBES, find_call_format
-from mentorlib.rollout.chat import tool_turn, turn_ends
+from mentorlib.rollout.chat import render, tool_turn, turn_ends
 from mentorlib.rollout.hermes import hermes_template, turn_markers
 from mentorlib.rollout.model import NANO
-from mentorlib.rollout.templates import choose_template
+from mentorlib.rollout.templates import choose_template, fix_dates
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 OWN = {  # families whose own templates render tools and calls
@@ -172,6 +172,83 @@ def test_turns_of_other_families_become_the_same_message(tokenizer):
         assert message["tool_calls"] == calls, name
         assert [json.loads(call)["name"] for call in raw] == [call["function"]["name"] for call in calls]
         assert message["content"] == ("So:" if name.startswith("qwen") else "")
+
+
+LLAMA_CALL = '{"name": "get_area", "parameters": {"width": 2.5, "unit": "sq m"}}'
+
+
+@pytest.mark.parametrize("end", ["<|eot_id|>", "<|eom_id|>", "<|endoftext|>"])
+@pytest.mark.parametrize(
+    "call", [LLAMA_CALL, "<|python_tag|>" + LLAMA_CALL, LLAMA_CALL.replace("{", '{"type": "function", ', 1)]
+)
+def test_a_call_is_read_whatever_token_ends_its_turn(tokenizer, call, end):
+    """Llama 3.1's generation config has three end tokens, its template one."""
+    use(tokenizer, "llama3_1")
+    special = ["<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|python_tag|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": special})
+    format = find_call_format(tokenizer)
+    text = format.turn_text(tokenizer, tokenizer.encode(call + end, add_special_tokens=False))
+    message, raw = format.read_turn(tokenizer, PROBE_SCHEMAS, text)
+    assert message["tool_calls"] == [PROBES[0].message] and len(raw) == 1
+    answer = format.turn_text(tokenizer, tokenizer.encode("\\boxed{3}" + end, add_special_tokens=False))
+    assert format.read_turn(tokenizer, PROBE_SCHEMAS, answer)[0]["content"] == "\\boxed{3}"
+
+
+@pytest.mark.parametrize("name", ["llama3_2", "qwen2_5", "gemma4"])
+def test_a_number_that_is_written_as_a_text_stays_one_where_calls_are_json(tokenizer, name):
+    use(tokenizer, name)
+    text = {
+        "llama3_2": '{"name": "get_area", "parameters": {"width": "2.5"}}<|eot_id|>',
+        "qwen2_5": '<tool_call>\n{"name": "get_area", "arguments": {"width": "2.5"}}\n</tool_call>',
+        "gemma4": '<|tool_call>call:get_area{width:<|"|>2.5<|"|>}<tool_call|><turn|>',
+    }[name]
+    message, _ = read(tokenizer, text)
+    assert message["tool_calls"] == [Call("get_area", {"width": "2.5"}).message]
+
+
+def test_results_have_the_numbers_of_their_calls(tokenizer):
+    """In a template that writes ids, a rollout's second turn of results is what SFT teaches."""
+    tokenizer.chat_template = MISTRAL.replace('"000000001"', '"{{ c.id }}"').replace(
+        "[TOOL_RESULTS]{{ m.content }}", "[TOOL_RESULTS]{{ m.tool_call_id }} {{ m.content }}"
+    )
+    question = [{"role": "user", "content": "q"}]
+    turn = [{"role": "assistant", "content": "", "tool_calls": [call.message for call in PROBES]}]
+    turn += [{"role": "tool", "content": "12"}, {"role": "tool", "content": "noon"}]
+    whole = render(tokenizer, [*question, *turn, *turn], [], opening=True)
+    first = tool_turn(tokenizer, ["12", "noon"], ["get_area", "get_time"])
+    second = tool_turn(tokenizer, ["12", "noon"], ["get_area", "get_time"], first=3)
+    assert first != second and whole.endswith(second) and first in whole and "call00004" in second
+
+
+def test_a_template_shows_one_date_on_all_days(tokenizer):
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|eot_id|>"]})
+    use(tokenizer, "llama3_2")
+    choose_template(tokenizer, "llama")
+    assert "Today Date: 26 Jul 2024" in render(tokenizer, [{"role": "user", "content": "q"}], [], opening=True)
+    assert fix_dates("{{ strftime_now('%Y-%m-%d') }}") == "{{ '2024-07-26' }}"
+    for name in FAMILIES:
+        assert "strftime_now(" not in fix_dates((TEMPLATES / f"{name}.jinja").read_text())
+
+
+def test_a_start_token_that_opens_every_turn_is_written_once(tokenizer):
+    """SmolLM2's: <|im_start|> is both."""
+    tokenizer.bos_token = "<|im_start|>"
+    tokenizer.chat_template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    tokenizer.chat_template = hermes_template(turn_markers(tokenizer))
+    text = render(tokenizer, [{"role": "user", "content": "q"}], [], opening=False)
+    assert text == "<|im_start|>user\nq<|im_end|>\n"
+
+
+def test_an_end_token_of_another_kind_is_no_part_of_a_message(tokenizer):
+    use(tokenizer, "glm4moe")
+    special = {"additional_special_tokens": ["<|user|>", "<|observation|>", "<|endoftext|>"]}
+    tokenizer.add_special_tokens(special)
+    format = find_call_format(tokenizer)
+    call = "<tool_call>get_time\n</tool_call>"
+    for text in (call, f"Let me see.\n{call}"):
+        ids = tokenizer.encode(text + "<|observation|>", add_special_tokens=False)
+        message, raw = format.read_turn(tokenizer, PROBE_SCHEMAS, format.turn_text(tokenizer, ids))
+        assert message["content"] == text.removesuffix(call).strip() and len(raw) == 1
 
 
 def test_mistrals_list_of_calls_is_read(tokenizer):

@@ -133,6 +133,9 @@ def test_references_that_think_are_learnt_with_their_thoughts(thinker, tmp_path)
     assert written.count("<think>\nLet me see.\n</think>") == len(reference.calls) + 1
     pairs = [(task, Reference(task.id, messages, reference.calls, reference.answer))] * 2
     train_sft(Run("thinks", root=tmp_path), model, tokenizer, pairs, steps=1, batch_size=2)
+    few = [pairs[0], *PAIRS]  # one that thinks among several that do not
+    with pytest.raises(InputError, match=r"\d+ of the references' \d+ turns hold no thought"):
+        train_sft(Run("few", root=tmp_path), model, tokenizer, few, steps=1, batch_size=2)
 
 
 class Says:

@@ -80,6 +80,23 @@ def test_a_run_that_was_killed_after_an_interrupted_training_is_trained_whole(tm
     assert [row["step"] for row in run.read_rows("metrics.jsonl")] == [1, 2]
 
 
+@pytest.mark.parametrize("settings", [SFT, SFT | {"lora_rank": 2}])
+def test_a_cell_that_is_executed_again_trains_the_student_as_it_was(tmp_path, pairs, sandbox, capsys, settings):
+    run = Run("one", root=tmp_path, **settings)
+    model, tokenizer = load_model("nano")
+    model = first = launch.train(run, model, tokenizer, pairs, sandbox)
+    losses, weights = [row["loss"] for row in run.read_rows("metrics.jsonl")], first.state_dict()
+    weights = {name: weight.clone() for name, weight in weights.items()}
+    for _ in range(2):
+        model = launch.train(run, model, tokenizer, pairs, sandbox)
+        assert [row["loss"] for row in run.read_rows("metrics.jsonl")] == losses
+        assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
+    assert capsys.readouterr().out.count("trained in this run before and is loaded again") == 2
+    other = Run("two", root=tmp_path, **settings)  # goes on from it: not the same training
+    launch.train(other, model, tokenizer, pairs, sandbox)
+    assert other.read_rows("metrics.jsonl")[0]["loss"] < losses[0]
+
+
 def test_what_an_earlier_model_answered_goes_with_it(tmp_path, pairs, sandbox):
     run, _ = attempt(tmp_path, pairs, sandbox, **SFT)
     run.write_rows("eval/retrieval.jsonl", [{}])
@@ -105,6 +122,7 @@ def test_a_training_that_failed_goes_on_with_another_micro_batch(tmp_path, pairs
 
     with pytest.raises(MemoryError):
         attempt(tmp_path, pairs, sandbox, memory, **GRPO)
+    assert [folder.name for folder in (tmp_path / "one/checkpoints").iterdir()] == ["checkpoint-1"]
     assert Run.open("one", tmp_path).status == "failed"  # also in JupyterLab, where nobody else says so
     before = (tmp_path / "one/rollouts.jsonl").read_text().splitlines()[:4]
     seen = []

@@ -1,9 +1,11 @@
 """What training refuses before anything is loaded: every parameter of notebook 02, in one line that names it."""
 
+import json
 import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from mentorlib.lab.batch import notebook
 from mentorlib.lab.batch.parameters import parameters_of, read_notebook
 from mentorlib.rollout.model import load_model
 from mentorlib.runs.run import Run
-from mentorlib.trainer.checks import check_settings, check_training
+from mentorlib.trainer.checks import check_settings, check_tasks, check_training
 from mentorlib.trainer.grpo import train_grpo
 from mentorlib.trainer.setup import save_model
 from mentorlib.trainer.sft import train_sft
@@ -149,6 +151,48 @@ def test_notebook_02_refuses_before_its_kernel_starts_and_leaves_nothing(data, t
 def test_checking_needs_neither_torch_nor_trl():
     code = "import sys, mentorlib.trainer.checks; sys.exit(bool({'torch', 'trl', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_saved_model_ends_its_turns_where_they_ended_here(tmp_path):
+    """A base model with a ChatML template: its own end token is another one than its turns'."""
+    model, tokenizer = load_model("nano")
+    tokenizer.eos_token = "<|endoftext|>"
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|endoftext|>"]})
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    save_model(model, tokenizer, tmp_path / "model")
+    saved = json.loads((tmp_path / "model/generation_config.json").read_text())["eos_token_id"]
+    assert set(tokenizer.convert_ids_to_tokens(saved)) == {"<|im_end|>", "<|endoftext|>"}
+
+
+def test_a_reward_of_answers_is_refused_for_tasks_that_are_graded_by_their_calls():
+    pairs = [(replace(task, metric="calls"), reference) for task, reference in generate("calculator", 2, seed=1)]
+    for reward in ("exact", "sparse", "credit"):
+        with pytest.raises(InputError, match="graded by its calls, not by an answer: use toolrl, imitate"):
+            check_tasks(pairs, "grpo", reward)
+    for reward in ("toolrl", "imitate"):
+        check_tasks(pairs, "grpo", reward)
+    check_tasks(pairs, "sft")
+
+
+def test_references_that_the_template_cannot_write_are_refused_before_training(tmp_path, sandbox):
+    """Llama's template takes one call a turn."""
+    model, tokenizer = load_model("nano")
+    pairs = generate("calculator", 4, seed=1)
+    task, reference = pairs[2]
+    calls = {"role": "assistant", "content": "", "tool_calls": [call.message for call in [*reference.calls][:1] * 2]}
+    messages = [calls, *[{"role": "tool", "content": "1"}] * 2, reference.messages[-1]]
+    pairs[2] = (task, replace(reference, messages=messages))
+    one_call = "{% for m in messages %}{% if m.tool_calls and m.tool_calls | length > 1 %}"
+    one_call += "{{ raise_exception('only one call a turn') }}{% endif %}{% endfor %}"
+    tokenizer.chat_template = one_call + tokenizer.chat_template
+    run = Run("refused", root=tmp_path)
+    for train in (
+        lambda: train_sft(run, model, tokenizer, pairs, steps=1, batch_size=2),
+        lambda: train_grpo(run, model, tokenizer, pairs, sandbox, groups=2, group_size=2, demonstrations=True),
+    ):
+        with pytest.raises(InputError, match=f"reference of task {task.id} cannot be written .*only one call a turn"):
+            train()
+    assert sorted(os.listdir(run.path)) == [".writer", "run.json"]
 
 
 def test_a_model_folder_that_is_a_link_stays_one(tmp_path):

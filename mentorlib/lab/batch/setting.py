@@ -17,7 +17,7 @@ _NOT_COMPARED = {
     *("data", "student", "served", "vllm", "method", "reward", "eval_split"),
     *("steps", "groups", "group_size", "learning_rate"),
 }
-_EMPTY = ("", "[]", "{}", "None", "False", "0")  # values that say that something is not used
+_EMPTY = ("", "[]", "{}", "None", "false", "0")  # values that say that something is not used
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,8 @@ def _unique(parameters: Sequence[dict[str, Any]], name: str) -> list[str]:
 
 
 def _format(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()  # as it is written in a study file
     if isinstance(value, float):
         return f"{value:g}"
     return Path(value).parent.name if isinstance(value, str) and value.endswith("/model") else str(value)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..core import Call, InputError, Metric, Reference, did_you_mean
 from ..runs.files import Row, read_parquet, whole_file
+from ..runs.rows import are_messages, is_known_calls
 from ..runs.run import Run
 from ..sandbox.toolbox import Toolbox
 from ..task import Pair, Task
@@ -168,14 +169,14 @@ def load_tasks(
     for i, row in chosen[:n]:
         try:
             pairs.append(_pair(row, toolboxes))
-        except (ValueError, KeyError, TypeError) as e:
+        except (ValueError, KeyError, TypeError, RecursionError) as e:
             raise InputError(f"{path}: row {i} ({row['id']}): {e}: rebuild it with 01_build_data") from e
     return pairs
 
 
 def _pair(row: Row, toolboxes: dict[str, Toolbox]) -> Pair:
     """A row as a task and its reference; rows share toolboxes."""
-    for column in ("question", "answer"):
+    for column in ("id", "suite", "split", "question", "answer"):
         if not isinstance(row[column], str) or not row[column].strip():
             raise InputError(f"no {column}")
     if row["toolbox"] not in toolboxes:
@@ -187,8 +188,15 @@ def _pair(row: Row, toolboxes: dict[str, Toolbox]) -> Pair:
         json.loads(row["answer"])
     labels = (row[column] for column in ("suite", "split", "metric"))
     task = Task(row["id"], row["question"], row["answer"], toolboxes[row["toolbox"]], *labels)
-    calls = [Call(c["name"], c["arguments"]) for c in json.loads(row["calls"])]
-    return task, Reference(task.id, json.loads(row["messages"]), calls, task.answer)
+    calls, messages = json.loads(row["calls"]), json.loads(row["messages"])
+    for column, checked, expected in (
+        ("calls", calls is not None and is_known_calls(calls), 'a list of {"name", "arguments"}'),
+        ("messages", are_messages(messages), "a list of messages with a role, a text and calls"),
+    ):
+        if not checked:
+            raise InputError(f"{column} is not {expected}")
+    json.dumps(messages, ensure_ascii=False, allow_nan=False).encode()  # half a surrogate is no text of any tokenizer
+    return task, Reference(task.id, messages, [Call(c["name"], c["arguments"]) for c in calls], task.answer)
 
 
 def _is_shipped(source: str) -> bool:

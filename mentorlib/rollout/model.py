@@ -3,8 +3,7 @@
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core import InputError
 from ..runs.progress import waiting
@@ -46,18 +45,26 @@ def load_model(
     where = str(source.parent if gguf else source) if source else name
     try:
         with waiting(f"loading {name}"):
-            model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **gguf)
-            tokenizer = AutoTokenizer.from_pretrained(where, **gguf)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as e:
+            # No code that a folder or its config brings along or names: neither custom classes nor attention kernels.
+            config = AutoConfig.from_pretrained(where, trust_remote_code=False, **gguf)
+            if "/" in (attention := str(config._attn_implementation)):
+                raise InputError(
+                    f"student {name!r}: its config.json takes attention from the hub ({attention:.80}): remove that"
+                )
+            model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, trust_remote_code=False, **gguf)
+            tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **gguf)
+        if gguf:
+            _forget_quantization(model)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        choose_template(tokenizer, name, template, template_arguments or {})
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as e:  # a folder's files come from others, and transformers' errors on them are of many types
         reason = str(e).strip().splitlines()[0][:160] if str(e).strip() else e.__class__.__name__
         raise InputError(
             f"student {name!r} cannot be loaded ({reason}): give 'nano', a model folder, a .gguf file or a hub name"
         ) from e
-    if gguf:
-        _forget_quantization(model)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    choose_template(tokenizer, name, template, template_arguments or {})
     if torch.cuda.is_available():
         torch.nn.Module.cuda(model)
     check_model(model, name)

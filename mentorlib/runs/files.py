@@ -54,7 +54,7 @@ def is_stream(file: str | Path) -> bool:
         return True
     try:
         mode = os.stat(file).st_mode
-    except OSError:
+    except (OSError, ValueError):  # a NUL in it
         return False
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
@@ -168,7 +168,7 @@ def read_parquet(file: str | Path) -> list[Row]:
     try:
         with pyarrow.parquet.ParquetFile(file) as table:
             rows: list[Row] = table.read().to_pylist()
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:
         why = str(error).partition("\n")[0][:120]
         raise InputError(f"{file}: cannot be read as parquet ({why})") from error
     return rows

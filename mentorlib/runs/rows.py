@@ -74,7 +74,10 @@ def is_known_calls(value: Any) -> bool:
     return value is None or (is_calls(value) and all([type(call["arguments"]) is dict for call in value]))
 
 
-def _are_messages(value: list[Any]) -> bool:
+def are_messages(value: Any) -> bool:
+    """Whether these are messages as they are stored: each with a role, a text, and calls as objects."""
+    if type(value) is not list:
+        return False
     for message in value:
         if type(message) is not dict or type(message.get("role")) is not str:
             return False
@@ -143,7 +146,7 @@ _KINDS: dict[str, Kind] = {
     "correct": ({bool, type(None)}, None, "true, false or null"),
     "calls": ({list}, is_calls, 'a list of {"name", "arguments"}'),
     "teacher_calls": ({list, type(None)}, is_known_calls, 'a list of {"name", "arguments"} or null'),
-    "messages": ({list}, _are_messages, "a list of messages with a role, a text and calls of a name and arguments"),
+    "messages": ({list}, are_messages, "a list of messages with a role, a text and calls of a name and arguments"),
 }
 _METRICS: dict[str, Kind] = {
     "step": _NUMBER,

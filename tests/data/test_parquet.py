@@ -43,6 +43,17 @@ def test_a_data_set_is_read_as_written(run):
         (lambda f: f.assign(toolbox="[]"), "row 0 .*not a toolbox"),
         (lambda f: f.assign(toolbox='{"name": 1, "source": "", "schemas": []}'), "row 0 .*not a toolbox.*are texts"),
         (lambda f: f.assign(toolbox='{"name": "", "source": "", "schemas": [3]}'), "row 0 .*not a tool's schema: 3"),
+        (lambda f: f.assign(suite=None), "row 0 .*: no suite"),
+        (lambda f: f.assign(calls='[{"name": 1, "arguments": {}}]'), "row 0 .*: calls is not a list of"),
+        (lambda f: f.assign(messages="null"), "row 0 .*: messages is not a list of messages"),
+        (lambda f: f.assign(messages='["a"]'), "row 0 .*: messages is not a list of messages"),
+        (lambda f: f.assign(messages='[{"content": "a"}]'), "row 0 .*: messages is not a list of messages"),
+        (
+            lambda f: f.assign(messages='[{"role": "assistant", "tool_calls": [{}]}]'),
+            "row 0 .*: messages is not a list",
+        ),
+        (lambda f: f.assign(messages='[{"role": "tool", "content": "\\ud800"}]'), "row 0 .*surrogates not allowed"),
+        (lambda f: f.assign(messages="[" * 100_000), "row 0 .*recursion"),
         (lambda f: f.drop(columns="messages"), "lacks column 'messages'"),
     ],
 )

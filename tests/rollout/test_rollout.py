@@ -262,6 +262,33 @@ def test_a_model_file_that_is_no_model_is_a_one_line_error(nano, tmp_path):
         load_model(str(tmp_path / "model"))
 
 
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("config.json", {"num_attention_heads": 0}),
+        ("config.json", {"hidden_size": None}),
+        ("config.json", {"attn_implementation": "kernels-community/flash-attn"}),
+        (
+            "config.json",
+            {"model_type": "theirs", "auto_map": {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}},
+        ),
+        ("tokenizer_config.json", {"eos_token": 7}),
+        ("tokenizer_config.json", {"chat_template": 7}),
+    ],
+)
+def test_a_model_folder_of_others_is_loaded_or_a_one_line_error(nano, tmp_path, monkeypatch, file, changes):
+    save_model(*nano, tmp_path / "model")
+    folder = tmp_path / "model"
+    (folder / "chat_template.jinja").unlink()
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass C: ...\nclass M: ...\n")
+    config = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**config, **changes}))
+    monkeypatch.setattr("builtins.input", lambda *_: "yes")  # to transformers' question whether to run its code
+    with pytest.raises(InputError, match="student '") as error:
+        load_model(str(folder))
+    assert "\n" not in str(error.value) and not (tmp_path / "ran").exists()
+
+
 def test_the_shipped_student_can_call_tools_and_can_improve(nano, sandbox):
     """Over 95% of its sampled turns parse, and its sampled accuracy is between 20% and 60%."""
     from mentorlib.rollout.evaluation import evaluate

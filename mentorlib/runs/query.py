@@ -58,7 +58,7 @@ def query_rows(rows: list[Row], query: str) -> tuple[Any, int]:
         return None, 0
     try:
         return _AGGREGATES[aggregate](values), len(values)
-    except (TypeError, ArithmeticError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"query {query!r}: {error}") from None
 
 

@@ -340,3 +340,19 @@ def test_a_refused_run_is_not_claimed_and_a_removed_folder_is_claimed_again(tmp_
     shutil.rmtree(tmp_path / "one")
     Run("one", tmp_path, seed=2)
     assert (tmp_path / "one" / ".writer").read_text().startswith(f"process {os.getpid()} ")
+
+
+@pytest.mark.parametrize(
+    "query", ["sum((n - 1.5) * 1e308 * 1e308)", f"max(n * {'9' * 4000} * {'9' * 4000})", "min(texts)", "max(texts)"]
+)
+def test_a_result_of_others_that_cannot_be_computed_is_not_verified(tmp_path, query):
+    run = Run("theirs", root=tmp_path)
+    run.write_rows("rows.jsonl", [{"n": 1, "texts": ["a"]}, {"n": 2, "texts": ["b"]}])
+    stored = {"k": {"value": 0.5, "ci": None, "n": None, "rows": "rows.jsonl", "query": query}}
+    (run.path / "results.json").write_text(json.dumps(stored))
+    try:
+        (result,) = verify_run(run)
+    except InputError as error:
+        assert "query" in str(error)
+    else:
+        assert result["ok"] is False

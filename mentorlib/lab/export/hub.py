@@ -1,9 +1,11 @@
 """A run's student as a model repository of the Hugging Face hub, with a model card."""
 
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ...core import InputError
 from ...runs.files import write_text
+from ...runs.rows import is_texts
 from ...runs.run import Run, read_stages
 from ..analysis.stats import wilson
 
@@ -27,15 +30,18 @@ def save_hub(run: Run, folder: str | Path, beside: Sequence[str] | None = None, 
         license: an identifier of the hub, such as "apache-2.0"; the card states if it is missing.
 
     Raises:
-        InputError: the run has no model.
+        InputError: the run has no model, or a link in its folder; then nothing is written.
     """
     folder, model = Path(folder), run.path / "model"
     if not (model / "config.json").is_file() or run.params.get("method") == "none":
         raise InputError(f"{run.path} has no trained model: export a run of notebook 02 with method=sft or grpo")
+    if links := [path for path in model.resolve().rglob("*") if path.is_symlink()]:
+        raise InputError(f"{links[0]} is a link, and may lead out of the run: put the file in its place")
+    card = _card(run, _runs_of_same_study(run) if beside is None else beside, license)
     shutil.copytree(model, folder, dirs_exist_ok=True)
     if run.results:
         shutil.copyfile(run.path / "results.json", folder / "results.json")
-    write_text(folder / "README.md", _card(run, _runs_of_same_study(run) if beside is None else beside, license))
+    write_text(folder / "README.md", card)
     return folder
 
 
@@ -85,7 +91,8 @@ def _accuracies(run: Run) -> dict[str, dict[str, Any]]:
     accuracies = {}
     for key, entry in run.results.items():
         if key.startswith("accuracy/") and _is_share(entry["value"]) and entry["n"]:
-            interval = entry["ci"] or wilson(entry["value"] * entry["n"], entry["n"])
+            known = entry["ci"] and None not in entry["ci"]
+            interval = entry["ci"] if known else wilson(entry["value"] * entry["n"], entry["n"])
             accuracies[key.removeprefix("accuracy/")] = entry | {"ci": interval}
     return accuracies
 
@@ -97,9 +104,10 @@ def _is_share(value: Any) -> bool:
 def _command(run: Run) -> str:
     """The command that makes a run again, with the parameters that were given."""
     notebook, given = "NOTEBOOK", list(run.params)
-    if (run.path / "notebook.ipynb").exists():
-        made = json.loads((run.path / "notebook.ipynb").read_text())["metadata"].get("mentorlib", {})
-        notebook, given = made.get("notebook", notebook), made.get("given", given)
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # none, or one from others
+        made = json.loads((run.path / "notebook.ipynb").read_text())["metadata"]["mentorlib"]
+        if is_texts(made["given"]) and re.fullmatch(r"[\w.-]+\.ipynb", made["notebook"]):
+            notebook, given = made["notebook"], made["given"]
     values = run.params | {"run": run.name}
     words = [shlex.quote(f"{k}={v if isinstance(v, str) else json.dumps(v)}") for k, v in values.items() if k in given]
     return f"python -m mentorlib run notebooks/{notebook} {' '.join(words)}"

@@ -190,6 +190,26 @@ def test_the_student_and_its_card_are_exported_to_the_hub(run):
     assert tokenizer.chat_template
 
 
+ODD = [
+    *("", "{", "[]", "{}", "[" * 9999, '{"metadata": null}'),
+    '{"metadata": {"mentorlib": {"notebook": "x", "given": 5}}}',
+    '{"metadata": {"mentorlib": {"notebook": "x.ipynb\\n```\\n<script>", "given": ["seed"]}}}',
+]
+
+
+@pytest.mark.parametrize("notebook", ODD)
+def test_an_exported_model_has_nothing_from_elsewhere(run, notebook):
+    (run.path / "model").mkdir()
+    (run.path / "model/config.json").write_text("{}")
+    (run.path / "notebook.ipynb").write_text(notebook)
+    save_hub(run, "out")
+    assert "mentorlib run notebooks/NOTEBOOK " in Path("out/README.md").read_text()
+    (run.path / "model/vocab.txt").symlink_to("/etc/passwd")
+    with pytest.raises(InputError, match=r"vocab\.txt is a link"):
+        save_hub(run, "again")
+    assert not Path("again").exists()
+
+
 def test_inspect_logs_say_what_the_rows_say(run):
     file, rollouts = save_inspect(run, "logs")
     # the form that inspect_ai.log.list_eval_logs looks for

@@ -371,7 +371,7 @@ def _check(
             raise InputError(f"{key} takes {getattr(types[key], '__name__', 'a dict')}, not {text:.80}")
         given[key] = values[0]
     for line in model_page(model, **given):
-        print(line, flush=True)
+        print(visible(line), flush=True)  # names of tokens are a model folder's
 
 
 @app.command("doctor")

@@ -68,6 +68,11 @@ def did_you_mean(name: Any, known: Iterable[str], cutoff: float = 0.6) -> str:
     return f"did you mean {near[0]}? " if near else ""
 
 
+def one_line(error: BaseException, limit: int = 160) -> str:
+    """An exception's message on one line of at most ``limit`` characters; its type's name if it has none."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:limit]
+
+
 @dataclass(frozen=True)
 class Call:
     """One tool call: a tool's name and its arguments by name."""

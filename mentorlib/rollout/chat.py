@@ -79,6 +79,16 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return {vocabulary[end] for end in ends}
 
 
+def end_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The tokens that end a turn: the generation config's, the tokenizer's, and those that the chat template writes.
+
+    What is no token's id in a generation config, such as -1 or a text, is left out.
+    """
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    ends = [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id]
+    return {i for i in ends if type(i) is int and 0 <= i < len(tokenizer)} | turn_ends(tokenizer)
+
+
 def tool_turn(tokenizer: PreTrainedTokenizerBase, results: list[str], names: Sequence[str] = (), first: int = 1) -> str:
     """The text between an assistant turn's end token and the next assistant turn, holding tool results.
 

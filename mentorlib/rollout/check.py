@@ -16,7 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from ..core import InputError
+from ..core import InputError, one_line
 from .attention import PackedGroups, forward, pack, packed_attention
 from .decoding import Decoding, Prefill
 
@@ -53,8 +53,7 @@ def check_model(model: PreTrainedModel, name: str = "") -> None:
     except torch.OutOfMemoryError:
         raise
     except Exception as e:  # whatever a model's code does with arguments that it does not know
-        first_line = str(e).strip().partition("\n")[0][:120]
-        reason = f"its code does not take packed sequences ({type(e).__name__}: {first_line})"
+        reason = f"its code does not take packed sequences ({type(e).__name__}: {one_line(e, 120)})"
     finally:
         model.train(was_training)
     if reason:
@@ -70,7 +69,7 @@ def context_length(model: PreTrainedModel) -> int:
     """
     config = model.config.get_text_config(decoder=True)
     positions: int | None = getattr(config, "max_position_embeddings", None)
-    context = positions or 1 << 30
+    context = 1 << 30 if positions is None else positions
     rope = getattr(config, "rope_parameters", None) or {}
     for kind in [rope, *(x for x in rope.values() if isinstance(x, dict))]:
         if kind.get("rope_type") in ("dynamic", "longrope"):
@@ -83,6 +82,8 @@ def _packing_error(model: PreTrainedModel) -> str:
     """Why packed sequences do not compute this model; "" if they do."""
     if not getattr(model, "_supports_attention_backend", False):
         return "its attention cannot be replaced"
+    if context_length(model) < 1:
+        return "its config.json says that it has no positions"
     if not getattr(model.config.get_text_config(decoder=True), "is_causal", True):
         return "its attention is not causal"
     vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)

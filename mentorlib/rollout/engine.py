@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..core import InputError
 from ..runs.progress import Sampling
 from .attention import common_prefix, forward, pack, packed_attention
-from .chat import turn_ends
+from .chat import end_ids
 from .check import check_model, context_length
 from .decoding import Decoding, Prefill, keep_rows
 
@@ -223,13 +223,6 @@ def _inference(model: PreTrainedModel) -> Iterator[None]:
             yield
     finally:
         model.train(was_training)
-
-
-def end_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """The tokens that end a turn: the generation config's, the tokenizer's, and those that the chat template writes."""
-    ends = getattr(model.generation_config, "eos_token_id", None)
-    ends = ends if isinstance(ends, list) else [ends]
-    return {i for i in [*ends, tokenizer.eos_token_id] if i is not None} | turn_ends(tokenizer)
 
 
 def sampling_copy(model: Any) -> PreTrainedModel:

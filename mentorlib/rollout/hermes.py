@@ -11,7 +11,7 @@ from typing import NamedTuple
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from ..core import InputError, Message
+from ..core import InputError, Message, one_line
 
 _TEMPLATE = """\
 {%- set head = messages[0].content if messages[0].role == "system" else "" %}
@@ -119,7 +119,7 @@ def turn_markers(tokenizer: PreTrainedTokenizerBase) -> Markers:
             system_open = with_system.partition(system)[0].removeprefix(start)
             system_close = own_turn.removesuffix(user_open)
     except (TemplateError, TypeError, ValueError) as e:
-        raise InputError(f"its chat template cannot render a chat ({type(e).__name__}: {e})"[:200]) from None
+        raise InputError(f"its chat template cannot render a chat ({one_line(e)})") from None
     if not (user_open and user_close + assistant_open and assistant_close.strip()):
         raise InputError("its chat template has no markers around turns")
     return Markers(start, system_open, system_close, user_open, user_close, assistant_open, assistant_close)

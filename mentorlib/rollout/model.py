@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..core import InputError
+from ..core import InputError, one_line
 from ..runs.progress import waiting
 from .check import check_model
 from .names import NANO as NANO
 from .names import find_model
-from .templates import choose_template
+from .templates import choose_template, largest_id
 
 
 def load_model(
@@ -51,19 +51,31 @@ def load_model(
                 raise InputError(
                     f"student {name!r}: its config.json takes attention from the hub ({attention:.80}): remove that"
                 )
-            model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, trust_remote_code=False, **gguf)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                where, dtype=dtype, trust_remote_code=False, output_loading_info=True, **gguf
+            )
             tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **gguf)
+        model, read = loaded
+        if missing := sorted(read["missing_keys"]):  # transformers draws them at random and goes on
+            raise InputError(
+                f"student {name!r}: its files lack {len(missing)} of its weights ({missing[0]:.80}): get it again"
+            )
         if gguf:
             _forget_quantization(model)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         choose_template(tokenizer, name, template, template_arguments or {})
+        largest, rows = largest_id(tokenizer), model.get_input_embeddings().weight.shape[0]
+        if largest >= rows:
+            raise InputError(
+                f"student {name!r}: its chat template writes token {largest}, and the model has embeddings for {rows}: "
+                "take its own tokenizer, or template=FILE"
+            )
     except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as e:  # a folder's files come from others, and transformers' errors on them are of many types
-        reason = str(e).strip().splitlines()[0][:160] if str(e).strip() else e.__class__.__name__
         raise InputError(
-            f"student {name!r} cannot be loaded ({reason}): give 'nano', a model folder, a .gguf file or a hub name"
+            f"student {name!r} cannot be loaded ({one_line(e)}): give nano, a model folder, a .gguf file or a hub name"
         ) from e
     if torch.cuda.is_available():
         torch.nn.Module.cuda(model)

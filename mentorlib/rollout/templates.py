@@ -7,9 +7,9 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from ..core import Call, InputError, Message
+from ..core import Call, InputError, Message, one_line
 from .call_format import PROBE_SCHEMAS, find_call_format
-from .chat import encode_chat, render, tool_turn, turn_ends
+from .chat import encode_chat, prompt_ids, render, tool_turn, turn_ends
 from .hermes import hermes_template, turn_markers
 from .names import read_template
 
@@ -99,7 +99,7 @@ def template_problem(tokenizer: PreTrainedTokenizerBase, arguments: dict[str, An
     try:
         shown = render(tokenizer, chat, PROBE_SCHEMAS, opening=True)
     except (TemplateError, TypeError, ValueError) as e:
-        return f"its chat template cannot render a system message and tools ({type(e).__name__}: {e})"[:160]
+        return f"its chat template cannot render a system message and tools ({one_line(e)})"
     for schema in PROBE_SCHEMAS:
         if schema["function"]["name"] not in shown or schema["function"]["description"] not in shown:
             return "its chat template does not show the tools"
@@ -119,8 +119,14 @@ def template_problem(tokenizer: PreTrainedTokenizerBase, arguments: dict[str, An
     except InputError as e:
         return str(e)
     except (TemplateError, TypeError, ValueError) as e:
-        return f"its chat template cannot render calls and results ({type(e).__name__}: {e})"[:160]
+        return f"its chat template cannot render calls and results ({one_line(e)})"
     return ""
+
+
+def largest_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The largest token id in a prompt with tools, and of the tokens that end a turn."""
+    chat: list[Message] = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
+    return max(*prompt_ids(tokenizer, chat, PROBE_SCHEMAS), *turn_ends(tokenizer))
 
 
 _FIXED = re.compile(r"\A\{#- Fixed arguments\. -#\}(\{%- set \w+ = .*? -%\})*\n", re.DOTALL)

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..core import InputError
+from ..core import InputError, one_line
 from .rows import wrong_key, wrong_metric
 
 Row = dict[str, Any]
@@ -34,7 +34,7 @@ def describe_os_error(error: OSError, file: str | Path | None = None) -> str:
     """What failed on a file, why, and the remedy, on one line: ``runs/x: No space left on device: free some …``."""
     where = file if file is not None else error.filename
     said = f"{where}: " if where is not None else ""
-    why = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    why = error.strerror or one_line(error)
     remedy = REMEDIES.get(error.errno or 0)
     return said + why + (f": {remedy}" if remedy else "")
 
@@ -169,8 +169,7 @@ def read_parquet(file: str | Path) -> list[Row]:
         with pyarrow.parquet.ParquetFile(file) as table:
             rows: list[Row] = table.read().to_pylist()
     except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:
-        why = str(error).partition("\n")[0][:120]
-        raise InputError(f"{file}: cannot be read as parquet ({why})") from error
+        raise InputError(f"{file}: cannot be read as parquet ({one_line(error, 120)})") from error
     return rows
 
 

@@ -15,18 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core import InputError
+from ..core import InputError, one_line
 from .docstrings import parse_docstring
 from .hints import HintError, Scope, hint_schema, module_statements
 from .validate import Schema
 
 MAX_DOCSTRING = 10_000  # characters, of a tool that someone else wrote
 MAX_TOOLS = 500_000  # bytes of a toolbox's source; the rest of a request (pool.MAX_SOURCE) is for the call
-
-
-def error_text(error: Exception) -> str:
-    """An exception's message on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def self_contained_source(functions: Sequence[Callable[..., Any]]) -> str:
@@ -84,7 +79,7 @@ def _add_source(name: str, value: Any, pieces: dict[str, str]) -> None:
         try:
             used_names = sorted(_names_in(source, tree))
         except SyntaxError as e:  # such as nonlocal of an outer function's name
-            raise InputError(f"{name}: its source cannot be read alone: {error_text(e)}") from None
+            raise InputError(f"{name}: its source cannot be read alone: {one_line(e)}") from None
         for used in used_names:
             if used in scope and used != name:
                 _add_source(used, scope[used], pieces)
@@ -223,7 +218,7 @@ def schema_from_syntax(node: ast.FunctionDef, scope: Scope) -> Schema:
         except HintError as e:
             raise InputError(f"{tool}, argument {name}: {e}") from None
         except Exception as e:  # whatever a foreign hint can provoke
-            raise InputError(f"{tool}, argument {name}: its hint cannot be read: {error_text(e)}") from None
+            raise InputError(f"{tool}, argument {name}: its hint cannot be read: {one_line(e)}") from None
         default = defaults.get(name)
         if isinstance(default, ast.Constant) and default.value is None and schema and schema != {"type": "null"}:
             schema["nullable"] = True

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from ..core import Call, Execution, InputError
+from ..core import Call, Execution, InputError, one_line
 from .hints import module_statements, scope_of
 from .pool import Job, Sandbox
-from .schemas import check_public_names, error_text, schema_from_syntax, self_contained_source, tool_definitions
+from .schemas import check_public_names, schema_from_syntax, self_contained_source, tool_definitions
 from .validate import Schema, ToolError, argument_validator, check_arguments, parse_strictly, shorten, strict_schema
 
 
@@ -133,7 +133,7 @@ class Toolbox:
         try:
             tree = ast.parse(source)
         except (SyntaxError, ValueError, MemoryError, RecursionError) as e:
-            raise InputError(f"toolbox {name}: the source is not Python: {error_text(e)}") from None
+            raise InputError(f"toolbox {name}: the source is not Python: {one_line(e)}") from None
         if schemas is None:
             try:
                 check_public_names(tree)

@@ -31,8 +31,8 @@ from ..core import InputError, Stop
 from ..rewards.reward import Reward, get_reward
 from ..rewards.score import Score
 from ..rollout.attention import is_packed, packed_attention
+from ..rollout.chat import end_ids
 from ..rollout.check import check_model
-from ..rollout.engine import end_ids
 from ..rollout.record import trajectory_row
 from ..runs.progress import ProgressCallback
 from ..runs.run import Run

@@ -68,7 +68,7 @@ def _with_layers(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
     text = config.get_text_config(decoder=True)
     text.num_hidden_layers = layers
     if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[:layers]
+        text.layer_types = (text.layer_types * layers)[:layers]  # of a model with fewer, its own again
     return config
 
 

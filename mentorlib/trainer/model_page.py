@@ -11,9 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.parquet import load_tasks
 from ..data.suites import SUITES, generate
 from ..rollout.call_format import find_call_format
-from ..rollout.chat import encode_chat, opened_thought, turn_ends
+from ..rollout.chat import encode_chat, end_ids, opened_thought, turn_ends
 from ..rollout.check import context_length
-from ..rollout.engine import end_ids
 from ..rollout.model import load_model
 from ..rollout.names import check_policy
 from ..task import Pair

@@ -13,8 +13,9 @@ from trl import GRPOTrainer
 
 from ..core import InputError, Trajectory
 from ..rewards.reward import Reward, score_groups
+from ..rollout.chat import end_ids
 from ..rollout.check import context_length
-from ..rollout.engine import Engine, TorchEngine, TurnEngine, end_ids
+from ..rollout.engine import Engine, TorchEngine, TurnEngine
 from ..rollout.grading import grade
 from ..rollout.loop import run_rollouts
 from ..runs.progress import Sampling, format_duration, progress_line

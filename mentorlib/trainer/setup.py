@@ -21,9 +21,8 @@ from transformers import (
     TrainerCallback,
 )
 
-from ..core import InputError
-from ..rollout.chat import adds_empty_thought, encode_chat
-from ..rollout.engine import end_ids
+from ..core import InputError, one_line
+from ..rollout.chat import adds_empty_thought, encode_chat, end_ids
 from ..runs.progress import ProgressCallback, Ticker, format_duration
 from ..runs.run import Run
 from ..task import Pair
@@ -84,8 +83,8 @@ def encode_references(
             encoded.append(encode_chat(tokenizer, task.prompt(system), reference.messages, list(task.toolbox.schemas)))
         except (TemplateError, TypeError, ValueError) as error:  # such as Llama's, of two calls in one turn
             raise InputError(
-                f"the reference of task {task.id} cannot be written by the student's chat template: {error}; leave the "
-                "task out, or give template=FILE (docs/model.md)"
+                f"the reference of task {task.id} cannot be written by the student's chat template: {one_line(error)}; "
+                "leave the task out, or give template=FILE (docs/model.md)"
             ) from None
     return encoded
 

@@ -16,9 +16,9 @@ from mentorlib.data.suites import generate
 from mentorlib.data.suites.calculator import CALCULATOR
 from mentorlib.lab.analysis.token_credit import sampled_turns
 from mentorlib.rollout.attention import common_prefix
-from mentorlib.rollout.chat import control_tokens, encode, encode_chat, prompt_ids, tool_turn
+from mentorlib.rollout.chat import control_tokens, encode, encode_chat, end_ids, prompt_ids, tool_turn
 from mentorlib.rollout.decoding import Decoding, Prefill
-from mentorlib.rollout.engine import Sampled, TorchEngine, TurnEngine, end_ids, sample, sampling_copy
+from mentorlib.rollout.engine import Sampled, TorchEngine, TurnEngine, sample, sampling_copy
 from mentorlib.rollout.grading import grade
 from mentorlib.rollout.loop import run_rollouts
 from mentorlib.rollout.model import NANO, load_model
@@ -274,6 +274,8 @@ def test_a_model_file_that_is_no_model_is_a_one_line_error(nano, tmp_path):
         ),
         ("tokenizer_config.json", {"eos_token": 7}),
         ("tokenizer_config.json", {"chat_template": 7}),
+        ("tokenizer_config.json", {"chat_template": "{{ raise_exception('a\nb\x1b') }}"}),
+        ("config.json", {"max_position_embeddings": 0}),
     ],
 )
 def test_a_model_folder_of_others_is_loaded_or_a_one_line_error(nano, tmp_path, monkeypatch, file, changes):
@@ -284,9 +286,24 @@ def test_a_model_folder_of_others_is_loaded_or_a_one_line_error(nano, tmp_path, 
     config = json.loads((folder / file).read_text())
     (folder / file).write_text(json.dumps({**config, **changes}))
     monkeypatch.setattr("builtins.input", lambda *_: "yes")  # to transformers' question whether to run its code
-    with pytest.raises(InputError, match="student '") as error:
+    with pytest.raises(InputError, match=r"(student|model) '") as error:
         load_model(str(folder))
     assert "\n" not in str(error.value) and not (tmp_path / "ran").exists()
+
+
+def test_weights_that_are_missing_or_too_few_are_a_one_line_error(tmp_path):
+    model, tokenizer = load_model("nano")
+    save_model(model, tokenizer, tmp_path / "model")
+    weights = model.state_dict()
+    lacking = {name: weight for name, weight in weights.items() if "layers.0.mlp" not in name}
+    model.save_pretrained(tmp_path / "model", state_dict=lacking)
+    with pytest.raises(InputError, match=r"its files lack 3 of its weights \(model\.layers\.0\.mlp"):
+        load_model(str(tmp_path / "model"))
+    model.resize_token_embeddings(min(tokenizer.get_added_vocab().values()))
+    model.config.pad_token_id = model.config.eos_token_id = None
+    model.save_pretrained(tmp_path / "model")
+    with pytest.raises(InputError, match=r"its chat template writes token [0-9]+, and the model has embeddings for"):
+        load_model(str(tmp_path / "model"))
 
 
 def test_the_shipped_student_can_call_tools_and_can_improve(nano, sandbox):
@@ -340,7 +357,7 @@ def test_a_turn_ends_at_all_of_the_models_end_tokens(nano, pairs, sandbox):
     """Gemma, Llama 3 and Qwen name several in generation_config; the tokenizer knows one of them."""
     model, tokenizer = load_model("nano")
     other = tokenizer.encode(".", add_special_tokens=False)[-1]
-    model.generation_config.eos_token_id = [tokenizer.eos_token_id, other]
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, other, -1, len(tokenizer), "x", True, None]
     ends = end_ids(model, tokenizer)
     assert ends == TorchEngine(model, tokenizer).end_ids == {tokenizer.eos_token_id, other}
     text = tokenizer.encode("It is \\boxed{3}", add_special_tokens=False)

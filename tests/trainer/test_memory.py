@@ -1,5 +1,6 @@
 """The computed memory against the tensors of real passes, and checkpointing against training without it."""
 
+import copy
 import gc
 
 import pytest
@@ -69,6 +70,15 @@ def test_the_peak_is_that_of_a_real_pass(checkpointing):
     _, peak = real_pass(config, checkpointing)
     of_the_pass = (computed["all"] - computed["weights"] - computed["optimizer"]) * GIB
     assert peak == pytest.approx(of_the_pass, rel=0.05)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_model_of_few_layers_has_a_size_too(layers):
+    config = copy.deepcopy(CONFIGS["qwen3"])
+    config.num_hidden_layers, config.layer_types = layers, ["full_attention"] * layers
+    with torch.device("meta"):
+        weights = sum(4 * weight.numel() for weight in AutoModelForCausalLM.from_config(config).parameters())
+    assert training_memory(config, **PASS)["weights"] / 2 == pytest.approx(weights / GIB)
 
 
 def test_checkpointing_and_lora_need_less():

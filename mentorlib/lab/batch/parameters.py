@@ -16,7 +16,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
-from ...core import InputError, did_you_mean
+from ...core import InputError, did_you_mean, one_line
 from ...runs.run import reject_credentials
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict, "Any": Any}
@@ -44,7 +44,7 @@ def read_notebook(notebook: str | Path) -> nbformat.NotebookNode:
         node = nbformat.read(notebook, as_version=4)
         nbformat.validate(node)
     except Exception as error:  # nbformat raises several kinds, none of them with a common base
-        raise InputError(f"{notebook}: not a notebook ({str(error).splitlines()[0]:.120})") from None
+        raise InputError(f"{notebook}: not a notebook ({one_line(error, 120)})") from None
     return node
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from ...core import InputError, did_you_mean
+from ...core import InputError, did_you_mean, one_line
 from ...runs.parameters import Planned
 from ...runs.run import check_name
 from .parameters import check_parameters, load_yaml, parameters_of, read_notebook, run_check_cell
@@ -73,7 +73,7 @@ def plan(path: Path) -> tuple[dict[str, Any], list[Stage]]:
         raise InputError(f"{path}: no such study file" + (f"; {hint}" if known else "")) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         tabs = "; indent with spaces, not tabs" if "'\\t'" in str(error) else ""
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split()):.200}{tabs}") from None
+        raise InputError(f"{path}: not YAML: {one_line(error, 200)}{tabs}") from None
     _check_keys(study, {"question": str, "workers": int, "stages": list}, f"{path}")
     study = {"name": check_name(path.stem), "question": "", "workers": 2, "stages": [], **study}
     if study["workers"] < 1:

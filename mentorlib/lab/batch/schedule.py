@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...core import InputError
+from ...core import InputError, one_line
 from ...runs.files import write_text
 from ...runs.progress import format_duration
 from .plan import Stage, StageStatus
@@ -115,7 +115,7 @@ class Schedule:
             status.exit_code, status.error, seconds = self._running.pop(stage.name).result()
         except Exception as lost:  # a stage that fails gives an exit code; this is its worker's death
             seconds = round(time.monotonic() - self._started[stage.name], 1)
-            why = f"{type(lost).__name__}: {' '.join(str(lost).split()):.200}".rstrip(": ")
+            why = f"{type(lost).__name__}: {one_line(lost, 200)}"
             if self._tries[stage.name] < TRIES:
                 self._submit(stage)
                 self._log(f"{stage.name} did not come back ({why}) and starts again")

@@ -113,9 +113,9 @@ def _data(trained: pd.DataFrame) -> list[dict[str, Any]]:
 def _training_tasks(data: Path) -> dict[str, int]:
     try:
         parts = json.loads((data / "tasks.card.json").read_text(encoding="utf-8"))["parts"]
-    except (OSError, ValueError, KeyError):
+        return {name.removesuffix("/train"): part["tasks"] for name, part in parts.items() if name.endswith("/train")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or not one of this library's
         return {}
-    return {name.removesuffix("/train"): part["tasks"] for name, part in parts.items() if name.endswith("/train")}
 
 
 def _unique(parameters: Sequence[dict[str, Any]], name: str) -> list[str]:

@@ -59,20 +59,18 @@ def write_study_page(
     stamp = hashlib.sha256(json.dumps([study, made_of, code, inline], sort_keys=True, default=str).encode()).hexdigest()
     if index.exists() and stamp in index.read_text(encoding="utf-8"):
         return index
-    for old in [
-        *folder.glob("*.html"),
-        *folder.glob("trajectories-*.js"),
-        *folder.glob("script-*.js"),
-        *folder.glob("style-*.css"),
-    ]:
-        old.unlink()
     stages = [status.stage for status in statuses]
     rows = [_stage_row(status) for status in statuses]
+    for pattern in ("*.html", "trajectories-*.js", "script-*.js", "style-*.css"):
+        for old in folder.glob(pattern):
+            old.unlink()
     _write_reports(study["name"], rows, folder, inline)
     page_of_trajectories = _write_trajectories(study["name"], stages, folder)
     compared = next((s for s in reversed(statuses) if isinstance(s.stage.parameters.get("runs"), list)), None)
     executed = compared and compared.state == "done" and compared.stage.folder / "notebook.ipynb"
-    report = _report_cells(executed) if executed and executed.exists() else []
+    report = []
+    with contextlib.suppress(InputError):  # a notebook that came with an archive may be none
+        report = _report_cells(executed) if executed and executed.exists() else []
     cells = _embedded(report)
     figures = [o.data[PLOTLY] for cell in cells for o in cell.get("outputs", ()) if PLOTLY in o.get("data", ())]
     text = _JINJA.get_template("study_page.template").render(
@@ -133,7 +131,7 @@ def _write_reports(study: str, rows: Sequence[Mapping[str, Any]], folder: Path, 
         links = [("index.html", f"study {study}")]
         links += [(before["link"], f"previous: {before['stage'].name}") for before in linked[n - 1 : n] if n]
         links += [(after["link"], f"next: {after['stage'].name}") for after in linked[n + 1 : n + 2]]
-        page = (row["stage"].folder / "report.html").read_text(encoding="utf-8")
+        page = (row["stage"].folder / "report.html").read_text(encoding="utf-8", errors="replace")
         page = add_links(_link_to_study(page, row["stage"]), links)
         write_text(folder / row["link"], page if inline else share_scripts(page, folder))
 
@@ -161,7 +159,7 @@ def _write_trajectories(study: str, stages: Sequence[Stage], folder: Path) -> bo
 def _report_cells(executed: Path) -> list[nbformat.NotebookNode]:
     """The text and the outputs of an executed notebook, without code, its headings a level lower."""
     cells = []
-    for cell in nbformat.read(executed, as_version=4).cells:
+    for cell in read_notebook(executed).cells:
         if cell.cell_type == "markdown":
             cells.append(nbformat.v4.new_markdown_cell(re.sub(r"^(#+ )", r"#\1", cell.source, flags=re.MULTILINE)))
         elif cell.get("outputs"):

@@ -12,7 +12,7 @@ import tempfile
 import zlib
 from pathlib import Path
 
-from ...core import InputError
+from ...core import InputError, one_line
 from ...runs.files import describe_os_error, whole_file
 from ...runs.run import Run, check_name
 
@@ -78,8 +78,7 @@ def load_archive(file: str | Path, root: str | Path = "runs", name: str | None =
     except (OSError, tarfile.TarError, EOFError, zlib.error, ValueError, AttributeError, RecursionError) as error:
         if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT):
             raise InputError(describe_os_error(error)) from None
-        why = str(error).partition("\n")[0]
-        raise InputError(f"{file}: no archive of a run, or a damaged one ({why}); get it again") from None
+        raise InputError(f"{file}: no archive of a run, or a damaged one ({one_line(error)}); get it again") from None
 
 
 def _files_only(member: tarfile.TarInfo, destination: str) -> tarfile.TarInfo:

@@ -48,9 +48,9 @@ def save_hub(run: Run, folder: str | Path, beside: Sequence[str] | None = None, 
 def _card(run: Run, beside: Sequence[str], license: str) -> str:
     results = {run.name: _accuracies(run)}
     results |= {name: column for name in beside if (column := _accuracies(Run.open(name, run.path.parent)))}
-    params = run.params
+    params, info = _plain(run.params), _plain(run.info)
     student, method = str(params.get("student", "unknown")), str(params.get("method", "unknown"))
-    data = Path(str(params.get("data", "")))
+    data = Path(str(run.params.get("data", "")))
     card_data = ModelCardData(
         model_name=run.name,
         base_model=student if "/" in student and not Path(student).exists() else None,  # only a name on the hub
@@ -68,6 +68,7 @@ def _card(run: Run, beside: Sequence[str], license: str) -> str:
         card_data,
         str(_TEMPLATE),
         run=run,
+        info=info,
         params=params,
         student=student,
         method=f"GRPO with the reward `{params.get('reward')}`" if method == "grpo" else method,
@@ -76,6 +77,15 @@ def _card(run: Run, beside: Sequence[str], license: str) -> str:
         license=license,
     )
     return f"{card}\n"
+
+
+def _plain(value: Any) -> Any:
+    """JSON without what Markdown or HTML would interpret: a run that came with an archive may say anything."""
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return re.sub(r"[`<>|\[\]!*\s]+", " ", value) if isinstance(value, str) else value
 
 
 def _runs_of_same_study(run: Run) -> list[str]:
@@ -93,7 +103,7 @@ def _accuracies(run: Run) -> dict[str, dict[str, Any]]:
         if key.startswith("accuracy/") and _is_share(entry["value"]) and entry["n"]:
             known = entry["ci"] and None not in entry["ci"]
             interval = entry["ci"] if known else wilson(entry["value"] * entry["n"], entry["n"])
-            accuracies[key.removeprefix("accuracy/")] = entry | {"ci": interval}
+            accuracies[_plain(key.removeprefix("accuracy/"))] = entry | {"ci": interval}
     return accuracies
 
 
@@ -110,4 +120,4 @@ def _command(run: Run) -> str:
             notebook, given = made["notebook"], made["given"]
     values = run.params | {"run": run.name}
     words = [shlex.quote(f"{k}={v if isinstance(v, str) else json.dumps(v)}") for k, v in values.items() if k in given]
-    return f"python -m mentorlib run notebooks/{notebook} {' '.join(words)}"
+    return f"python -m mentorlib run notebooks/{notebook} {' '.join(words)}".replace("```", "")  # which ends the block

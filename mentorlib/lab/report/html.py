@@ -169,6 +169,8 @@ def figure_html(figure: Mapping[str, Any], id_: str) -> str:
     """
     layout = dict(figure.get("layout") or {})
     height = layout.get("height") or 450
+    if not isinstance(height, int | float):  # it is written into the page as it is
+        height = 450
     room = (layout.get("meta") or {}).get("title_room", 0)
     if room:
         del layout["title"]

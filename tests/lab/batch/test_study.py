@@ -440,6 +440,25 @@ def test_a_page_without_a_finished_comparison_has_what_the_stages_recorded():
     assert "No stage failed." in page and ">Setting<" not in page and 'href="trajectories.html?sft#' in page
 
 
+@pytest.mark.parametrize("notebook", ["", "{", "[]", '{"cells": 5}', "[" * 9999])
+def test_a_stage_of_somebody_else_may_hold_anything(notebook):
+    """A stage's folder may have come with an archive: the page is written all the same."""
+    runs = synthetic.make_runs(Path("runs"), 12, 1, ("base", "sft"))
+    story("05_compare.ipynb", runs=runs)
+    Path("runs/last/notebook.ipynb").write_text(notebook)
+    Path("runs/last/report.html").write_bytes(b"\xff<p>theirs")
+    data = Path("runs/sft/run.json")
+    info = json.loads(data.read_text())
+    Path("theirs").mkdir()
+    Path("theirs/tasks.card.json").write_text('{"parts": [1]}')
+    data.write_text(json.dumps(info | {"parameters": info["parameters"] | {"data": "theirs"}}))
+    stages = [Stage(run, BOOKS / "02_train.ipynb", {"run": run}, (), run, None) for run in runs]
+    stages.append(Stage("last", BOOKS / "05_compare.ipynb", {"runs": runs}, tuple(runs), "last", None))
+    statuses = [StageStatus(stage, notebook, "done") for stage in stages]
+    page = write_study_page({"name": "s", "question": ""}, statuses, Path("reports/s")).read_text()
+    assert ">Setting<" in page and "Trained on theirs" in page and Path("reports/s/last.html").exists()
+
+
 def test_the_page_opens_the_trajectories_of_another_study_s_run():
     runs = synthetic.make_runs(Path("runs"), 12, 1, ("base", "sft"))
     page = story("05_compare.ipynb", foreign="base", execute=True, runs=runs)

@@ -210,6 +210,23 @@ def test_an_exported_model_has_nothing_from_elsewhere(run, notebook):
     assert not Path("again").exists()
 
 
+def test_what_a_run_says_is_text_in_its_card(run):
+    evil = "x`\n# <img src=x> [a](b) | ```"
+    (run.path / "model").mkdir()
+    (run.path / "model/config.json").write_text("{}")
+    info = json.loads((run.path / "run.json").read_text())
+    for key in ("student", "suite", "steps", "reward", "seed"):
+        info["parameters"][key] = evil
+    info["data"], info["versions"], info["git"], info["seed"] = {evil: evil}, {evil: evil}, evil, evil
+    (run.path / "run.json").write_text(json.dumps(info))
+    save_hub(Run.open("mine"), "out")
+    card = Path("out/README.md").read_text()
+    head, commands, tail = re.split("^```$", card.partition("## How it was made")[2], flags=re.MULTILINE)
+    assert "mentorlib run notebooks/" in commands and "x # img src=x a (b)" in tail
+    shown = card.replace(commands, "").partition("\n---\n")[2]  # a command holds what was given, quoted, as code
+    assert "<img" not in shown and "[a]" not in shown and "\n# <" not in shown and not head.strip()
+
+
 def test_inspect_logs_say_what_the_rows_say(run):
     file, rollouts = save_inspect(run, "logs")
     # the form that inspect_ai.log.list_eval_logs looks for

@@ -1,7 +1,8 @@
 """Draw the README's pictures from the reports of the quick study: ``make study pictures``; needs Chromium.
 
 Each picture is a part of a page as it is, so that the pictures change with the pages. The report of 00 becomes the
-example in docs/example.
+example in docs/example. The pictures of 06 and 90 are drawn again if studies/tune.yaml and 90 were run, which takes
+longer than the quick study.
 """
 
 import io
@@ -19,6 +20,7 @@ FIGURE = ".plot:has(.main-svg)"
 # Picture of a notebook -> its page in the study.
 PAGES = {"01_build_data": "data", "02_train": "exact", "03_rewards": "rewards", "04_errors": "errors"}
 PAGES |= {"05_compare": "compare"}
+LONGER = {"06_tune": ROOT / "reports/tune/tune.html", "90_student": ROOT / "runs/student/report.html"}
 
 
 def has(name: str) -> str:
@@ -59,15 +61,16 @@ def draw(study: Path) -> None:
     Args:
         study: the folder of a study's pages with stages named as in studies/quick.yaml.
     """
-    pages = study.resolve().as_uri()
     with sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = chromium.new_page(viewport={"width": 760, "height": 1000})
         page.set_default_timeout(600_000)  # five million characters of plotly, on a busy machine
         page.goto(EXAMPLE.as_uri())
         save(part(page, "article"), "00_tour", 320)
-        for name, stage in PAGES.items():
-            page.goto(f"{pages}/{stage}.html", wait_until="commit")
+        reports = {name: file for name, file in LONGER.items() if file.exists()}
+        reports |= {name: study / f"{stage}.html" for name, stage in PAGES.items()}
+        for name, report in reports.items():
+            page.goto(report.resolve().as_uri(), wait_until="commit")
             save(part(page, FIGURE), name, 320)
         accuracy = page.locator("h2#Accuracy")  # of the last page, which compares
         accuracy.evaluate("heading => heading.scrollIntoView()")  # figures are drawn when they are reached
@@ -76,7 +79,7 @@ def draw(study: Path) -> None:
         table = part(page, "xpath=//h2[@id='Accuracy']/following::table[.//td//a]")
         page.set_viewport_size({"width": 760, "height": 1000})
         shown = "method=grpo-exact&suite=longer"
-        page.goto(f"{pages}/trajectories.html?compare#?{shown}", wait_until="commit")
+        page.goto(f"{study.resolve().as_uri()}/trajectories.html?compare#?{shown}", wait_until="commit")
         save(composed(table, figure, part(page, "main")), "study")
         chromium.close()
 

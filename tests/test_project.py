@@ -60,6 +60,18 @@ def test_what_is_installed_is_what_is_pinned():
     assert {n: v for n, v in installed.items() if n in pins and v != pins[n] and n not in ("pip", "setuptools")} == {}
 
 
+def test_every_pin_installs_on_every_python_from_the_first():
+    """Debian 12 has 3.11.2: a pin that wants 3.11.5 ends its installation in a page of pip's."""
+    from importlib.metadata import distributions
+
+    from packaging.specifiers import SpecifierSet
+
+    for package in distributions():
+        wanted = SpecifierSet(package.metadata.get("Requires-Python") or "")
+        refused = [python for python in ("3.11.0", "3.12.0", "3.13.0", "3.14.0") if not wanted.contains(python)]
+        assert not refused, f"{package.metadata['Name']} {package.version} wants Python {wanted}"
+
+
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda f: f.stem)
 def test_notebooks_are_short_clean_and_parameterised(file):
     node = read_notebook(file)

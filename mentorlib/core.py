@@ -156,8 +156,8 @@ class Trajectory:
     ``response`` is the decoded text after the prompt, with special tokens and tool results: what the official rewards
     read. ``token_ids``, ``mask`` (1 = sampled, 0 = tool result or template) and ``logprobs`` (natural log; 0.0 where
     mask is 0, NaN where the sampler gave no number) have one entry a token after the prompt, ``tokens`` is the text of
-    each. All are empty for a trajectory rebuilt from text or sampled by a server, which reports only how many tokens it
-    sampled (``sampled_by_server``).
+    each. All are empty for a trajectory rebuilt from text or sampled by a server; ``n_sampled`` is then how many tokens
+    were sampled, if that is known.
     ``failure`` says in one line what failed where the stop is ``infrastructure``, if that is known.
     """
 
@@ -170,13 +170,13 @@ class Trajectory:
     mask: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
-    sampled_by_server: int = 0
+    n_sampled: int = 0
     failure: str = ""
 
     @property
     def n_tokens(self) -> int:
         """How many tokens the policy sampled."""
-        return sum(self.mask) or self.sampled_by_server
+        return sum(self.mask) or self.n_sampled
 
     @property
     def calls(self) -> list[Call]:
@@ -190,7 +190,7 @@ class Trajectory:
 
     @property
     def ended(self) -> bool:
-        """Whether the last turn closed with an end token instead of being cut by a limit."""
+        """Whether no token limit cut it (an infrastructure failure counts as not cut)."""
         return self.stop != "length"
 
     @classmethod
@@ -258,16 +258,18 @@ def _too_deep(value: Any, depth: int = MAX_NESTED) -> bool:
     return depth == 0 or any(_too_deep(item, depth - 1) for item in items)
 
 
-def format_tool_result(text: str, limit: int = RESULT_LIMIT, control: Sequence[str] = ()) -> str:
-    """A tool result as it enters the chat: control tokens escaped, and a long text cut with a note of its length.
+def format_tool_result(text: str, control: Sequence[str] = ()) -> str:
+    """A tool result as it enters the chat: a long text cut with a note of its length, and control tokens escaped.
 
     ``control`` are the model's control tokens, beside those of ChatML's form ``<|…|>``: the tokenizer would read them
     in a text as such.
     """
+    if len(text) > RESULT_LIMIT:
+        text = f"{text[:RESULT_LIMIT]} … (cut, {len(text)} characters in all)"
     text = text.replace("<|", "< |")
     for token in control:
         text = text.replace(token, f"{token[0]} {token[1:]}")
-    return text if len(text) <= limit else f"{text[:limit]} … (cut, {len(text)} characters in all)"
+    return text
 
 
 def raw_calls(text: str) -> list[str]:

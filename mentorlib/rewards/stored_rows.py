@@ -6,7 +6,7 @@ from numbers import Integral
 from typing import Any, get_args
 
 from ..core import Call, InputError, Metric, Reference, Stop, Trajectory, end_response, tool_messages, without_end
-from ..runs.rows import is_known_calls, is_texts
+from ..runs.rows import are_messages, is_known_calls, is_texts
 
 
 def stored_trajectory(row: Mapping[str, Any]) -> Trajectory:
@@ -27,7 +27,7 @@ def stored_trajectory(row: Mapping[str, Any]) -> Trajectory:
         elif not complete:
             trajectory.stop = "length"
     if isinstance(row.get("n_tokens"), Integral):
-        trajectory.sampled_by_server = int(row["n_tokens"])
+        trajectory.n_sampled = int(row["n_tokens"])
     return trajectory
 
 
@@ -46,17 +46,17 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_turns(value: Any) -> bool:
-    """Whether these are assistant and tool messages as a run stores them: calls as objects, contents as texts."""
-
-    def is_turn(message: Any) -> bool:
-        if not isinstance(message, dict) or message.get("role") not in ("assistant", "tool"):
-            return False
-        calls = message.get("tool_calls") or []
-        if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
-            return False
-        return _is_text(message.get("content")) and is_known_calls([call.get("function") for call in calls])
-
-    return isinstance(value, list) and bool(value) and all(map(is_turn, value))
+    """Whether these are assistant and tool messages as a run stores them, with texts and calls that were parsed."""
+    return (
+        bool(value)
+        and are_messages(value)
+        and all(
+            message["role"] in ("assistant", "tool")
+            and _is_text(message.get("content"))
+            and is_known_calls([call["function"] for call in message.get("tool_calls") or ()])
+            for message in value
+        )
+    )
 
 
 _REQUIRED = ("response", "answer", "teacher_tools")

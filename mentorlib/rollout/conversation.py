@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core import Execution, Message, Stop, Trajectory, format_tool_result, read_turn
+from ..core import Execution, Message, Stop, Trajectory, format_tool_result, read_turn, tool_messages
 from ..sandbox.pool import Sandbox
 from ..sandbox.toolbox import call_many
 from ..task import Task
@@ -68,7 +68,7 @@ class Conversation:
             self.stop, self.failure = "infrastructure", failed[0].error or ""
             return []
         results = [format_tool_result(execution.text, control=self.control) for execution in executions]
-        self.messages += [{"role": "tool", "content": text} for text in results]
+        self.messages += tool_messages(results)
         return results
 
     def trajectory(self, response: str, **tokens: Any) -> Trajectory:

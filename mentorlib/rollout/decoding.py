@@ -139,7 +139,7 @@ class Decoding:
         self.masks: dict[int | None, _Masks] = {}  # by window: layers may have different ones
         return row, place
 
-    def _make_masks(self, window: int | None) -> "_Masks":
+    def _make_masks(self, window: int | None) -> _Masks:
         """The masks of this pass, of the shapes in which ``attend`` needs them."""
         device, queries = self.prompt_of.device, self.queries_per_key
         keys, prompt_keys = (torch.arange(n, device=device) for n in (self.end, self.prompts[0][0].size(2)))

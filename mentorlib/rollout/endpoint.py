@@ -265,7 +265,7 @@ class ServedConversation:
 
     def trajectory(self) -> Trajectory:
         """The trajectory so far; without a stop, the server failed."""
-        return self.conversation.trajectory(self.response, sampled_by_server=self.n_tokens)
+        return self.conversation.trajectory(self.response, n_sampled=self.n_tokens)
 
 
 def _server_name(name: str) -> str:

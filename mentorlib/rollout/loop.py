@@ -98,7 +98,7 @@ def run_rollouts(
         texts |= {i: str(tokenizer.decode([i])) for i in set(s.token_ids) - texts.keys()}
         trajectories.append(
             conversation.trajectory(
-                str(tokenizer.decode(s.token_ids)),
+                str(tokenizer.decode(s.token_ids)) if any(s.mask) else "",
                 prompt_ids=prompt,
                 token_ids=s.token_ids,
                 mask=s.mask,

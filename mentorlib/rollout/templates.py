@@ -66,7 +66,7 @@ def choose_template(
         )
     try:
         tokenizer.chat_template = hermes_template(turn_markers(tokenizer))
-        if remaining := template_problem(tokenizer):
+        if remaining := template_problem(tokenizer, arguments):
             raise InputError(remaining)
     except InputError as e:
         raise InputError(f"model {name!r}: {problem}; {e}: give template=FILE (docs/model.md)") from None

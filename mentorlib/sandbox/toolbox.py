@@ -94,7 +94,7 @@ class Toolbox:
             raise InputError(f"not a toolbox's JSON: {e}") from None
 
     @classmethod
-    def from_functions(cls, name: str, functions: Sequence[Callable[..., Any]], isolate: bool = False) -> "Toolbox":
+    def from_functions(cls, name: str, functions: Sequence[Callable[..., Any]]) -> "Toolbox":
         """A toolbox of Python functions, with the imports, helpers and constants of their modules that they use.
 
         Raises:
@@ -104,7 +104,7 @@ class Toolbox:
         tree = ast.parse(source)
         defined, scope = tool_definitions(tree), scope_of(tree)
         schemas = [schema_from_syntax(defined[inspect.unwrap(function).__name__], scope) for function in functions]
-        return cls(name, source, schemas, isolate)
+        return cls(name, source, schemas)
 
     @classmethod
     def from_schemas(cls, name: str, schemas: list[Schema]) -> "Toolbox":

@@ -35,7 +35,6 @@ class RolloutFunction:
     seed: int
     demonstrations: dict[str, tuple[list[int], list[int]]] = field(default_factory=dict)  # by task id
     tally: Sampling = field(default_factory=lambda: Sampling(0))  # of the step at hand, in this process
-    __name__ = "mentorlib_rollout"
 
     def engine(self, trainer: GRPOTrainer) -> Engine:
         """The student itself, or vLLM with its weights, which TRL keeps up to date."""

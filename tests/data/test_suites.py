@@ -290,10 +290,11 @@ def test_a_wrong_answer_without_a_call_is_rejected(sandbox):
 
 def test_a_result_may_be_formatted_as_in_a_rollout(sandbox):
     """A sampled teacher's tool messages are cut and escaped."""
-    source = 'def read() -> str:\n    """Read."""\n    return "<|" + "a" * 3000\n'
+    source = 'def read() -> str:\n    """Read."""\n    return "<|</s>" + "a" * 3000\n'
     task = Task("t", "Read.", "3", Toolbox.from_source("t", source), "t")
-    shown = Execution(value="<|" + "a" * 3000).text
-    for text, fits in ((shown, True), (format_tool_result(shown), True), (format_tool_result(shown) + "!", False)):
+    shown = Execution(value="<|</s>" + "a" * 3000).text
+    formatted = format_tool_result(shown, control=["</s>"])
+    for text, fits in ((shown, True), (format_tool_result(shown), True), (formatted, True), (formatted + "!", False)):
         reference = reference_from_calls("t", [("read", {}, "")], "3")
         reference.messages[1]["content"] = text
         _, rejected = verify_references([(task, reference)], sandbox)
@@ -401,6 +402,15 @@ def test_wrong_fields_are_named_with_the_function_s_file(fields, words, tmp_path
     Path("mine.py").write_text(f"{head}def f(rng): return Problem({fields})")
     with pytest.raises(InputError, match=re.escape(f"suite=mine.py:f returned a Problem with a wrong field: {words}")):
         generate("mine.py:f", 1)
+
+
+def test_hints_that_only_a_type_checker_can_read_are_no_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    head = "from __future__ import annotations\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING: import numpy\n"
+    changed = example().replace("def parcels(rng: random.Random", "def parcels(rng: numpy.random.Generator")
+    assert changed != example()
+    Path("mine.py").write_text(head + changed.replace("from __future__ import annotations\n", ""))
+    assert len(generate("mine.py:parcels", 9, heaviest=98)) == 9
 
 
 def test_a_suite_in_a_file_takes_options_and_is_read_again_when_it_changes(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from mentorlib.task import Task
 def trajectory_of(task, calls, answer, counted=10, stop="answered"):
     """A trajectory with these ``(name, arguments, result)`` and an answer."""
     messages = reference_from_calls(task.id, calls, answer).messages
-    return Trajectory(task.id, messages, f"\\boxed{{{answer}}}<|im_end|>", stop, sampled_by_server=counted)
+    return Trajectory(task.id, messages, f"\\boxed{{{answer}}}<|im_end|>", stop, n_sampled=counted)
 
 
 def test_the_most_direct_right_sample_is_kept(sandbox):

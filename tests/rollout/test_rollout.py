@@ -221,7 +221,9 @@ def test_a_prompt_that_fills_the_context_does_not_stop_the_rest(nano, pairs, san
     got = run_rollouts(TorchEngine(*nano), [tasks[0], long, tasks[2]], sandbox, temperature=0.0)
     alone = run_rollouts(TorchEngine(*nano), [tasks[0], tasks[2]], sandbox, temperature=0.0)
     assert [t.token_ids for t in (got[0], got[2])] == [t.token_ids for t in alone]
-    assert got[1].stop == "length" and got[1].mask == [0] and grade(long, got[1]) == {"correct": False}
+    assert (got[1].stop, got[1].mask, got[1].response) == ("length", [0], "") and grade(long, got[1]) == {
+        "correct": False
+    }
 
 
 def test_a_reference_is_tokenised_as_a_rollout_would_be(nano, pairs):
@@ -343,6 +345,9 @@ def test_a_template_that_cannot_be_used_is_replaced_or_refused_in_a_line(nano, t
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and "does not show the tools: replaced by one in Hermes's format" in said
     replaced.save_pretrained(tmp_path / "kept")
+    template.write_text(f"{{{{ date }}}}{template.read_text()}")  # the one in its place does not read it
+    with pytest.raises(InputError, match="the chat template takes no 'date': leave it out"):
+        load_model(str(tmp_path), template_arguments={"date": "today"})
     model.save_pretrained(tmp_path / "kept")
     _, kept = load_model(str(tmp_path / "kept"))
     assert not capsys.readouterr().out and kept.chat_template == replaced.chat_template

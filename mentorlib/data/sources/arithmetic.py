@@ -37,7 +37,7 @@ def expression_calls(expression: str, what: str) -> tuple[list[ExecutedCall], An
     text = re.sub(r"(?<=\d),(?=\d{3})", "", expression)  # 1,200
     text = re.sub(r"(\d+(?:\.\d+)?|\.\d+)%", r"(\1/100)", text)  # 20% is a division
     text = re.sub(r"(?<![\d.])0+(?=\d)", "", text)  # 05
-    text = re.sub(r"[$\s]", "", text).replace("x", "*").replace("^", "**")
+    text = re.sub(r"[$\s]", "", text).replace("x", "*")
     try:
         if len(text) > MAX_LENGTH:
             raise ValueError("too long")

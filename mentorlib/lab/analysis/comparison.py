@@ -109,8 +109,8 @@ def paired(rows: pd.DataFrame, against: str = "base", by: str = "suite", measure
             row = _difference(group, str(method), against, measure) if method != against else {}
             if row:
                 differences.append({by: place, "method": method, "against": against, **row})
-    columns = [by, "method", "against", "difference", "low", "high", "low_tasks", "high_tasks", "low_runs", "high_runs"]
-    return pd.DataFrame(differences, columns=[*columns, "seeds", "tasks", "fixed", "broke"])
+    columns = [by, "method", "against", "difference", "low", "high", "seeds", "tasks", "fixed", "broke"]
+    return pd.DataFrame(differences, columns=columns)
 
 
 def _by_seed(rows: pd.DataFrame, measure: str) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Stored rows of run folders as DataFrames, one row a trajectory.
 
 ``evaluations`` and ``rollouts`` read run folders; the other modules take what they return. Columns added to the stored
-row (see ``mentorlib.runs``): ``run``, ``method`` (base, sft, grpo-<reward>), ``seed``, ``where`` (file and line of the
+row (docs/runs.md): ``run``, ``method`` (base, sft, grpo-<reward>), ``seed``, ``where`` (file and line of the
 row), and those of ``outcomes.derived_columns``.
 """
 

@@ -181,11 +181,11 @@ def decomposition(scored: pd.DataFrame) -> pd.DataFrame:
     A total is the sum of weight x term, so the advantage is the sum over terms of (w t - its group mean) / (std +
     1e-4); what the terms do not explain goes to a term ``rest``. Out, a row for each method, reward, step and term:
     share (sum of advantage x the term's part over the sum of squared advantages: the shares of a step add up to 1, a
-    negative one works against the others), size (mean absolute part), n (rollouts of the step in groups with variance).
+    negative one works against the others), n (rollouts of the step in groups with variance).
     """
     frame = advantages(scored.dropna(subset=["step"]))
     frame = frame[~frame["zero_variance"]].reset_index(drop=True)
-    columns = ["method", "reward", "step", "term", "share", "size", "n"]
+    columns = ["method", "reward", "step", "term", "share", "n"]
     if frame.empty:
         return pd.DataFrame(columns=columns)
     weighted = [
@@ -205,5 +205,5 @@ def decomposition(scored: pd.DataFrame) -> pd.DataFrame:
         for term in parts.columns:
             if subset[term].abs().max() > 1e-12 or any(term in (t or {}) for t in frame.loc[index, "terms"]):
                 share = float((subset[term] * whole).sum() / (whole**2).sum())
-                table.append([method, reward, step, term, share, float(subset[term].abs().mean()), len(index)])
+                table.append([method, reward, step, term, share, len(index)])
     return pd.DataFrame(table, columns=columns)

@@ -50,8 +50,7 @@ def two_way_clustered(
         seeds: training seeds of the method that has fewer; 0 is the runs of the array that has fewer.
 
     Returns:
-        difference, low, high (95%; with one seed of tasks alone), low_tasks, high_tasks (other tasks alone), low_runs,
-        high_runs (other runs alone; NaN with one run of each), se (standard error), freedom (degrees, for low, high
+        difference, low, high (95%; with one seed of tasks alone), se (standard error), freedom (degrees, for low, high
         and p), p (NaN below SEEDS seeds).
     """
     seeds = seeds or min(values.shape[1], baseline.shape[1])
@@ -59,26 +58,20 @@ def two_way_clustered(
     by_task = clustered_variance(values.mean(1) - baseline.mean(1), clusters)
     values, baseline = _by_cluster(values, clusters), _by_cluster(baseline, clusters)
     n, effective = len(values), effective_clusters(clusters) if len(clusters) else float(len(values))
-    by_run, residual, counts = 0.0, 0.0, []
+    by_run, residual = 0.0, 0.0
     for array in (values, baseline):
         k = array.shape[1]
         if k > 1:
-            counts.append(k)
             by_run += array.mean(0).var(ddof=1) / k
             if n > 1:
                 rest = array - array.mean(0) - array.mean(1, keepdims=True) + array.mean()
                 residual += (rest**2).sum() / ((k - 1) * (n - 1)) / array.size
     both = max(by_task + by_run - residual, by_task, by_run)
     freedom = (min(seeds, effective) if seeds > 1 else effective) - 1
-
-    def half_width(variance: float, degrees: float) -> float:
-        return float(special.stdtrit(degrees, 0.975) * math.sqrt(variance)) if degrees > 0 else math.nan
-
-    of_tasks = half_width(by_task, effective - 1)
-    of_runs = half_width(by_run, min(counts) - 1) if counts else math.nan
     if n > 1 and both:
         error = math.sqrt(both)
-        width, p = half_width(both, freedom), float(2 * special.stdtr(freedom, -abs(middle) / error))
+        width = float(special.stdtrit(freedom, 0.975) * error) if freedom > 0 else math.nan
+        p = float(2 * special.stdtr(freedom, -abs(middle) / error))
     else:
         error, width = math.nan, 1 - 0.025 ** (1 / n)
         p = min(1.0, 2 * 0.5 ** min(n, seeds)) if middle else 1.0
@@ -86,10 +79,6 @@ def two_way_clustered(
         "difference": middle,
         "low": max(-1.0, middle - width),
         "high": min(1.0, middle + width),
-        "low_tasks": middle - of_tasks,
-        "high_tasks": middle + of_tasks,
-        "low_runs": max(-1.0, middle - of_runs),
-        "high_runs": min(1.0, middle + of_runs),
         "se": error,
         "freedom": freedom,
         "p": p if seeds >= SEEDS else math.nan,

@@ -76,7 +76,7 @@ def listed(names: Sequence[str]) -> str:
 def link(where: str = "", **filters: Any) -> str:
     """The address of one trajectory (a row's ``where``), or of all that match filters, on the page beside a report.
 
-    Filters are those that the page has menus for (see ``lab.report.viewer``): run, suite, method, phase (evaluation or
+    Filters are those that the page has menus for (see ``lab.report.viewer``): file, suite, method, phase (evaluation or
     training), seed, verdict (right, wrong), outcome, tool, exploit, flag, step, and ``against``, a method: rows whose
     verdict differs from its on the same task (of the same seed), shown beside each other.
     """

@@ -19,13 +19,13 @@ PATHS = (*(f"{way}, {end}" for end in ("right", "wrong") for way in _WAYS), "inf
 START, END, NO_CALL = "(start)", "(end)", "(no call)"
 
 
-def tool_overlap(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) -> pd.DataFrame:
+def tool_overlap(rows: pd.DataFrame) -> pd.DataFrame:
     """Precision and recall of the tools called. In: rows of ``evaluations``.
 
-    Out: ``by``, precision, recall, f1 (means over rows, of the sets of tools called, invented ones included, and the
-    teacher's; a row without calls has no precision), invented (share of all calls whose tool the task does not offer),
-    calls, teacher_calls (per row), n (rows). Infrastructure failures are left out, as in the tables below; tasks that
-    no teacher did count for ``invented`` and ``calls``, and in no other of these tables.
+    Out: suite, method, precision, recall, f1 (means over rows, of the sets of tools called, invented ones included, and
+    the teacher's; a row without calls has no precision), invented (share of all calls whose tool the task does not
+    offer), calls, teacher_calls (per row), n (rows). Infrastructure failures are left out, as in the tables below;
+    tasks that no teacher did count for ``invented`` and ``calls``, and in no other of these tables.
     """
     rows = without_failures(rows)
 
@@ -38,7 +38,8 @@ def tool_overlap(rows: pd.DataFrame, by: Sequence[str] = ("suite", "method")) ->
             "n": len(group),
         }
 
-    return by_group(rows, by, summarise, ["precision", "recall", "f1", "invented", "calls", "teacher_calls", "n"])
+    columns = ["precision", "recall", "f1", "invented", "calls", "teacher_calls", "n"]
+    return by_group(rows, ["suite", "method"], summarise, columns)
 
 
 def off_reference(rows: pd.DataFrame) -> pd.DataFrame:

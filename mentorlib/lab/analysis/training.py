@@ -8,34 +8,29 @@ import pandas as pd
 from scipy import special
 
 from .comparison import comparable
-from .stats import by_group, wilson
+from .stats import by_group
 
 
 def training_curves(rows: pd.DataFrame) -> pd.DataFrame:
     """Accuracy, reward and zero-variance groups by step.
 
-    Out, a row for each method and step (its seeds pooled): n (rollouts), accuracy, low, high (Wilson), reward (mean
-    total of the reward trained with: not comparable between methods), zero_variance (share of groups whose rewards are
-    all equal or fewer than two: no advantage), calls, tokens (sampled; both a rollout), runs, rollouts (of one run, so
-    far); and of the running means over an eighth of the steps smooth (over all seeds), seed_low and seed_high (of the
-    lowest and the highest seed at that step).
+    Out, a row for each method and step (its seeds pooled): n (rollouts), accuracy, reward (mean total of the reward
+    trained with: not comparable between methods), zero_variance (share of groups whose rewards are all equal or fewer
+    than two: no advantage), runs, rollouts (of one run, so far); and of the running means over an eighth of the steps
+    smooth (over all seeds), seed_low and seed_high (of the lowest and the highest seed at that step).
     """
-    columns = ["n", "accuracy", "low", "high", "reward", "zero_variance", "calls", "tokens", "runs"]
-    columns += ["smooth", "seed_low", "seed_high"]
+    columns = ["n", "accuracy", "reward", "zero_variance", "runs", "smooth", "seed_low", "seed_high"]
     if rows.empty:
         return pd.DataFrame(columns=["method", "step", *columns, "rollouts"])
     seeds = _accuracy_by_step(rows)
     smooth = seeds.rolling(max(1, len(seeds) // 8), min_periods=1, center=True).mean()
 
     def summarise(group: pd.DataFrame) -> dict[str, Any]:
-        right = group["correct"].dropna().astype(float)
-        low, high = wilson(right.sum(), len(right))
         spread = group.astype({"total": float}).groupby(["run", "group"])["total"].std().fillna(0.0)  # NaN: one reward
         around = smooth.loc[group["step"].iloc[0], group["method"].iloc[0]].dropna()
         return (
-            {"n": len(group), "accuracy": right.mean(), "low": low, "high": high}
+            {"n": len(group), "accuracy": group["correct"].astype(float).mean(), "runs": group["run"].nunique()}
             | {"reward": group["total"].astype(float).mean(), "zero_variance": (spread < 1e-8).mean()}
-            | {"calls": group["n_calls"].mean(), "tokens": group["n_tokens"].mean(), "runs": group["run"].nunique()}
             | {"smooth": around.mean(), "seed_low": around.min(), "seed_high": around.max()}
         )
 

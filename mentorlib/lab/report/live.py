@@ -44,7 +44,7 @@ class Live:
         every: seconds between two drawings at least; the last step is always drawn.
     """
 
-    def __init__(self, run: Run, report: "ProgressCallback | None" = None, every: float = 1.0):
+    def __init__(self, run: Run, report: ProgressCallback | None = None, every: float = 1.0):
         self.run, self.report, self.every = run, report, every
         self._stop = False
         self._drawn = -every

@@ -215,6 +215,7 @@ def _turns(
             yield Part(kind, title, _plain(content, limit))
             continue
         tokens = next(token_turns, None)
+        tokens = tokens and [(text, 0.0 if p != p else p) for text, p in tokens]  # NaN, of unknown probability: plain
         if tokens and len(tokens) > left:
             tokens = [*tokens[:left], (f"… {len(tokens) - left:,} more tokens", 0.0)]
         left -= min(left, len(tokens or ()))

@@ -177,4 +177,4 @@ def _encode_lists(values: Sequence[Sequence[Any]]) -> dict[str, Any]:
 
 
 def _pack(value: Any) -> str:
-    return base64.b64encode(gzip.compress(json.dumps(value).encode(), 6, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(json.dumps(value, allow_nan=False).encode(), 6, mtime=0)).decode()

@@ -99,7 +99,7 @@ class WithStatic:
     Notebooks display it as one output of both kinds; JupyterLab shows the widget.
     """
 
-    def __init__(self, widget: w.Widget, static: "str | go.Figure"):
+    def __init__(self, widget: w.Widget, static: str | go.Figure):
         self.widget, self.static = widget, static
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class WithStatic:
 
 def linked_table(
     table: pd.DataFrame, *, rows: str, columns: str, trajectories: pd.DataFrame | None = None, **filters: str
-) -> "HTML | WithStatic":
+) -> HTML | WithStatic:
     """A table of numbers, each of which opens the trajectories behind it.
 
     In a report a number is a link to ``trajectories.html``. In JupyterLab it is a button that shows them below the

@@ -3,9 +3,10 @@
 import random
 
 from ...data.suites.calculator import NAMES
+from ...data.suites.renamed import PAIRS
 from .demonstration import Demonstration, PretrainingExample
 from .invented import is_held_out, make_schema
-from .words import ADJECTIVES, DATA, NOUNS, PARAMETER_PAIRS, draw_word
+from .words import ADJECTIVES, DATA, NOUNS, draw_word
 
 
 def chain_example(rng: random.Random, n_questions: int, error_scale: float) -> PretrainingExample:
@@ -13,7 +14,7 @@ def chain_example(rng: random.Random, n_questions: int, error_scale: float) -> P
 
     A third of the chains start with a call on a list. Values stay below 5,000, as in word problems.
     """
-    first, second = rng.choice([pair for pair in PARAMETER_PAIRS if pair[0] != "x"])
+    first, second = rng.choice([pair for pair in PAIRS if pair[0] != "x"])
     start, *verbs = rng.sample(ADJECTIVES, rng.randint(3, 5))
     noun = draw_word(rng, NOUNS)
     names = [rng.choice([v, f"{v}_{noun}", f"{noun}_{v}", draw_word(rng, NOUNS)]) for v in (start, *verbs)]

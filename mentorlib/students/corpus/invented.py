@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ...data.suites.renamed import PAIRS
 from ...data.suites.retrieval import RETRIEVAL
 from ...data.suites.unseen import UNSEEN
 from .demonstration import Demonstration, PretrainingExample, Schema
-from .words import ADJECTIVES, DATA, NOUNS, PARAMETER_PAIRS, TEXT_WORDS, draw_word
+from .words import ADJECTIVES, DATA, NOUNS, TEXT_WORDS, draw_word
 
 WRONG_TOOL_RATE = 0.1  # another tool with the same parameter types is called
 WRONG_ARGUMENT_RATE = 0.08  # the first two arguments change places, or a list lacks its last number
@@ -64,7 +65,7 @@ def invent_tool(rng: random.Random) -> InventedTool:
     words["xs"] = rng.choice(["values", "numbers", "items", "list", words["b"]])
     words["t"] = rng.choice(["text", "text", "word", "string", "line", words["b"]])
     words["n"] = rng.choice(["times", "n", "often", words["c"]])
-    words["i"], words["j"] = rng.choice([*PARAMETER_PAIRS, (words["b"], words["c"])])
+    words["i"], words["j"] = rng.choice([*PAIRS, (words["b"], words["c"])])
     parameters = [(name.format(**words), kind, text.format(**words)) for name, kind, text in template["parameters"]]
     name = template["name"].format(**words) if rng.random() >= UNRELATED_NAME_RATE else draw_word(rng, NOUNS)
     schema = make_schema(name, description.format(**words), parameters, template["returns"])

@@ -10,8 +10,6 @@ DATA: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("words.yaml").rea
 NOUNS, ADJECTIVES, TEXT_WORDS, SYLLABLES, RELATIONS, PLACES = (
     DATA[key].split() for key in ("nouns", "adjectives", "text_words", "syllables", "relations", "places")
 )
-# Names for two parameters of one tool.
-PARAMETER_PAIRS = [("a", "b"), ("x", "y"), ("first", "second"), ("left", "right"), ("one", "other")]
 
 
 def draw_word(rng: random.Random, words: list[str]) -> str:

@@ -31,7 +31,7 @@ def test_off_reference_by_hand() -> None:
 
 
 def test_tool_use(rows: pd.DataFrame) -> None:
-    use = analysis.tool_use.tool_overlap(rows, by=["method"]).set_index("method")
+    use = analysis.tool_use.tool_overlap(rows).set_index("method")
     assert use["f1"].idxmax() == "grpo-exact"
     assert use["invented"].between(0, 1).all() and (use["teacher_calls"] == 1).all()
 

@@ -34,7 +34,6 @@ def test_curves_pool_seeds_and_show_their_spread() -> None:
     second = curves.loc[("grpo-exact", 2)]
     assert second["n"] == 20 and second["runs"] == 2 and second["accuracy"] == pytest.approx(0.6)
     assert (second["seed_low"], second["seed_high"]) == pytest.approx((0.5, 0.7))
-    assert second["low"] < 0.6 < second["high"]
     assert curves.loc[("grpo-exact", 3), "zero_variance"] == pytest.approx(
         0.5
     )  # nine of ten: the first group is all right

@@ -1,5 +1,8 @@
 """One row as HTML and as text: shown whole, in order, and escaped."""
 
+import base64
+import gzip
+import json
 import re
 from pathlib import Path
 from random import Random
@@ -7,6 +10,7 @@ from random import Random
 import pytest
 import synthetic
 
+from mentorlib.lab.analysis import load
 from mentorlib.lab.report import transcript
 from mentorlib.lab.report.transcript import (
     side_by_side_html,
@@ -15,6 +19,7 @@ from mentorlib.lab.report.transcript import (
     transcript_text,
     verdict_html,
 )
+from mentorlib.lab.report.viewer import write_trajectories
 
 REPORT = Path(transcript.__file__).parent
 SPANS = ("details", "summary", "span", "strong", "br", "hr")
@@ -47,6 +52,19 @@ def test_hostile_text_is_shown_and_does_nothing() -> None:
     assert tags <= {f"{end}{tag}" for end in ("", "/") for tag in ("article", "div", "pre", "small", "a", *SPANS)}
     assert "&lt;script&gt;" in html and "\\u202e" in html
     assert not {"\x1b", "\u202e", "\u2066"} & set(html)
+
+
+def test_a_token_of_unknown_probability_is_plain(tmp_path) -> None:
+    """A server may give none for one of them: a NaN in the page's data would be no JSON, and 100 rows unreadable."""
+    tokens = {"tokens": ["hi", "<|im_end|>"], "logprobs": ["nan", -0.1]}
+    assert "nan" not in transcript_html(hostile("right") | tokens)
+    synthetic.make_runs(tmp_path, 2, 1, ("base",))
+    for file in tmp_path.glob("base/eval/*.jsonl"):
+        rows = [json.loads(line) | tokens for line in file.read_text().splitlines()]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = write_trajectories(tmp_path / "page.html", load.trajectories(["base"], tmp_path), "base").read_text()
+    packed = [gzip.decompress(base64.b64decode(text)).decode() for text in re.findall(r"H4sI[\w+/=]+", page)]
+    assert any("hi" in text for text in packed) and not any("NaN" in text for text in packed)
 
 
 def test_several_rows_side_by_side_are_escaped_and_named() -> None:

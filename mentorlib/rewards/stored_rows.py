@@ -48,8 +48,8 @@ def _is_text(value: Any) -> bool:
 def _is_turns(value: Any) -> bool:
     """Whether these are assistant and tool messages as a run stores them, with texts and calls that were parsed."""
     return (
-        bool(value)
-        and are_messages(value)
+        are_messages(value)
+        and value != []
         and all(
             message["role"] in ("assistant", "tool")
             and _is_text(message.get("content"))

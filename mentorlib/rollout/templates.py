@@ -13,6 +13,8 @@ from .chat import encode_chat, prompt_ids, render, tool_turn, turn_ends
 from .hermes import hermes_template, turn_markers
 from .names import read_template
 
+_CHAT: list[Message] = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
+
 
 def choose_template(
     tokenizer: PreTrainedTokenizerBase, name: str, template: str = "", arguments: dict[str, Any] | None = None
@@ -95,9 +97,8 @@ def template_problem(tokenizer: PreTrainedTokenizerBase, arguments: dict[str, An
     """
     if arguments:
         tokenizer.chat_template = fix_arguments(str(tokenizer.chat_template), arguments)
-    chat: list[Message] = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
     try:
-        shown = render(tokenizer, chat, PROBE_SCHEMAS, opening=True)
+        shown = render(tokenizer, _CHAT, PROBE_SCHEMAS, opening=True)
     except (TemplateError, TypeError, ValueError) as e:
         return f"its chat template cannot render a system message and tools ({one_line(e)})"
     for schema in PROBE_SCHEMAS:
@@ -125,8 +126,7 @@ def template_problem(tokenizer: PreTrainedTokenizerBase, arguments: dict[str, An
 
 def largest_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The largest token id in a prompt with tools, and of the tokens that end a turn."""
-    chat: list[Message] = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
-    return max(*prompt_ids(tokenizer, chat, PROBE_SCHEMAS), *turn_ends(tokenizer))
+    return max(*prompt_ids(tokenizer, _CHAT, PROBE_SCHEMAS), *turn_ends(tokenizer))
 
 
 _FIXED = re.compile(r"\A\{#- Fixed arguments\. -#\}(\{%- set \w+ = .*? -%\})*\n", re.DOTALL)

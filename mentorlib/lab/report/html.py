@@ -168,8 +168,8 @@ def figure_html(figure: Mapping[str, Any], id_: str) -> str:
     ``figures.base.style_figure`` keeps its title where it is.
     """
     layout = dict(figure.get("layout") or {})
-    height = layout.get("height") or 450
-    if not isinstance(height, int | float):  # it is written into the page as it is
+    height = layout.get("height")
+    if not isinstance(height, int | float):  # none, or a text in a figure of others, and it is written into the page
         height = 450
     room = (layout.get("meta") or {}).get("title_room", 0)
     if room:
